@@ -12,7 +12,7 @@ WEB := web/node_modules/.package-lock.json
 PAGE := web/dist/index.html
 ARGS ?=
 
-.PHONY: help install postgres browsers web screens wheel release demo demo-web deployment containers test bench load campaign check check-slow lint types format protos site clean
+.PHONY: help install postgres softhsm browsers web screens rehearse wheel release demo demo-web deployment containers test bench load campaign check check-slow lint types format protos site clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -68,6 +68,12 @@ postgres: ## install PostgreSQL's server for the tests, where root may (Debian);
 	  apt-get update --quiet=2 && DEBIAN_FRONTEND=noninteractive apt-get install --quiet=2 --no-install-recommends postgresql; \
 	else echo "PostgreSQL's server is not installed, so its tests will be skipped (Debian: apt-get install postgresql)."; fi
 
+softhsm: ## install SoftHSM for the tests of keys in tokens, where root may (Debian); without it they are skipped
+	@if command -v softhsm2-util >/dev/null; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  apt-get update --quiet=2 && DEBIAN_FRONTEND=noninteractive apt-get install --quiet=2 --no-install-recommends softhsm2; \
+	else echo "SoftHSM is not installed, so its tests will be skipped (Debian: apt-get install softhsm2)."; fi
+
 browsers: ## install Firefox, WebKit and what they need for the page's slow tests, where root may (Debian); without them they are skipped
 	@if command -v firefox-esr >/dev/null && command -v WebKitWebDriver >/dev/null && command -v Xvfb >/dev/null; then :; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
@@ -87,8 +93,8 @@ deployment: $(READY) ## a federation on this machine, with absence, crashes, ren
 containers: $(READY) ## the same in containers, with Docker or podman (ARGS="--base IMAGE")
 	$(BIN)/python -m examples.deployment.containers $(ARGS)
 
-test: $(TESTED) $(WEIGHTS) postgres $(PAGE) ## run the tests (ARGS are pytest's)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --dist loadfile $(ARGS)
+test: $(TESTED) $(WEIGHTS) postgres softhsm $(PAGE) ## run the tests (ARGS are pytest's)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -o faulthandler_timeout=1500 --numprocesses logical --dist loadfile $(ARGS)
 
 bench: install ## speed and sizes as ratios against named peers (build/bench.json)
 	OMP_NUM_THREADS=1 $(BIN)/python -m examples.bench $(ARGS)
@@ -96,12 +102,15 @@ bench: install ## speed and sizes as ratios against named peers (build/bench.jso
 load: install ## throughput and waiting of a matching server with many people (build/load.json)
 	OMP_NUM_THREADS=1 $(BIN)/python -m examples.load $(ARGS)
 
-check: lint types test ## everything that CI runs
+rehearse: $(READY) $(WEIGHTS) softhsm $(PAGE) ## what is handed out: a release built twice and compared, operations.md typed, the site without a warning
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --dist loadfile -m slow tests/examples tests/integration/test_operations.py $(ARGS)
+
+check: lint types rehearse test ## everything that CI runs
 
 campaign: install postgres ## an hour of faults and strangers beside honest people (ARGS="--minutes 5 --database postgresql")
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.campaign $(ARGS)
 
-check-slow: $(TESTED) $(WEIGHTS) postgres browsers $(PAGE) ## the long tests; docs/reliability.md names its groups (ARGS="-k campaign")
+check-slow: $(TESTED) $(WEIGHTS) postgres softhsm browsers $(PAGE) ## the long tests; docs/reliability.md names its groups (ARGS="-k campaign")
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
 lint: $(READY) $(WEB) ## style, imports and protos

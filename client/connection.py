@@ -18,12 +18,14 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import grpc
 
+from client.certificates import PairFiles
 from client.terminal import tell
 from client.unreachable import why_unreachable
 from federation.addresses import split
 from federation.errors import PeerError, UnavailableError, UsageError
 from federation.wire import status
 from federation.wire.convert import MAX_MESSAGE_BYTES
+from federation.wire.v1 import certificates_pb2_grpc
 from federation.wire.v1 import verification_pb2_grpc as pb_grpc
 
 if TYPE_CHECKING:
@@ -53,11 +55,13 @@ class ClientTls:
         authority: PEM, the authority that signed the server's certificate.
         certificate: PEM, the device's.
         key: PEM, secret.
+        place: where certificate and key lie, so that others may take their place there; None where nobody renews them.
     """
 
     authority: bytes = field(repr=False)
     certificate: bytes = field(repr=False)
     key: bytes = field(repr=False)
+    place: PairFiles | None = field(default=None, repr=False)
 
     @classmethod
     def read(cls, directory: Path, name: str = "client") -> ClientTls:
@@ -65,9 +69,11 @@ class ClientTls:
 
         Raises:
             UsageError: a file is missing or unreadable.
+            UnavailableError: another command just puts another pair there.
         """
+        place = PairFiles(directory, name)
         try:
-            return cls(*((directory / file).read_bytes() for file in ("ca.pem", f"{name}.pem", f"{name}-key.pem")))
+            return cls((directory / "ca.pem").read_bytes(), *place.read(), place)
         except OSError as error:
             raise UsageError(
                 f"cannot read {error.filename}; ask the operator for certificates (`intaglio-server pki init`)"
@@ -103,6 +109,7 @@ class Connection:
         self, target: str, tls: ClientTls, *, timeout_seconds: float, waiting: Callable[[str], None] = tell
     ) -> None:
         self.repeated = 0  # calls that were made again
+        self.answered = False  # whether any call was
         split(target)  # gRPC would take an IPv6 address without brackets for a name
         self._target, self._authority = target, tls.authority
         self._deadline = 0.0  # of the call that runs; there is one at a time
@@ -122,6 +129,7 @@ class Connection:
         self.verification = pb_grpc.VerificationServiceStub(self._channel)
         self.owner = pb_grpc.OwnerServiceStub(self._channel)
         self.log = pb_grpc.LogServiceStub(self._channel)
+        self.certificates = certificates_pb2_grpc.CertificateServiceStub(self._channel)
 
     def close(self) -> None:
         """Lets go of the server."""
@@ -166,7 +174,7 @@ class Connection:
 
     def _call_once(self, method: _Method[_Request_contra, _Response_co], request: _Request_contra) -> _Response_co:
         try:
-            return method(request, timeout=self._deadline - time.monotonic())
+            answer = method(request, timeout=self._deadline - time.monotonic())
         except grpc.RpcError as error:
             if not isinstance(error, grpc.Call):
                 raise PeerError("the call failed and gave no reason") from error
@@ -177,6 +185,8 @@ class Connection:
                     retry_after_seconds=self._timeout_seconds,
                 ) from error
             raise status.error_from_call(error) from error
+        self.answered = True
+        return answer
 
     @contextmanager
     def _telling(self) -> Iterator[None]:

@@ -32,15 +32,21 @@ def why_unreachable(target: str, authority: bytes, *, timeout_seconds: float) ->
         return f"ca.pem holds no certificate; {_WHAT_TO_DO}"
     context.set_alpn_protocols(["h2"])
     try:
-        with (
-            socket.create_connection((host, port), timeout_seconds) as connection,
-            context.wrap_socket(connection, server_hostname=host),
-        ):
-            return f"{target} broke the connection off; if it does so again, it does not take this device's certificate"
+        with socket.create_connection((host, port), timeout_seconds) as connection:
+            return _beginning(connection, context, target, host)
     except ssl.SSLCertVerificationError as error:
         return _fault_of_certificate(error.verify_code, target, host)
     except OSError as error:
         return _fault(error, target, host)
+
+
+def _beginning(connection: socket.socket, context: ssl.SSLContext, target: str, host: str) -> str:
+    """What comes of the beginning of TLS when no error does."""
+    try:
+        with context.wrap_socket(connection, server_hostname=host):
+            return f"{target} broke the connection off; if it does so again, it does not take this device's certificate"
+    except TimeoutError:
+        return f"something takes connections at {target} and says nothing: is it busy, or what stands before it?"
 
 
 def _fault_of_certificate(code: int, target: str, host: str) -> str:

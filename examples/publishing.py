@@ -8,6 +8,9 @@ nobody.
 
     python -m examples.publishing build --key release-key.pem
     python -m examples.publishing verify dist/release --key HEX
+    python -m examples.publishing page https://verify.example.org --key HEX
+
+The page has a list of its files with their hashes, which is published and signed with the rest: its hash is the page's.
 """
 
 from __future__ import annotations
@@ -23,16 +26,17 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Iterable, Mapping
+import urllib.request
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from packaging.requirements import Requirement
 
+from federation.commandline.signing_keys import KEY_METAVAR, ed25519_key
 from federation.errors import ProofError, UsageError
 from federation.statements import canonical_bytes
 
@@ -41,12 +45,15 @@ ROLES: Final = ("audit", "camera", "device", "heic", "onnx", "postgres", "servic
 LOCKS: Final = ("constraints.txt", "models/package-lock.json", "web/package-lock.json")
 """What, with the commit, decides the bytes."""
 PROVENANCE, SUMS = "provenance.intoto.jsonl", "SHA256SUMS"
+PAGE_LIST: Final = "page.sha256"
+"""What the page's build writes into the page; `-page.sha256` after name and version where it is published."""
 BUILDS: Final = ({"TZ": "UTC", "umask": 0o022}, {"TZ": "Asia/Tokyo", "umask": 0o077})
 _PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
 _BUILD_TYPE: Final = "https://intaglio.example/build/make-release/1"
 _EPOCH: Final = "1580601600"
 """What hatchling takes when nobody says otherwise: 2 February 2020."""
 _SECONDS = 900.0
+_READ_SECONDS = 30.0
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -224,16 +231,39 @@ def require_published(folder: Path, key: Ed25519PublicKey) -> list[str]:
     return sorted(told)
 
 
+def require_served(listed: str, read: Callable[[str], bytes]) -> int:
+    """Returns how many files a page has when an address serves exactly those of a list.
+
+    Args:
+        listed: content of the list that was published.
+        read: gives what is served under a path; raises `OSError` where nothing is.
+
+    Raises:
+        ProofError: something else is served; names it.
+    """
+    lines = [line.split("  ", 1) for line in listed.splitlines()]
+    wrong = []
+    for digest, name in [*lines, [hashlib.sha256(listed.encode()).hexdigest(), PAGE_LIST]]:
+        for path in {name, "" if name == "index.html" else name}:  # the page itself is asked for as /
+            try:
+                is_same = hashlib.sha256(read(f"/{path}")).hexdigest() == digest
+            except OSError:
+                is_same = False
+            if not is_same:
+                wrong.append(f"/{path}")
+    if wrong:
+        raise ProofError(f"not as it was published: {', '.join(sorted(wrong))}")
+    return len(lines)
+
+
 @app.command("build")
 def build(
-    key: Annotated[Path, typer.Option(help="Ed25519 key, PEM, as `intaglio release key` makes it.")],
+    key: Annotated[str, typer.Option(metavar=KEY_METAVAR, help="Ed25519 key, as `intaglio release key` makes it.")],
     target: Annotated[Path, typer.Option(help="A new folder.")] = ROOT / "dist/release",
     commit: Annotated[str, typer.Option(help="What is built.")] = "HEAD",
 ) -> None:
     """Build twice, compare, list what is inside, sign how it was built."""
-    private = load_pem_private_key(key.read_bytes(), password=None)
-    if not isinstance(private, Ed25519PrivateKey):
-        raise UsageError(f"{key} holds another kind of key than Ed25519")
+    private = ed25519_key(key)
     digest = run("git", "rev-parse", f"{commit}^{{commit}}", cwd=ROOT).strip()
     version = tomllib.loads(run("git", "show", f"{digest}:pyproject.toml", cwd=ROOT))["project"]["version"]
     target.mkdir(parents=True)
@@ -245,6 +275,7 @@ def build(
         typer.echo(f"two builds of {digest[:12]} are equal, byte for byte")
         for path in sorted(one.iterdir()):
             shutil.copyfile(path, target / path.name)
+        shutil.copyfile(pages[0] / PAGE_LIST, target / f"intaglio-{version}-{PAGE_LIST}")
     write_contents(target, version)
     files = sorted(target.iterdir())
     (target / PROVENANCE).write_bytes(signed_by(statement_of(files, commit=digest, version=version), private))
@@ -261,6 +292,31 @@ def verify(
     """Check that a folder is what its provenance says, and that the key signed that."""
     for name in require_published(folder, Ed25519PublicKey.from_public_bytes(bytes.fromhex(key))):
         typer.echo(f"{name} is as the provenance says")
+
+
+@app.command("page")
+def page(
+    address: Annotated[str, typer.Argument(help="Of a page that somebody serves: https://HOST[:PORT].")],
+    key: Annotated[str, typer.Option(help="The maintainer's public key, 64 hex digits.")],
+    folder: Annotated[Path, typer.Option(help="The release that it shall be, as `build` wrote it.")] = ROOT
+    / "dist/release",
+) -> None:
+    """Compare every file of a page, as an address serves it now, with a release. From here, not in the page.
+
+    Another visitor may be sent another page: ask from where they are, or let several ask.
+    """
+    require_published(folder, Ed25519PublicKey.from_public_bytes(bytes.fromhex(key)))
+    listed = next(folder.glob(f"*-{PAGE_LIST}")).read_text()
+
+    def read(path: str) -> bytes:
+        if not address.startswith(("https://", "http://")):
+            raise UsageError("an address begins with https://")
+        with urllib.request.urlopen(f"{address.rstrip('/')}{path}", timeout=_READ_SECONDS) as answer:  # noqa: S310 - asked for above
+            data: bytes = answer.read()
+        return data
+
+    count = require_served(listed, read)
+    typer.echo(f"{address} serves the {count} files of this page: {hashlib.sha256(listed.encode()).hexdigest()}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Time, CPU time and memory of everything that a block of code starts, from Linux's ``/proc`` ten times a second."""
+"""Time, CPU time and memory of everything that a block of code starts, by looking into ``/proc`` now and then."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from typing import Final, Self
 
 _MARK: Final = "INTAGLIO_MEASURED"
 _TICKS, _PAGE = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
-_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What was used between two moments. What a process does in its last 0.1 s is missed.
+    """What was used between two moments. What a process does after it was last looked at is missed.
 
     Attributes:
         seconds: between the two.
@@ -36,7 +35,13 @@ class Meter:
     """Measures processes that are started inside this context, with `os.environ` as it is there.
 
     They are found by a variable that they inherit, since some outlive the one that started them.
+
+    Args:
+        seconds: between two looks, each of which takes some milliseconds.
     """
+
+    def __init__(self, seconds: float = 0.1) -> None:
+        self._seconds = seconds
 
     def __enter__(self) -> Self:
         value = secrets.token_hex(8)
@@ -65,7 +70,7 @@ class Meter:
         return Usage(seconds, sum(self._cpu.values()) - self._before, self._peak, self._largest)
 
     def _watch(self) -> None:
-        while not self._ended.wait(_SECONDS):
+        while not self._ended.wait(self._seconds):
             sizes = [self._sample(path) for path in Path("/proc").glob("[0-9]*")]
             self._peak, self._largest = max(self._peak, sum(sizes)), max(self._largest, *sizes)
 

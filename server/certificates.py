@@ -2,9 +2,11 @@
 
 It suits a demo, a test and a small deployment. A larger one brings certificates of its own in the same files::
 
-    ca.pem  ca-key.pem           the authority; take ca-key.pem off the machine once all certificates are made
+    ca.pem  ca-key.pem           the authority; take ca-key.pem off the machine once all certificates are made, or
+                                 let it say in which token the key is
     server.pem  server-key.pem   for localhost and 127.0.0.1, or the names that were asked for
     NAME.pem  NAME-key.pem       one pair for each client
+    former/NUMBER.pem            every certificate that was made here for a client, also those that were moved away
     revoked.pem                  the authority's list of those that open nothing any more; none is none
 
 The service knows devices by their own keys, not by these certificates: the certificate only admits to the port.
@@ -24,6 +26,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from federation.commandline.signing_keys import file_of, new_p256_key, p256_key
 from federation.errors import UsageError
 from server.files import PRIVATE, PUBLIC, make_directory, write_durably, write_new
 
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CRL_FILE: Final = "revoked.pem"
+FORMER: Final = "former"
 _AUTHORITY_YEARS = 10
 _CERTIFICATE_DAYS = 397
 _CLOCK_SKEW = dt.timedelta(minutes=5)
@@ -53,9 +57,9 @@ class Issued:
         return f"Issued({self.certificate.subject.rfc4514_string()}, key=<redacted>)"
 
 
-def make_authority(*, now: dt.datetime) -> Issued:
-    """A self-signed authority that may sign end certificates and no further authorities."""
-    key = ec.generate_private_key(ec.SECP256R1())
+def make_authority(*, now: dt.datetime, token: str | None = None) -> Issued:
+    """A self-signed authority that may sign end certificates and no further authorities; `token`: URI of its key."""
+    key = new_p256_key(token)
     name = _name("intaglio authority")
     certificate = (
         _builder(name, name, key.public_key(), now, dt.timedelta(days=365 * _AUTHORITY_YEARS))
@@ -77,6 +81,13 @@ def issue_client(authority: Issued, name: str, *, now: dt.datetime) -> Issued:
     return _issue(authority, name, ExtendedKeyUsageOID.CLIENT_AUTH, now=now, names=None)
 
 
+def certify_client(
+    authority: Issued, name: str, key: ec.EllipticCurvePublicKey, *, now: dt.datetime
+) -> x509.Certificate:
+    """A certificate that lets `name` connect with a key that only its device has."""
+    return _certify(authority, name, key, ExtendedKeyUsageOID.CLIENT_AUTH, now=now, names=None)
+
+
 def write_loopback(certificate: Path, key: Path, *, now: dt.datetime) -> None:
     """A new self-signed certificate for 127.0.0.1 with its key, in place of the last ones.
 
@@ -90,14 +101,23 @@ def write_loopback(certificate: Path, key: Path, *, now: dt.datetime) -> None:
         .add_extension(x509.SubjectAlternativeName([_general_name("127.0.0.1")]), critical=False)
         .sign(private, hashes.SHA256())
     )
-    write_durably(key, _private_bytes(private))
+    write_durably(key, file_of(private))
     write_durably(certificate, built.public_bytes(serialization.Encoding.PEM), mode=PUBLIC)
 
 
-def write_pki(directory: Path, *, hosts: Sequence[str], clients: Sequence[str], now: dt.datetime) -> list[Path]:
+def write_pki(
+    directory: Path, *, hosts: Sequence[str], clients: Sequence[str], now: dt.datetime, token: str | None = None
+) -> list[Path]:
     """Makes an authority and all certificates in `directory`, which is made when missing.
 
     A crash leaves some of the files; delete the directory and start again.
+
+    Args:
+        directory: of the files.
+        hosts: what the server is called.
+        clients: a pair for each.
+        now: when they begin.
+        token: URI of the authority's key, when it shall lie in a token.
 
     Returns:
         The files written.
@@ -109,7 +129,7 @@ def write_pki(directory: Path, *, hosts: Sequence[str], clients: Sequence[str], 
         raise UsageError("name at least one host, and clients that differ from each other, from 'ca' and from 'server'")
     for name in clients:
         require_client_name(name)
-    authority = make_authority(now=now)
+    authority = make_authority(now=now, token=token)
     issued = {"ca": authority, "server": issue_server(authority, hosts, now=now)}
     issued |= {name: issue_client(authority, name, now=now) for name in clients}
     written = []
@@ -118,10 +138,12 @@ def write_pki(directory: Path, *, hosts: Sequence[str], clients: Sequence[str], 
         for name, pair in issued.items():
             for path, content, mode in (
                 (directory / f"{name}.pem", _public_bytes(pair), PUBLIC),
-                (directory / f"{name}-key.pem", _private_bytes(pair.key), PRIVATE),
+                (directory / f"{name}-key.pem", file_of(pair.key), PRIVATE),
             ):
                 write_new(path, content, mode=mode)
                 written.append(path)
+        for name in clients:  # a pair may be moved to its device, and is revoked all the same
+            keep(directory, issued[name].certificate)
     except FileExistsError as error:
         raise UsageError(f"{error.filename} exists and is not overwritten; name an empty directory") from error
     except OSError as error:
@@ -137,10 +159,22 @@ def require_client_name(name: str) -> None:
         raise UsageError(f"{name!r} is the name of a file that is no client's")
 
 
+def keep(directory: Path, certificate: x509.Certificate) -> None:
+    """Writes a certificate into the register of its authority's folder, by its number. Doing it again changes nothing.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    folder = directory / FORMER
+    make_directory(folder, mode=0o700)
+    content = certificate.public_bytes(serialization.Encoding.PEM)
+    write_durably(folder / f"{certificate.serial_number:x}.pem", content, mode=PUBLIC)
+
+
 def write_pair(directory: Path, name: str, issued: Issued) -> list[Path]:
     """Writes a key and its certificate, in the place of what is there. The key is first; see `renew_pki`."""
     key, certificate = directory / f"{name}-key.pem", directory / f"{name}.pem"
-    write_durably(key, _private_bytes(issued.key))
+    write_durably(key, file_of(issued.key))
     write_durably(certificate, _public_bytes(issued), mode=PUBLIC)
     return [certificate, key]
 
@@ -197,7 +231,7 @@ def replace_authority(directory: Path, *, now: dt.datetime) -> None:
     """
     authority = make_authority(now=now)
     try:
-        write_durably(directory / "ca-key.pem", _private_bytes(authority.key))
+        write_durably(directory / "ca-key.pem", file_of(authority.key))
         write_durably(directory / "ca.pem", authority.certificate.public_bytes(serialization.Encoding.PEM), mode=PUBLIC)
     except OSError as error:
         raise UsageError(f"cannot write to {directory}: {error.strerror}") from error
@@ -223,10 +257,10 @@ def read_authority(directory: Path, *, now: dt.datetime) -> Issued:
     path = directory / "ca.pem"
     try:
         certificate = x509.load_pem_x509_certificate(path.read_bytes())
-        key = serialization.load_pem_private_key((directory / "ca-key.pem").read_bytes(), password=None)
-    except (OSError, ValueError) as error:
+        key = p256_key(directory / "ca-key.pem")
+    except (OSError, ValueError, UsageError) as error:
         raise UsageError(f"this needs ca.pem and ca-key.pem in {directory}: {error}") from error
-    if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
+    if key.public_key() != certificate.public_key():
         raise UsageError(f"ca-key.pem is not the key of {path}")
     if certificate.not_valid_after_utc <= now:
         raise UsageError(f"the authority in {directory} ended on {certificate.not_valid_after_utc:%Y-%m-%d}")
@@ -276,12 +310,6 @@ def _public_bytes(issued: Issued) -> bytes:
     return issued.certificate.public_bytes(serialization.Encoding.PEM)
 
 
-def _private_bytes(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-
-
 def _issue(
     authority: Issued,
     common_name: str,
@@ -291,9 +319,21 @@ def _issue(
     names: x509.SubjectAlternativeName | None,
 ) -> Issued:
     key = ec.generate_private_key(ec.SECP256R1())
+    return Issued(_certify(authority, common_name, key.public_key(), usage, now=now, names=names), key)
+
+
+def _certify(
+    authority: Issued,
+    common_name: str,
+    key: ec.EllipticCurvePublicKey,
+    usage: x509.ObjectIdentifier,
+    *,
+    now: dt.datetime,
+    names: x509.SubjectAlternativeName | None,
+) -> x509.Certificate:
     issuer = authority.certificate
     builder = (
-        _builder(_name(common_name), issuer.subject, key.public_key(), now, dt.timedelta(days=_CERTIFICATE_DAYS))
+        _builder(_name(common_name), issuer.subject, key, now, dt.timedelta(days=_CERTIFICATE_DAYS))
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(signs_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
@@ -301,7 +341,7 @@ def _issue(
     )
     if names:
         builder = builder.add_extension(names, critical=False)
-    return Issued(builder.sign(authority.key, hashes.SHA256()), key)
+    return builder.sign(authority.key, hashes.SHA256())
 
 
 def _builder(

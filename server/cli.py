@@ -17,13 +17,13 @@ from federation.commandline.showing import config_commands
 from server.certificates import client_credentials
 from server.dashboard.cli import dashboard_command
 from server.database import copy_file, database_url, name_of, upgrade
-from server.log.cli import LogDatabaseOption, LogDirectoryOption, log_commands, opened_log
+from server.log.cli import LogDatabaseOption, LogDirectoryOption, TokenOption, log_commands, opened_log
 from server.login.cli import login_commands
 from server.matching.cli import matching_commands
-from server.matching.reconciling import What, reconcile
 from server.matching.serving import SERVICE_NAME, health_of
 from server.people.pki_cli import pki_commands
 from server.people.tickets_cli import ticket_commands
+from server.restoring.reconciling import What, reconcile
 from server.rules.assertions import create_issuer
 from server.rules.cli import rules_commands
 from server.storage.sqlstorage import open_storage
@@ -40,6 +40,7 @@ PROGRAM = Program(
             "database",
             "deployment",
             "federation",
+            "former-release",
             "ledger",
             "log",
             "log-database",
@@ -90,6 +91,7 @@ app.add_typer(config_commands(PROGRAM, example="matching start --workers 2"), na
 def assertions_init(
     directory: Annotated[Path, typer.Argument(help="A new folder for the keys.")],
     issuer: Annotated[str, typer.Option(help="Who verifies, such as https://verify.example.org.")],
+    token: TokenOption = None,
 ) -> None:
     """Make the keys that sign assertions, and print what relying organisations need to check them.
 
@@ -97,7 +99,7 @@ def assertions_init(
 
     Example: intaglio-server assertions init assertions --issuer https://verify.example.org
     """
-    typer.echo(json.dumps(create_issuer(directory, issuer)))
+    typer.echo(json.dumps(create_issuer(directory, issuer, token)))
 
 
 @database_commands.command("upgrade")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -38,3 +40,63 @@ def notice_of_end(what: str, end: dt.datetime, now: dt.datetime, advice: str) ->
     if left <= 0:
         return f"{what} expired on {end:%Y-%m-%d}: {advice}"
     return f"{what} expires on {end:%Y-%m-%d}, in {left:.0f} days: {advice}"
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """When a certificate ends.
+
+    Attributes:
+        what: as in a sentence.
+        ends_at: when.
+        advice: what to do before that.
+    """
+
+    what: str
+    ends_at: dt.datetime
+    advice: str
+
+    def notice(self, now: dt.datetime) -> str:
+        """What to say from 60 days before its end on; empty before."""
+        return notice_of_end(self.what, self.ends_at, now, self.advice)
+
+
+def certificates_in(paths: Sequence[Path]) -> tuple[Certificate, ...]:
+    """Those in some files.
+
+    Raises:
+        UsageError: one holds none.
+    """
+    return tuple(
+        Certificate(f"the certificate in {path.name}", ends_at(path), f"renew {path}, or have it renewed")
+        for path in paths
+    )
+
+
+class DailyNotices:
+    """Says what ends soon, once a day.
+
+    Args:
+        read: the certificates as they are now.
+        say: gets a line for each that ends soon, or for what cannot be read.
+        clock: the time.
+    """
+
+    def __init__(
+        self, read: Callable[[], Sequence[Certificate]], say: Callable[[str], None], clock: Callable[[], dt.datetime]
+    ) -> None:
+        self._read, self._say, self._clock = read, say, clock
+        self._said_on: dt.date | None = None
+
+    def look(self) -> None:
+        """Call it often."""
+        now = self._clock()
+        if self._said_on == now.date():
+            return
+        self._said_on = now.date()
+        try:
+            notices = [one.notice(now) for one in self._read()]
+        except UsageError as error:
+            notices = [str(error)]
+        for line in filter(None, notices):
+            self._say(line)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import tempfile
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -13,6 +16,7 @@ from federation.recognition.model import CODE_LENGTH
 from server.database import database_url, upgrade
 from server.matching.workers import MatchWorkers
 from server.storage.schema import log_seen, metadata
+from tests import tokens
 from tests.postgres import a_cluster, a_database
 
 # No test is timed: a machine may be busy with something else.
@@ -71,3 +75,41 @@ def database(request, tmp_path):
     if request.param == "sqlite":
         return str(tmp_path / "matching.db")
     return request.getfixturevalue("prepared_postgres")
+
+
+@pytest.fixture(scope="session")
+def token_folder():
+    """SoftHSM's, in memory where there is such a place: it waits for the disk some dozen times for each key."""
+    tokens.require_library()
+    memory = Path("/dev/shm")  # noqa: S108 - a folder of one's own in it
+    with (
+        tempfile.TemporaryDirectory(prefix="intaglio-softhsm-", dir=memory if memory.is_dir() else None) as folder,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv(tokens.CONFIGURATION, str(tokens.configure(Path(folder))))
+        yield Path(folder) / "tokens"
+
+
+@pytest.fixture(scope="session")
+def token_labels():
+    """None is used twice."""
+    return (f"token {number}" for number in itertools.count(1))
+
+
+def _a_token(token_folder, token_labels, tmp_path):
+    label = next(token_labels)
+    made = tokens.SoftToken.initialised(label, token_folder, tmp_path / f"{label}.pin")
+    yield made
+    made.destroy()
+
+
+@pytest.fixture
+def token(token_folder, token_labels, tmp_path):
+    """A new PKCS#11 token without keys."""
+    yield from _a_token(token_folder, token_labels, tmp_path)
+
+
+@pytest.fixture
+def another_token(token_folder, token_labels, tmp_path):
+    """One more of the same library."""
+    yield from _a_token(token_folder, token_labels, tmp_path)

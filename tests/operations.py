@@ -22,12 +22,13 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from PIL import Image
 
+from tests import tokens
 from tests.bundles import AUDITOR, MAKER, TRUST, a_bundle, signed
 from tests.faces import orl_image
 from tests.web.site import orl_release
@@ -110,6 +111,7 @@ class Machine:
         """The same with the folders and ports of this machine."""
         for place in PLACES:
             text = re.sub(rf"(?<![\w/.-]){re.escape(place)}(?=[/\s\"'|]|$)", str(self.folder / place[1:]), text)
+        text = re.sub(r"(?<=\s)~(?=/)", str(self.folder), text)
         return re.sub(rf"\b({'|'.join(PORTS)})\b", lambda found: self._ports[found[1]], text)
 
     def there(self, text: str) -> str:
@@ -117,6 +119,10 @@ class Machine:
         for port, own in self._ports.items():
             text = re.sub(rf"\b{own}\b", port, text)
         return text.replace(str(self.folder), "")
+
+    def tell_variable(self, name: str, value: str) -> None:
+        """What the machine's own settings would say."""
+        self._variables[name] = value
 
     def play(self, page: str) -> None:
         """Everything on a page.
@@ -215,11 +221,12 @@ def serves(port: int) -> bool:
 
 
 def give(machine: Machine) -> None:
-    """What an operator has from others: a release with its papers, keys of those who sign it, terms, pictures."""
-    bundle = signed(a_bundle(orl_release()))
+    """What an operator has: a release with its papers, keys of those who sign it, terms, pictures, a token."""
+    bundle, second = signed(a_bundle(orl_release())), replace(orl_release(), threshold=orl_release().threshold - 1)
     private = (Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     files = {
         "release.zip": bundle.to_bytes(),
+        "release-2.zip": signed(a_bundle(second)).to_bytes(),
         "trust.json": TRUST.to_bytes(),
         "terms.json": (ROOT / "examples/policies/terms.json").read_bytes(),
         "release.json": bundle.release.to_bytes(),
@@ -233,6 +240,10 @@ def give(machine: Machine) -> None:
     files |= {f"{name}.png": as_png(orl_image(PERSON, number)) for number, name in enumerate(PICTURES, 1)}
     for name, content in files.items():
         (machine.home / name).write_bytes(content)
+    place = machine.folder / "softhsm"
+    place.mkdir()
+    machine.tell_variable(tokens.CONFIGURATION, str(tokens.configure(place)))
+    tokens.SoftToken.initialised("signing", place / "tokens", machine.home / "pin")
 
 
 def as_png(image: bytes) -> bytes:

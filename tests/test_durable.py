@@ -17,10 +17,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 import client.files
 import server.files
+from client.connection import ClientTls
 from client.files import alone_with
 from client.node.guard import write_loopback_certificate
 from client.node.joining import join
@@ -41,6 +45,7 @@ from federation.rules.rulebook import Rulebook, RuleSigners, SignedRule
 from federation.sealing import ScryptCost
 from federation.secagg import NodeSecrets, Stage
 from federation.transparency import PublicEntry, PublicKind
+from federation.wire.certificates import Renewal
 from server.certificates import renew_pki, replace_authority, write_loopback, write_pki
 from server.coordinator.checkpoint import Checkpoint
 from server.coordinator.ledger import LedgerCopies, PrivacyLedger
@@ -360,9 +365,48 @@ def one_more_certificate(folder):
     return Write(lambda: authority.issue(folder, "another", now=NOW), lock=folder / ".lock")
 
 
+def a_device(folder, answered):
+    """In its certificate's last days; what it asks for is signed, or not yet."""
+    tls, device = folder.parent / "tls", folder / "device"
+    write_pki(tls, hosts=["localhost"], clients=["client"], now=NOW)
+    device.mkdir()
+    for name in ("ca.pem", "client.pem", "client-key.pem"):
+        (device / name).write_bytes((tls / name).read_bytes())
+    shown, late = ClientTls.read(device), NOW + dt.timedelta(days=380)
+    serial = x509.load_pem_x509_certificate(shown.certificate).serial_number
+
+    def ask(wish):
+        return authority.follow(tls, serial, wish, now=late) if answered else None
+
+    return Write(lambda: shown.place.follow(shown, ask, print, now=late), lock=device / ".client.pem.lock")
+
+
+def a_device_s_next_key(folder):
+    return a_device(folder, answered=False)
+
+
+def a_device_s_next_certificate(folder):
+    return a_device(folder, answered=True)
+
+
 def a_certificate_that_gives_way(folder):
     write_pki(folder, hosts=["localhost"], clients=["device"], now=NOW)
     return Write(lambda: authority.renew(folder, now=NOW, names=("device",)), lock=folder / ".lock")
+
+
+def a_certificate_that_follows_another(folder):
+    write_pki(folder, hosts=["localhost"], clients=["device", "another"], now=NOW)
+    old = x509.load_pem_x509_certificate((folder / "device.pem").read_bytes())
+    key = serialization.load_pem_private_key((folder / "device-key.pem").read_bytes(), None)
+    wish = Renewal.sign(old, key, ec.generate_private_key(ec.SECP256R1()))
+    late = NOW + dt.timedelta(days=380)
+    return Write(lambda: authority.follow(folder, old.serial_number, wish, now=late), lock=folder / ".lock")
+
+
+def a_certificate_that_is_ended_by_its_number(folder):
+    write_pki(folder, hosts=["localhost"], clients=["device", "another"], now=NOW)
+    serial = x509.load_pem_x509_certificate((folder / "device.pem").read_bytes()).serial_number
+    return Write(lambda: authority.revoke_number(folder, serial, now=NOW), lock=folder / ".lock")
 
 
 def a_certificate_that_is_ended(folder):
@@ -593,7 +637,11 @@ WRITES = [
     certificates_again,
     one_more_certificate,
     a_certificate_that_gives_way,
+    a_certificate_that_follows_another,
+    a_certificate_that_is_ended_by_its_number,
     a_certificate_that_is_ended,
+    a_device_s_next_key,
+    a_device_s_next_certificate,
     a_loopback_certificate,
     a_reservation,
     a_release_that_is_recorded,

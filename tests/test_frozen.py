@@ -14,7 +14,7 @@ from federation.rules.rulebook import Rulebook
 from federation.transparency import PersonalKind
 from server.database import database_url, upgrade
 from server.log.cli import opened_log
-from server.matching.reconciling import reconcile
+from server.restoring.reconciling import reconcile
 from server.storage.sqlstorage import open_storage
 from tests.frozen import DATABASE, FACTS, PASSPHRASE, PEOPLE, RELEASES
 

@@ -11,56 +11,9 @@ import struct
 
 import pytest
 
-from client.wallet.wallet import Enrolment, EnrolmentState
 from federation.errors import MalformedMessageError, UsageError
 from federation.release.manifest import SignedManifest
-from federation.rules.entries import Issuer
-from federation.transparency import AttemptEntry, AttemptOutcome, PersonalEntry, PersonalKind, PublicEntry, PublicKind
-from federation.wire.convert import SessionGrant, SessionRequest, TokenSubmission
-from federation.wire.owner import OwnerOperation, OwnerProof
-from tests.agreeing import (
-    BINDING,
-    NOW,
-    RATE,
-    RECEIPT,
-    RULE_SIGNERS,
-    TERMS,
-    a_deployment,
-    a_lifting,
-    a_moratorium,
-    a_pack,
-    a_rule,
-    an_exception,
-)
-from tests.bundles import a_bundle, a_release, signed
-
-BUNDLE = signed(a_bundle(a_release(), begins_at=NOW))
-GOOD = {
-    "a binding": BINDING,
-    "terms": TERMS,
-    "a receipt": RECEIPT,
-    "a rule of a purpose": a_rule(),
-    "a pack": a_pack(),
-    "a deployment": a_deployment(),
-    "an exception": an_exception(),
-    "a moratorium": a_moratorium(),
-    "a lifting": a_lifting(),
-    "an issuer": Issuer("https://verify.example.org", bytes(range(32))),
-    "signers": RULE_SIGNERS,
-    "a manifest": BUNDLE.manifest,
-    "claims": BUNDLE.manifest.claims,
-    "a summary": BUNDLE.manifest.audit,
-    "a stated rate": RATE,
-    "a session's request": SessionRequest(bytes(32), "door-access", "example.org", bytes(32)),
-    "a session": SessionGrant(bytes(16), bytes(32), bytes(32)),
-    "a token": TokenSubmission(bytes(16), bytes(range(16)), 7),
-    "an owner's proof": OwnerProof(OwnerOperation.REVOKE, bytes(32), "example.org", NOW, bytes(64)),
-    "an attempt": AttemptEntry(NOW, "example.org", "door-access", AttemptOutcome.OPENED, bytes(32), 1),
-    "a personal entry": PersonalEntry(PersonalKind.RENEWAL, NOW, bytes(32)),
-    "a public entry": PublicEntry(PublicKind.POLICY, NOW, b"content"),
-    "an enrolment": Enrolment("door-access", "example.org", bytes(32), EnrolmentState.ENROLLED, "trial", b"{}", 7),
-}
-
+from tests.values import BUNDLE, GOOD
 
 WRONG = {
     bytes: lambda value: [value[:-1], value + b"\0", b"", value.hex(), 7],
@@ -72,24 +25,67 @@ WRONG = {
     tuple: lambda value: [(*value, value[-1]), value[0]] if value and isinstance(value[0], str | bytes) else [],
 }
 """By what a field is, what must not be in its place; other fields are values of their own."""
+_OURS = "counted or chosen by the program that builds the value, and never read from elsewhere as it is"
+_TEXT = "text of its maker's, shown as it is"
+_PROTO = "what protobuf bounds"
 LOOSE = {
-    "a session's request": {"audience_nonce": "empty stands for none"},
-    "a token": {"log_size": "a number of entries, which protobuf bounds"},
-    "an owner's proof": {"issued_at": "compared with the clock of whoever reads it"},
+    "a login": dict.fromkeys(
+        ("provider", "redirect_uri", "nonce"), "a site's own, hashed as it is; nonces may be absent"
+    ),
+    "a release": dict.fromkeys(("model_name", "reason", "condition"), _TEXT),
+    "a promise": {"privacy_unit": _TEXT},
+    "an audit report": {"input_sha256": "empty stands for none", "distance": _OURS, "threshold": "of any scale"},
+    "an audited rate": dict.fromkeys(("errors", "trials"), _OURS),
+    "a cell": {"labels": _TEXT, "people": _OURS},
+    "counts": dict.fromkeys(("comparisons", "bad", "undeclared", "across", "failed"), _OURS),
+    "a bootstrap": dict.fromkeys(("replicates", "seed"), _OURS),
+    "a shift by fusing": dict.fromkeys(("mean_millionths", "log_spread_millionths"), "below zero is one, too"),
+    "distances": {"log_spread_millionths": "below zero is one, too"},
+    "terms of a release": dict.fromkeys(("references", "frames"), _OURS),
+    "a group": {"name": _TEXT},
+    "a line of a ledger": dict.fromkeys(
+        ("population", "run", "release", "previous"), "printable, and empty where it stands for none"
+    ),
+    "a policy of an organisation": {"app_hashes": "none may run", "opens": _OURS, "closes": _OURS},
+    "a session of sums": dict.fromkeys(("run", "release", "size", "colluders", "dropouts"), _OURS),
+    "settings of a frontier": dict.fromkeys(
+        ("delta", "organisations", "colluders", "dropouts"), "looked at by the plan"
+    ),
     "a public entry": {"content": "whatever is published"},
+    "trust in a log": dict.fromkeys(("threshold", "max_age_seconds", "max_ahead_seconds"), _OURS),
+    "a policy of a log": {"threshold": _OURS},
+    "a key of a log": {"name": "as long as a note may be"},
+    "a signature": {"name": "as long as a note may be", "value": "of a kind that only its key knows"},
+    "a checkpoint": {"origin": "looked at where a note is made of it"},
+    "a head": {"size": _OURS},
+    "a logged entry": {"entry": "whatever was logged", "index": _OURS, "proof": "verified"},
+    "a growth": {"old_size": _OURS, "proof": "verified"},
+    "a tile": dict.fromkeys(("level", "number", "width"), _OURS),
+    "a session's request": {"audience_nonce": "empty stands for none"},
+    "a change": {"receipt": "read by the server"},
+    "a probe": {"log_size": _PROTO, "new_signature": "empty stands for none", "presentation_checked": _PROTO},
+    "a token": {"log_size": _PROTO},
+    "a transcript": dict.fromkeys(
+        ("parameters", "purpose", "audience", "audience_nonce", "log_size", "presentation_checked"),
+        "what is signed, as it is: looked at where it comes from",
+    ),
+    "an owner's proof": {"issued_at": "compared with the clock of whoever reads it"},
+    "a change of devices": {"removes": "empty stands for none"},
+    "an admission": {"transcript": "parsed when it is verified"},
     "an enrolment": {"receipt": "read when it is needed"},
+    "a cost of scrypt": dict.fromkeys(("log2_n", "r", "p"), _OURS),
 }
 """Fields that take what is spoiled, with the reason."""
 
 
 def taken(name):
     """Fields of a good value that take something else. Python's own errors refuse too: parsers make theirs of them."""
-    for field in dataclasses.fields(GOOD[name]):
+    for field in (one for one in dataclasses.fields(GOOD[name]) if one.init):
         value = getattr(GOOD[name], field.name)
         for wrong in WRONG.get(type(value), lambda _: [])(value):
             try:
                 dataclasses.replace(GOOD[name], **{field.name: wrong})
-            except (UsageError, MalformedMessageError, TypeError, struct.error):
+            except (UsageError, MalformedMessageError, TypeError, ValueError, AttributeError, struct.error):
                 continue
             yield field.name, repr(wrong)[:40]
 

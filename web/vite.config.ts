@@ -3,6 +3,7 @@ import { fileURLToPath } from 'node:url'
 
 import { defineConfig, type Plugin } from 'vite'
 
+import { hashes } from './shell/hash'
 import { shell } from './shell/plugin'
 import { recogniser } from './weights/plugin'
 
@@ -18,7 +19,7 @@ const noscript: Plugin = {
 }
 
 export default defineConfig({
-  plugins: [recogniser(), noscript, shell()],
+  plugins: [recogniser(), noscript, shell(), hashes()],
   esbuild: { keepNames: true }, // errors cross from the worker to the page by the name of their class
   build: { target: 'es2024', assetsInlineLimit: 0, modulePreload: { polyfill: false }, sourcemap: false },
   optimizeDeps: {

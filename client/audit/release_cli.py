@@ -9,13 +9,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    load_pem_private_key,
-)
 
 from client.audit.groups_cli import score_command, threshold_command
 from client.bundles import read_as, read_bundle, read_trust
@@ -26,6 +19,7 @@ from federation.audit.report import AuditReport
 from federation.audit.wolf import text_of_wolves
 from federation.commandline.commands import Commands
 from federation.commandline.extras import require_extra
+from federation.commandline.signing_keys import KEY_METAVAR, ed25519_key, file_of, is_token, new_ed25519_key
 from federation.consent.purposes import DAY_SECONDS
 from federation.errors import UsageError
 from federation.learning.group_rates import EvaluationReport
@@ -62,16 +56,26 @@ TrustOption = Annotated[Path, typer.Option(help="JSON file with the keys of make
 
 
 @release_app.command("key")
-def release_key(key: NewFileArgument, *, as_json: JsonOption = False) -> None:
+def release_key(
+    key: Annotated[
+        str,
+        typer.Argument(metavar=KEY_METAVAR, help="File to write; never overwritten. Or where in a token."),
+    ],
+    *,
+    as_json: JsonOption = False,
+) -> None:
     """Make a signing key: PEM, mode 0600, not encrypted. Prints the public key, which others put into their trust.
+
+    In a PKCS#11 token, pkcs11:token=NAME;object=KEY?module-path=LIBRARY, it is found or made.
 
     Needs: nothing. Writes: KEY, mode 0600.
 
     Example: intaglio release key maker.pem
     """
-    made = Ed25519PrivateKey.generate()
-    write_new_file(key, made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    show({"key": str(key), "public_key": made.public_key().public_bytes_raw().hex()}, as_json=as_json)
+    made = new_ed25519_key(key if is_token(key) else None)
+    if not is_token(key):
+        write_new_file(Path(key), file_of(made))
+    show({"key": key, "public_key": made.public_key().public_bytes_raw().hex()}, as_json=as_json)
 
 
 @release_app.command("public")
@@ -166,7 +170,13 @@ def release_sign(
     bundle: BundleArgument,
     signed: NewFileArgument,
     role: Annotated[str, typer.Option("--as", help="maker or auditor.")],
-    key: Annotated[Path, typer.Option(help="Ed25519 key, PEM. Maker and auditor have different ones.")],
+    key: Annotated[
+        str,
+        typer.Option(
+            metavar=KEY_METAVAR,
+            help="Ed25519 key, PEM, or where in a token. Maker and auditor have different ones.",
+        ),
+    ],
     *,
     as_json: JsonOption = False,
 ) -> None:
@@ -178,7 +188,7 @@ def release_sign(
     """
     if role not in _ROLES:
         raise UsageError("a bundle is signed --as maker or --as auditor")
-    opened = read_bundle(bundle).signed_by(_ROLES[role], _key(key))
+    opened = read_bundle(bundle).signed_by(_ROLES[role], ed25519_key(key))
     write_new_file(signed, opened.to_bytes())
     show(_facts(opened) | {"bundle": str(signed)}, as_json=as_json)
 
@@ -241,6 +251,7 @@ def _audited_again(scores: Path, report: AuditReport) -> AuditReport:
         file.comparisons,
         limits=report.limits,
         strings=file.strings,
+        presentations=file.presentations,
         threshold=report.threshold if report.stated_fmr is None else None,
         stated_fmr=report.stated_fmr,
         distance=report.distance,
@@ -294,13 +305,3 @@ def _text(path: Path) -> str:
         return read_file(path).decode()
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not text in UTF-8") from error
-
-
-def _key(path: Path) -> Ed25519PrivateKey:
-    try:
-        key = load_pem_private_key(read_file(path), password=None)
-    except (ValueError, TypeError):
-        raise UsageError(f"{path} holds no unencrypted private key") from None  # the cause may quote it
-    if not isinstance(key, Ed25519PrivateKey):
-        raise UsageError(f"{path} holds another kind of key than Ed25519")
-    return key

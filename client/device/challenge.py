@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from client.device.pictures import Left
     from federation.recognition.model import ModelRelease
+    from federation.recognition.recogniser import Chips
 
 ChallengeOption = Annotated[
     bool, typer.Option("--challenge", allow_from_autoenv=False, help="Move your head as it is asked. Needs --camera.")
@@ -49,6 +51,38 @@ def filmed_probe(
     Raises:
         UsageError: there is no camera, or the release is for another recogniser.
     """
+    film = _filming(camera, without=without, model=model, release=release)
+    return lambda nonce: film(nonce)[0]
+
+
+def filmed_probes(
+    camera: int | None, *, without: Omission | None, model: Path | None, release: ModelRelease, left: Left
+) -> Callable[[bytes], tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """The same film twice, for whoever comes over: under the release that is left, and under the one that is entered.
+
+    Raises:
+        UsageError: as for `filmed_probe`; or the two recognisers cut faces differently.
+    """
+    from client.faces.models import load_recogniser, recogniser_for  # noqa: PLC0415 - recognisers are slow to load
+
+    former = load_recogniser(left.model)
+    leaving = recogniser_for(left.release, former, PROBE)
+    if former.profile.alignment != load_recogniser(model).profile.alignment:
+        raise UsageError("the recognisers of the two releases cut faces differently, so one film does not serve both")
+    film = _filming(camera, without=without, model=model, release=release)
+
+    def probes(nonce: bytes) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        entered, chips = film(nonce)
+        adapted: NDArray[np.float64] = left.release.adapt(fused(leaving.embed(chips))[None], PROBE)[0]
+        return adapted, entered
+
+    return probes
+
+
+def _filming(
+    camera: int | None, *, without: Omission | None, model: Path | None, release: ModelRelease
+) -> Callable[[bytes], tuple[NDArray[np.float64], Chips]]:
+    """Adapted embedding (k,) of a film under a nonce, and the chips that it is the mean of."""
     from client.device.capture import frames_of  # noqa: PLC0415 - cameras and recognisers are slow to load
     from client.device.pictures import require_one_person  # noqa: PLC0415 - see above
     from client.faces.filming import film  # noqa: PLC0415 - see above
@@ -60,7 +94,7 @@ def filmed_probe(
     recogniser, finder = recogniser_for(release, load_recogniser(model), PROBE), FaceFinder()
     aligner = Aligner(recogniser.profile.alignment, finder)
 
-    def probe(nonce: bytes) -> NDArray[np.float64]:
+    def probe(nonce: bytes) -> tuple[NDArray[np.float64], Chips]:
         movements = challenge_of(nonce, without)
         with frames_of(camera) as frames:
             taken = film(frames, finder, movements, wanted=release.frames, tell=_say)
@@ -70,6 +104,6 @@ def filmed_probe(
         names = ["the face from the front", *(f"the face in movement {1 + i}" for i in range(len(ways)))]
         require_one_person([mean, *ways], names, release)
         adapted: NDArray[np.float64] = release.adapt(mean[None], PROBE)[0]
-        return adapted
+        return adapted, chips[: len(taken.middles)]
 
     return probe

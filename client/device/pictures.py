@@ -27,6 +27,7 @@ from federation.recognition.profiles import PROBE, REFERENCE
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from client.faces.finding import Aligner
     from federation.recognition.recogniser import Chips
 
 _SAME_GREY: Final = 2.0
@@ -73,6 +74,19 @@ class Pictures:
         """What each picture is called in a message."""
         count = self.averaged + self.confirmed
         return [str(file) for file in self.files] or [f"picture {place + 1} of the camera" for place in range(count)]
+
+
+@dataclass(frozen=True)
+class Left:
+    """The release that somebody leaves, and the recogniser that it is for; see `reference_and_seconds`.
+
+    Attributes:
+        release: under which they are enrolled.
+        model: its recogniser; see `client.faces.models.load_recogniser`.
+    """
+
+    release: ModelRelease
+    model: Path | None
 
 
 def references_of(files: Sequence[Path] | None, camera: int | None, release: ModelRelease) -> Pictures:
@@ -145,36 +159,76 @@ def reference_and_second(
     return _adapted(references, REFERENCE, release), _adapted([second], PROBE, release)
 
 
+def reference_and_seconds(
+    pictures: Pictures, *, model: Path | None, release: ModelRelease, left: Left
+) -> tuple[NDArray[np.float64], tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """As `reference_and_second`, and the confirming picture twice: under the release that is left, and under this one.
+
+    Args:
+        pictures: from `references_of`.
+        model: recogniser of `release`.
+        release: that is entered.
+        left: the other one.
+
+    Raises:
+        UsageError: as there; or the two recognisers cut faces differently, and there is a camera.
+    """
+    *references, second, again = embed(pictures, model=model, release=release, left=left)
+    require_one_person(references, pictures.names, release)
+    seconds = _adapted([again], PROBE, left.release), _adapted([second], PROBE, release)
+    return _adapted(references, REFERENCE, release), seconds
+
+
 def probe_of(pictures: Pictures, *, model: Path | None, release: ModelRelease) -> NDArray[np.float64]:
     """Adapted embedding (k,) of pictures from `probes_of`; else as `reference_and_second`."""
     return _adapted(embed(pictures, model=model, release=release), PROBE, release)
 
 
-def embed(pictures: Pictures, *, model: Path | None, release: ModelRelease) -> list[NDArray[np.floating[Any]]]:
+def embed(
+    pictures: Pictures, *, model: Path | None, release: ModelRelease, left: Left | None = None
+) -> list[NDArray[np.floating[Any]]]:
     """The embedding (d,) of every picture, unit norm, not adapted. Sensitive.
 
+    With a release that is left the last picture comes once more at the end, as that one's recogniser embeds it.
+
     Raises:
-        UsageError: the release is for another recogniser; or a picture is of no use, or there twice.
+        UsageError: the release is for another recogniser; or a picture is of no use, or there twice; or the recognisers
+            of two releases cut faces differently, and there is a camera.
     """
     # Here and not above: detector and recogniser take a while to load, and most commands need neither.
     from client.faces.finding import aligner_for  # noqa: PLC0415 - see above
-    from client.faces.images import UnusableImageError  # noqa: PLC0415 - see the line before
     from client.faces.models import load_recogniser, recogniser_for  # noqa: PLC0415 - see above
 
     frozen = load_recogniser(model)
     recognisers = {profile: recogniser_for(release, frozen, profile) for profile in pictures.profiles}
-    aligner = aligner_for(frozen)
-    if pictures.camera is None:
-        chips = []
-        for file, profile in zip(pictures.files, pictures.profiles, strict=True):
-            try:
-                chips.append(aligner.chip(read_file(file), profile))
-            except UnusableImageError as error:
-                raise UnusableImageError(f"{file}: {error.problem}", error.what_to_do) from error
-        require_different(chips, pictures.names)
-    else:
-        chips = _filmed(pictures, pictures.camera, aligner.chip_of_pixels)
-    return [recognisers[profile].embed(chip[None])[0] for chip, profile in zip(chips, pictures.profiles, strict=True)]
+    former = None if left is None else load_recogniser(left.model)
+    is_cut_alike = former is None or former.profile.alignment == frozen.profile.alignment
+    if pictures.camera is not None and not is_cut_alike:
+        raise UsageError("the recognisers of the two releases cut faces differently: name images, and no camera")
+    chips = _cut(pictures, aligner_for(frozen))
+    embedded = [
+        recognisers[profile].embed(chip[None])[0] for chip, profile in zip(chips, pictures.profiles, strict=True)
+    ]
+    if left is not None and former is not None:
+        chip = chips[-1] if is_cut_alike else aligner_for(former).chip(read_file(pictures.files[-1]), PROBE)
+        embedded.append(recogniser_for(left.release, former, PROBE).embed(chip[None])[0])
+    return embedded
+
+
+def _cut(pictures: Pictures, aligner: Aligner) -> list[Chips]:
+    """The chip (side, side, 3) of every picture. Sensitive."""
+    from client.faces.images import UnusableImageError  # noqa: PLC0415 - see `embed`
+
+    if pictures.camera is not None:
+        return _filmed(pictures, pictures.camera, aligner.chip_of_pixels)
+    chips = []
+    for file, profile in zip(pictures.files, pictures.profiles, strict=True):
+        try:
+            chips.append(aligner.chip(read_file(file), profile))
+        except UnusableImageError as error:
+            raise UnusableImageError(f"{file}: {error.problem}", error.what_to_do) from error
+    require_different(chips, pictures.names)
+    return chips
 
 
 def require_different(chips: Sequence[Chips], names: Sequence[str]) -> None:

@@ -9,12 +9,13 @@ import typer
 
 from client.connection import ClientTls
 from client.device import face_cli, pictures
-from client.device.challenge import ChallengeOption, WithoutOption, filmed_probe
+from client.device.challenge import ChallengeOption, WithoutOption, filmed_probe, filmed_probes
 from client.device.consent_cli import read_terms
 from client.device.face_cli import ModelOption, ReleaseOption, ReleaseTrustOption
 from client.device.pictures import CameraOption, ProbesArgument, ReferencesArgument, probes_of, references_of
-from client.device.verification import Device
+from client.device.verification import Device, Second
 from client.log.policy import read_log_policy
+from client.rights.conditions import Destination
 from client.rights.owner import Owner
 from client.terminal import (
     DEFAULT_SERVER,
@@ -27,9 +28,10 @@ from client.terminal import (
     show,
 )
 from client.wallet.opening import DEFAULT_WALLET, PassphraseFileOption, WalletOption, keep_alone, open_wallet_alone
-from client.wallet.wallet import EnrolmentState, create_wallet, read_wallet, write_wallet
+from client.wallet.wallet import Enrolment, EnrolmentState, create_wallet, read_wallet, write_wallet
 from federation.errors import UsageError
 from federation.onebit import Decision
+from federation.release.bundle import Bundle
 from federation.sealing import Passphrase
 from federation.statements import text_of_time
 
@@ -48,6 +50,18 @@ def renew_command(
     images: ReferencesArgument = None,
     camera: CameraOption = None,
     without: WithoutOption = None,
+    former_release: Annotated[
+        Path | None,
+        typer.Option(help="Bundle of the release that you are enrolled under, to come over to the one of --release."),
+    ] = None,
+    former_model: Annotated[
+        Path | None,
+        typer.Option(help="Its recogniser, as --model.", show_default="the one that comes with intaglio"),
+    ] = None,
+    deployment: Annotated[
+        str | None,
+        typer.Option(help="Identifier in the rules of who will verify.", show_default="the one that you enrolled at"),
+    ] = None,
     days: Annotated[int, typer.Option(min=1, max=365, help="How long your consent is valid.")] = 90,
     model: ModelOption = None,
     server: ServerOption = DEFAULT_SERVER,
@@ -68,18 +82,24 @@ def renew_command(
     For a template that failures closed, or a release that ended: `intaglio revoke`, and enrol with another wallet. A
     run that broke off goes on when repeated. To agree for longer with the same template: `intaglio receipts renew`.
 
+    Where the operator serves another release now, you come over to it with --former-release: the last picture is
+    compared under the release that you are enrolled under, and the new template is of the one of --release. Who relies
+    on your matches knows you again.
+
     All pictures but the last are averaged for the new template, as in `intaglio enrol`; the last must match both.
 
     Needs: an enrolled wallet, what `verify` needs, pictures. Writes: both wallets.
 
-    Example: intaglio renew one.jpg two.jpg three.jpg --into new.wallet
+    Example: intaglio renew one.jpg two.jpg three.jpg --into new.wallet --release new.zip --former-release release.zip
     """
     if into.resolve() == wallet.resolve():
         raise UsageError(f"{into} is the wallet whose template is replaced; name a new file for the new one")
     opened, passphrase = open_wallet_alone(wallet, passphrase_file)
     keep_alone(into)
-    standing = opened.require_enrolment().require_consent().current.terms
+    enrolment = opened.require_enrolment()
+    standing = enrolment.require_consent().current.terms
     bundle, certificates = face_cli.read_release(release, release_trust), ClientTls.read(tls, certificate)
+    left = _left(enrolment, bundle, former_release, release_trust)
     taken = references_of(images, camera, bundle.release)
     trust = read_log_policy(log_policy)
     another = Passphrase(passphrase.secret_bytes().decode())  # with a salt of its own: two files that nobody connects
@@ -97,23 +117,50 @@ def renew_command(
             show({"enrolled": str(into), "revoked": str(wallet)}, as_json=as_json)
             return
     face_cli.ask_to_agree(standing, days, agreed=agree)
+    conditions = face_cli.conditions_of(bundle, rules, log_policy, days=days)
     with Device(
         opened,
         target=server,
         tls=certificates,
-        conditions=face_cli.conditions_of(bundle, rules, log_policy, days=days),
+        conditions=face_cli.conditions_of(left, rules, log_policy, days=days) if left else conditions,
         keep=lambda current: write_wallet(wallet, current, passphrase),
     ) as device:
-        reference, second = pictures.reference_and_second(taken, model=model, release=bundle.release)
+        second: Second
+        if left is None:
+            reference, second = pictures.reference_and_second(taken, model=model, release=bundle.release)
+            if challenge:
+                second = filmed_probe(camera, without=without, model=model, release=bundle.release)
+        else:
+            theirs = pictures.Left(left.release, former_model)
+            reference, second = pictures.reference_and_seconds(taken, model=model, release=bundle.release, left=theirs)
+            if challenge:
+                second = filmed_probes(camera, without=without, model=model, release=bundle.release, left=theirs)
         outcome = device.renew_template(
             reference,
-            filmed_probe(camera, without=without, model=model, release=bundle.release) if challenge else second,
+            second,
             into=fresh,
             keep=lambda current: write_wallet(into, current, another),
+            to=Destination(conditions, deployment or str(enrolment.deployment)) if left else None,
         )
     if outcome.decision is Decision.NON_MATCH:
         face_cli.report(outcome, match="", non_match=_NOT_RENEWED, bundle=bundle, as_json=as_json)
     show({"enrolled": str(into), "revoked": str(wallet)}, as_json=as_json)
+
+
+def _left(enrolment: Enrolment, entered: Bundle, former: Path | None, trust: Path) -> Bundle | None:
+    """The release that the wallet is enrolled under, where that is another one than the one that is entered.
+
+    Raises:
+        UsageError: nobody named it.
+    """
+    if enrolment.release_digest == bytes.fromhex(entered.release.digest):
+        return None
+    if former is None:
+        raise UsageError(
+            "this wallet was enrolled under another model release; to come over to this one, name that one with "
+            "--former-release"
+        )
+    return face_cli.read_release(former, trust)
 
 
 def receipts_renew(

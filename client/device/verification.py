@@ -14,6 +14,7 @@ could keep the token and say "match" in the server's place.
 
 from __future__ import annotations
 
+import datetime as dt
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,8 +23,9 @@ from typing import TYPE_CHECKING, Self, TypeAlias
 from client.connection import Connection
 from client.device.new_template import NewTemplate, a_receipt, without_template
 from client.device.outcomes import Stopwatch, VerificationOutcome
-from client.rights.conditions import Comparison, Conditions, require_allowed, require_asserted
+from client.rights.conditions import Comparison, Conditions, Destination, require_allowed, require_asserted
 from client.rights.logged import check_comparison, check_done, expected_of
+from client.terminal import tell
 from client.wallet.wallet import Enrolment, EnrolmentState
 from federation.consent.life import Consent
 from federation.consent.receipts import Terms
@@ -32,6 +34,7 @@ from federation.onebit import Decision, Operation, SessionKey, parameters_for
 from federation.onebit.session import DeviceSession, SessionTerms
 from federation.onebit.transcript import NO_CHANGE
 from federation.onebit.wire import NO_MATCH
+from federation.wire.certificates import certificate_in
 from federation.wire.convert import (
     Change,
     EnrolmentRequest,
@@ -47,11 +50,14 @@ from federation.wire.logged import comparison_facts
 
 if TYPE_CHECKING:
     import numpy as np
+    from cryptography import x509
     from google.protobuf.message import Message
     from numpy.typing import NDArray
 
     from client.connection import ClientTls
     from client.wallet.wallet import Wallet
+    from federation.recognition.model import ModelRelease
+    from federation.wire.certificates import Renewal
     from federation.wire.ticket import Ticket
 
 
@@ -59,6 +65,11 @@ Probe: TypeAlias = "NDArray[np.float64] | Callable[[bytes], NDArray[np.float64]]
 """(k,) adapted embedding of a fresh capture, or mean of some. Or what makes one of the session's nonce, 32 bytes: by
 filming a face that moves as the nonce asks (`client.device.challenge`); the device then signs that it looked for a
 presentation attack."""
+
+Twice: TypeAlias = "tuple[NDArray[np.float64], NDArray[np.float64]]"
+"""(k,) adapted embeddings of one capture: as the release that is left adapts it, and as the one that is entered."""
+Second: TypeAlias = "Probe | Twice | Callable[[bytes], Twice]"
+"""What a renewed template is confirmed by."""
 
 
 class Device:
@@ -101,7 +112,7 @@ class Device:
         conditions.require_release_of(self._enrolment)
         self._parameters = parameters_for(conditions.release.code_length)
         self._session_key: SessionKey | None = SessionKey.generate(self._parameters)
-        self._certificate = tls.certificate_digest
+        self._tls, self._certificate = tls, tls.certificate_digest
         self._connection = Connection(target, tls, timeout_seconds=timeout_seconds)
         self._call = self._connection.call
         self._stub = self._connection.verification
@@ -109,7 +120,12 @@ class Device:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, failure: object, *_: object) -> None:
+        """Lets go of the server, which is asked for another certificate before if this device's ends soon."""
+        if failure is None and self._connection.answered and self._tls.place is not None:
+            now = dt.datetime.fromtimestamp(self._clock(), dt.UTC)
+            ask = None if self._conditions.rules.names_kiosk(self._certificate) else self._ask_for_certificate
+            self._tls.place.follow(self._tls, ask, tell, now=now)
         self._connection.close()
 
     @property
@@ -147,11 +163,11 @@ class Device:
             raise UsageError("an enrolment needs a ticket; ask the operator for one (`intaglio-server tickets issue`)")
         watch = Stopwatch()
         with watch:
-            new = self._draw(self._wallet, reference, self._conditions.terms)
+            new = self._draw(self._wallet, reference, self._conditions.terms, self._conditions)
         comparison = Comparison(Operation.ENROL, new.consent, new.wallet, _digest_in(new.consent), new.change)
         self._require_allowed(comparison)
         wanted = EnrolmentRequest(self._request(), self._ticket).to_proto()
-        grant = self._grant(SessionGrant.from_proto(self._call(self._stub.StartEnrolment, wanted)))
+        grant = _under(self._conditions.release, SessionGrant.from_proto(self._call(self._stub.StartEnrolment, wanted)))
         self._wallet = new.wallet  # kept with the count of the session, before the template leaves
         outcome = self._compare(second, comparison, grant, watch)
         is_match = outcome.decision is Decision.MATCH
@@ -263,15 +279,20 @@ class Device:
     def renew_template(
         self,
         reference: NDArray[np.float64],
-        second: Probe,
+        second: Second,
         *,
         into: Wallet,
         keep: Callable[[Wallet], None],
+        to: Destination | None = None,
     ) -> VerificationOutcome:
         """Replaces the template by one with another key, seed and pad: on a match the old one is gone for good.
 
         The second capture is compared with the old template. No server compares it with the new one, so that is done
         here, in the clear, before anything leaves.
+
+        With a destination the new template is of another release. Nothing of the old one can be turned into it, so the
+        same session does both: it matches under the release of this device's conditions, and puts in force what is
+        made of the same captures under the other.
 
         A crash leaves an old wallet that counts; or, when the last answer was lost, a new one of which
         `client.rights.owner.Owner.settle` says whether it counts; or both, of which the server knows the new one only.
@@ -279,9 +300,10 @@ class Device:
         Args:
             reference: (k,) adapted mean of some pictures, for the new template. Sensitive; does not leave the device.
             second: (k,) adapted embedding of another picture, which is not in the mean; or what films one under a
-                challenge. Likewise.
+                challenge. With a destination a pair of such. Likewise.
             into: the new wallet, with a key of its own.
             keep: writes the new wallet to disk.
+            to: where the new template comes over to; None where it stays with its release.
 
         Returns:
             MATCH: the new wallet is enrolled and the old one revoked, and both are kept. NON_MATCH: nothing changed.
@@ -295,24 +317,34 @@ class Device:
         ):
             raise UsageError("a renewed template needs a new wallet, with a key of its own")
         consent = self._enrolment.require_consent()
-        terms = self._conditions.terms or consent.current.terms
-        answers = into.enrolment.answers if into.enrolment else 0
-        begun = replace(self._enrolment, state=EnrolmentState.STARTED, receipt=None, answers=answers)
+        under = to.conditions if to else self._conditions
+        begun = replace(
+            self._enrolment,
+            release_digest=bytes.fromhex(under.release.digest),
+            deployment=to.deployment if to else self._enrolment.deployment,
+            state=EnrolmentState.STARTED,
+            receipt=None,
+            answers=into.enrolment.answers if into.enrolment else 0,
+        )
         watch = Stopwatch()
         with watch:
-            new = self._draw(into.with_enrolment(begun), reference, terms)
+            new = self._draw(into.with_enrolment(begun), reference, under.terms or consent.current.terms, under)
 
-        def agreeing(probe: NDArray[np.float64]) -> NDArray[np.float64]:
-            new.require_agreement(reference, probe, threshold=self._conditions.release.threshold)
-            return probe
+        def agreeing(probe: NDArray[np.float64] | Twice) -> NDArray[np.float64]:
+            left, entered = probe if isinstance(probe, tuple) else (probe, probe)
+            new.require_agreement(reference, entered, threshold=under.release.threshold)
+            return left
 
-        if not callable(second):
-            agreeing(second)
+        compared: Probe
+        if callable(second):
+            film = second
+            compared = lambda nonce: agreeing(film(nonce))  # noqa: E731 - a probe that is filmed
+        else:
+            compared = agreeing(second)
         keep(new.wallet)
-        comparison = Comparison(Operation.RENEW_TEMPLATE, new.consent, new.wallet, _digest_in(consent), new.change)
-        outcome = self._compare_with_stored(
-            (lambda nonce: agreeing(second(nonce))) if callable(second) else second, comparison, watch
-        )
+        template = _digest_in(consent)
+        comparison = Comparison(Operation.RENEW_TEMPLATE, new.consent, new.wallet, template, new.change, to=to)
+        outcome = self._compare_with_stored(compared, comparison, watch)
         if outcome.decision is Decision.MATCH:
             keep(new.wallet.with_state(EnrolmentState.ENROLLED).with_log(self._wallet.log))
             # A crash before this line leaves an old wallet that thinks it is enrolled; the server refuses it.
@@ -328,8 +360,9 @@ class Device:
         comparison = replace(comparison, presentation_checked=callable(probe))
         self._require_allowed(comparison)
         request = replace(self._request(), audience_nonce=comparison.audience_nonce)
+        served = (comparison.to.conditions if comparison.to else self._conditions).release
         grant = SessionGrant.from_proto(self._call(self._stub.StartVerification, request.to_proto()))
-        session = self._grant(grant)
+        session = _under(served, grant)
         # What is filmed is refused here, if at all: nothing has left yet, and no attempt is counted.
         return self._compare(probe(session.nonce) if callable(probe) else probe, comparison, session, watch)
 
@@ -390,7 +423,7 @@ class Device:
             audience=self._enrolment.audience,
             key_id=self._wallet.key_id,
             template_digest=comparison.template_digest,
-            release_digest=grant.release_digest,
+            release_digest=self._enrolment.release_digest,
             audience_nonce=comparison.audience_nonce,
             change_digest=comparison.change.digest if comparison.change else NO_CHANGE,
             log_size=self._log_size,
@@ -403,18 +436,12 @@ class Device:
         enrolment = self._enrolment
         return SessionRequest(key_id=self._wallet.key_id, purpose=enrolment.purpose, audience=enrolment.audience)
 
-    def _grant(self, grant: SessionGrant) -> SessionGrant:
-        """The session, if it is under the wallet's release: a server with another one gets no signature."""
-        if grant.release_digest != self._enrolment.release_digest:
-            raise RefusedError(
-                "the server runs another model release than this wallet; name the operator's release, and enrol with a "
-                "new wallet"
-            )
-        return grant
+    def _draw(self, wallet: Wallet, reference: NDArray[np.float64], terms: Terms, under: Conditions) -> NewTemplate:
+        now, parameters = int(self._clock()), parameters_for(under.release.code_length)
+        return NewTemplate.draw(wallet, reference, parameters, terms=terms, days=under.days, now=now)
 
-    def _draw(self, wallet: Wallet, reference: NDArray[np.float64], terms: Terms) -> NewTemplate:
-        now = int(self._clock())
-        return NewTemplate.draw(wallet, reference, self._parameters, terms=terms, days=self._conditions.days, now=now)
+    def _ask_for_certificate(self, renewal: Renewal) -> x509.Certificate | None:
+        return certificate_in(self._call(self._connection.certificates.RenewCertificate, renewal.to_proto()))
 
     # ------------------------------------------------------------------ what is remembered, and what is checked
 
@@ -473,6 +500,16 @@ class Device:
         require_allowed(
             comparison, self._enrolment, self._conditions, certificate=self._certificate, now=int(self._clock())
         )
+
+
+def _under(release: ModelRelease, grant: SessionGrant) -> SessionGrant:
+    """The session of a server that runs that release: one with another gets no signature."""
+    if grant.release_digest != bytes.fromhex(release.digest):
+        raise RefusedError(
+            "the server runs another model release than the one that was named; name the operator's release. A wallet "
+            "of a former one comes over with `intaglio renew --former-release`"
+        )
+    return grant
 
 
 def _agreement(comparison: Comparison, transcript: bytes) -> bytes:

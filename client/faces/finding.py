@@ -201,8 +201,9 @@ class Aligner:
     def chip_of_pixels(self, rgb: Pixels, profile: str = REFERENCE) -> Pixels:
         """The same from (height, width, 3) uint8, RGB, such as a camera frame."""
         landmarks = self._finder.landmarks(rgb, profile)
-        Quality.of(rgb, landmarks, self._alignment).require(profile)
-        return aligned_cut(rgb, landmarks, self._alignment)
+        chip = aligned_cut(rgb, landmarks, self._alignment)
+        Quality.of(rgb, chip, landmarks, self._alignment).require(profile)
+        return chip
 
 
 def aligner_for(recogniser: Recogniser) -> Aligner:

@@ -29,12 +29,14 @@ _MISSING: Final = (
 )
 
 
-def load_recogniser(model: Path | None = None) -> Recogniser:
+def load_recogniser(model: Path | None = None, *, one_thread: bool = False) -> Recogniser:
     """Loads a recogniser, in less than a second.
 
     Args:
         model: an .onnx file with its profile beside it (`profile_beside`), a folder with `recogniser_files`, or None
             for the network and the profile that come with the project.
+        one_thread: for a process that is one of many, see `federation.recognition.foreign.OnnxNetwork`. The network
+            that comes with the project never takes more.
 
     Raises:
         UsageError: a file is missing or is no such model. Says what to do.
@@ -55,7 +57,8 @@ def load_recogniser(model: Path | None = None) -> Recogniser:
                 f"{model.name} has no profile, which says how faces are cut for it: intaglio models profile {model} "
                 "--faces DIR measures it, on a folder with a sub-folder of images for each person"
             )
-        return OnnxRecogniser(model.read_bytes(), RecogniserProfile.from_bytes(beside.read_bytes()))
+        profile = RecogniserProfile.from_bytes(beside.read_bytes())
+        return OnnxRecogniser(model.read_bytes(), profile, one_thread=one_thread)
     except OSError as error:
         raise UsageError(f"cannot read {error.filename}: {error.strerror}") from error
     except MalformedMessageError as error:

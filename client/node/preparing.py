@@ -100,7 +100,7 @@ def prepare(
         UnavailableError: somebody of the crew died. What is done is kept, and the next preparation goes on.
     """
     chips_kept = SCALES in policy_of(folder).recipes
-    recogniser = load_recogniser(model)
+    recogniser = load_recogniser(model, one_thread=True)
     weights = recogniser_files(recogniser) if chips_kept else {}
     if chips_kept and not weights:
         raise UsageError(

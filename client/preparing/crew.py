@@ -39,6 +39,7 @@ class Crew:
     Attributes:
         processes: of this machine, from 1.
         ray: address of a Ray cluster, "local" for one that is started here; None for none.
+        workshop: what each worker loads. A bench gives one with stand-ins for the networks.
 
     Raises:
         UsageError: there are no processes, or Ray is not installed.
@@ -46,6 +47,7 @@ class Crew:
 
     processes: int = 1
     ray: str | None = None
+    workshop: type[Workshop] = Workshop
 
     def __post_init__(self) -> None:
         if self.processes < 1:
@@ -53,25 +55,25 @@ class Crew:
         if self.ray is not None and importlib.util.find_spec("ray") is None:
             raise UsageError("Ray is not installed: pip install 'intaglio[demo]', or leave --ray out")
 
-    def finished(self, parts: Iterable[Part], recipe: Recipe, workshop: Workshop) -> Finished:
+    def finished(self, parts: Iterable[Part], recipe: Recipe, here: Workshop) -> Finished:
         """Makes parts.
 
         Args:
             parts: in any number; they are taken as they are needed.
             recipe: that everybody follows.
-            workshop: of this process, for work that is done here.
+            here: of this process, for work that is done here.
 
         Raises:
             UnavailableError: a worker died, or the cluster cannot be reached.
             UsageError: a worker has other weights.
         """
         if self.ray is not None:
-            yield from _on_ray(self.ray, parts, recipe)
+            yield from _on_ray(self.ray, self.workshop, parts, recipe)
         elif self.processes == 1:
             for part in parts:
-                yield part, workshop.make(part.camera, read_images(part))
+                yield part, here.make(part.camera, read_images(part))
         else:
-            yield from _in_processes(self.processes, parts, recipe)
+            yield from _in_processes(self.processes, self.workshop, parts, recipe)
 
 
 def cores() -> int:
@@ -84,7 +86,7 @@ _workshop: Workshop | None = None
 """Of a worker process."""
 
 
-def _in_processes(processes: int, parts: Iterable[Part], recipe: Recipe) -> Finished:
+def _in_processes(processes: int, kind: type[Workshop], parts: Iterable[Part], recipe: Recipe) -> Finished:
     context = multiprocessing.get_context("spawn")  # a fork would copy threads' locks
     with ProcessPoolExecutor(processes, mp_context=context, initializer=_begin) as pool:
         working: dict[Future[Made], Part] = {}
@@ -92,7 +94,7 @@ def _in_processes(processes: int, parts: Iterable[Part], recipe: Recipe) -> Fini
         try:
             while True:
                 while len(working) < _AHEAD * processes and (part := next(waiting, None)) is not None:
-                    working[pool.submit(_make, recipe, part)] = part
+                    working[pool.submit(_make, kind, recipe, part)] = part
                 if not working:
                     return
                 done, _ = wait(working, return_when=FIRST_COMPLETED)
@@ -118,15 +120,15 @@ def _begin() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _make(recipe: Recipe, part: Part) -> Made:
+def _make(kind: type[Workshop], recipe: Recipe, part: Part) -> Made:
     global _workshop  # noqa: PLW0603 - one for each worker process, which loads for seconds
     if _workshop is None:
-        _workshop = Workshop(recipe)
+        _workshop = kind(recipe)
     return _workshop.make(part.camera, read_images(part))
 
 
 # --------------------------------------------------------------------------------------------------------------- Ray
-def _on_ray(address: str, parts: Iterable[Part], recipe: Recipe) -> Finished:
+def _on_ray(address: str, kind: type[Workshop], parts: Iterable[Part], recipe: Recipe) -> Finished:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray  # noqa: PLC0415 - takes seconds, and is an extra
@@ -136,7 +138,7 @@ def _on_ray(address: str, parts: Iterable[Part], recipe: Recipe) -> Finished:
     try:
         if ours:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **_started_here(address))
-        yield from _by_actors(ray, parts, recipe)
+        yield from _by_actors(ray.remote(num_cpus=1)(kind), ray, parts, recipe)
     except ConnectionError as error:
         raise UnavailableError(f"no Ray cluster answers at {address}") from error
     except ray.exceptions.RayTaskError as error:
@@ -165,9 +167,8 @@ def _started_here(address: str) -> dict[str, Any]:
     return {"num_cpus": cores(), "include_dashboard": False} if address == "local" else {}
 
 
-def _by_actors(ray: Any, parts: Iterable[Part], recipe: Recipe) -> Finished:  # noqa: ANN401 - the module, an extra
+def _by_actors(actor: Any, ray: Any, parts: Iterable[Part], recipe: Recipe) -> Finished:  # noqa: ANN401 - an extra's
     workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
-    actor = ray.remote(num_cpus=1)(Workshop)
     idle = [actor.remote(recipe) for _ in range(workers)] * _AHEAD
     working: dict[Any, tuple[Part, Any]] = {}
     waiting = iter(parts)

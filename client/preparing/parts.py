@@ -175,7 +175,7 @@ class Workshop:
             UsageError: this machine has other weights than the recipe names.
         """
         self.recipe = recipe
-        self._recogniser = recogniser or load_recogniser(recipe.model)
+        self._recogniser = recogniser or load_recogniser(recipe.model, one_thread=True)
         self._aligner = aligner or aligner_for(self._recogniser)
         if (self._recogniser.digest, self._aligner.version) != (recipe.recogniser, recipe.aligner):
             raise UsageError(

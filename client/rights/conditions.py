@@ -9,7 +9,7 @@ from federation.consent.assertion import LogPosition, verify_assertion
 from federation.consent.receipts import Binding, Terms
 from federation.errors import PeerError, ProofError, UsageError
 from federation.onebit import Operation
-from federation.rules.policy import Attempts, Refused, Request, decide
+from federation.rules.policy import Attempts, Refused, Request, decide, decide_for_anybody
 
 if TYPE_CHECKING:
     from client.log.watching import LogTrust
@@ -48,7 +48,10 @@ class Conditions:
     def require_release_of(self, enrolment: Enrolment) -> None:
         """Raises `UsageError` when a wallet was enrolled under another release."""
         if bytes.fromhex(self.release.digest) != enrolment.release_digest:
-            raise UsageError("this wallet was enrolled under another model release; name that one, or enrol anew")
+            raise UsageError(
+                "this wallet was enrolled under another model release; name that one, or come over to this one with "
+                "`intaglio renew --former-release`"
+            )
 
     def issuer_for(self, enrolment: Enrolment) -> Issuer:
         """Whom the public rules register for the assertions of a deployment.
@@ -65,6 +68,19 @@ class Conditions:
 
 
 @dataclass(frozen=True)
+class Destination:
+    """Another release, to which somebody comes over with a match under the one that their template is of.
+
+    Attributes:
+        conditions: under which the new template will be compared; their release and rules count.
+        deployment: that the rules register for both releases.
+    """
+
+    conditions: Conditions
+    deployment: str
+
+
+@dataclass(frozen=True)
 class Comparison:
     """One session, as the device means it.
 
@@ -77,6 +93,7 @@ class Comparison:
         audience_nonce: for an assertion; empty for none.
         issuer: of that assertion, or None.
         presentation_checked: whether the face is looked at for a presentation attack, and the device says so.
+        to: where a renewed template comes over to; None where it stays with its release.
     """
 
     operation: Operation
@@ -87,6 +104,7 @@ class Comparison:
     audience_nonce: bytes = b""
     issuer: Issuer | None = None
     presentation_checked: bool = False
+    to: Destination | None = None
 
 
 def require_allowed(
@@ -105,6 +123,9 @@ def require_allowed(
         UsageError: the wallet names no deployment.
         RefusedError, ProofError: they do not; the error says why.
     """
+    if comparison.to is not None:
+        _require_leaving(comparison.to, enrolment, conditions, now)
+        enrolment, conditions = comparison.consenting.require_enrolment(), comparison.to.conditions
     mine = Binding(  # the template itself is not kept here; the server checks that part
         device_public_key=comparison.consenting.device_public_key,
         key_id=comparison.consenting.key_id,
@@ -120,6 +141,19 @@ def require_allowed(
         pad=None
         if comparison.operation is Operation.ENROL
         else _pad_of(comparison, enrolment, conditions, certificate, now),
+        now=now,
+    )
+    if isinstance(verdict, Refused):
+        raise verdict.to_error(to_owner=True)
+
+
+def _require_leaving(to: Destination, enrolment: Enrolment, conditions: Conditions, now: int) -> None:
+    """Returns when rules and release allow one more comparison under the release that is left; as the server asks."""
+    left = enrolment.require_consent().current.binding
+    verdict = decide_for_anybody(
+        Request(to.deployment, enrolment.audience, enrolment.purpose, left),
+        rules=to.conditions.rules,
+        release=conditions.standing,
         now=now,
     )
     if isinstance(verdict, Refused):

@@ -7,6 +7,7 @@ it brought is never replaced by another file's, and from then on the settings ar
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Annotated
@@ -25,6 +26,8 @@ from federation.sealing import Passphrase
 from federation.wire.person import PERSON, PersonFile
 
 _SETTINGS = "intaglio.toml"
+_OWN = ("client.pem", "client-key.pem")
+"""Of the device's from then on, which renews them; the settings say which ones were brought."""
 _OPTIONS = {"release": "release.zip", "release-trust": "trust.json", "rules": "rules.jsonl", "log-policy": "log-policy"}
 PERSON_PASSPHRASE_VARIABLE = "INTAGLIO_PERSON_PASSPHRASE"  # noqa: S105 - the name of a variable, no passphrase
 
@@ -86,7 +89,7 @@ def _kept(person: PersonFile, name: str) -> Path:
     folder, settings = identities() / name, _settings_of(person, name)
     if (folder / _SETTINGS).exists():
         same = read_file(folder / _SETTINGS) == settings
-        if not same or any(read_file(folder / each) != data for each, data in person.files.items()):
+        if not same or any(read_file(folder / each) != data for each, data in person.files.items() if each not in _OWN):
             raise UsageError(
                 f"{folder} holds what another file of that name brought, and it stays; rename this one to keep both, or"
                 f" move {folder} and {name}{WALLET_SUFFIX} beside it away"
@@ -104,7 +107,8 @@ def _settings_of(person: PersonFile, name: str) -> bytes:
     shared = {"wallet": f"@{name}", "server": person.server, "tls": str(folder)}
     shared |= {key: str(folder / file) for key, file in _OPTIONS.items()}
     own = {"terms": str(folder / "terms.json"), "deployment": person.deployment}
-    lines = [f"# What `intaglio enrol --from {name}.intaglio` brought."]
+    brought = hashlib.sha256(person.files["client.pem"]).hexdigest()
+    lines = [f"# What `intaglio enrol --from {name}.intaglio` brought, with the certificate {brought}."]
     lines += [f"{key} = {json.dumps(value)}" for key, value in shared.items()]
     lines += ["", "[enrol]", *(f"{key} = {json.dumps(value)}" for key, value in own.items())]
     return "\n".join(lines).encode() + b"\n"

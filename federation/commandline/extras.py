@@ -23,6 +23,7 @@ PACKAGES: Final = MappingProxyType(
         "device": ("PIL", "grpc", "numpy", "scipy", "tenseal"),
         "service": ("alembic", "grpc", "numpy", "prometheus_client", "starlette", "structlog", "tenseal"),
         "audit": ("fairlearn", "jinja2", "matplotlib", "numpy", "scipy"),
+        "pkcs11": ("asn1crypto", "pkcs11"),
         "train": ("dp_accounting", "flwr", "httpx", "opacus", "opendp", "scipy", "torch"),
     }
 )

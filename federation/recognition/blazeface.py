@@ -114,8 +114,8 @@ class BlazeFace:
             halves = number in _HALVING
             y = self._layer(x, number, stride=2 if halves else 1)
             beside = halved_by_largest(x) if halves else x
-            more = y.shape[3] - beside.shape[3]
-            x = relu(np.pad(beside, ((0, 0), (0, 0), (0, 0), (0, more))) + y)
+            y[..., : beside.shape[3]] += beside
+            x = np.maximum(y, 0, out=y)
         small = relu(self._layer(x, _BLOCKS, stride=2))
         logits = [
             convolution(x, v["unknown_135"], v["unknown_136"]),

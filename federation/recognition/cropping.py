@@ -25,6 +25,8 @@ Points = NDArray[np.float64]
 """(n, 2) float64, x and y. Sensitive where they are somebody's landmarks."""
 
 _SAMPLES: Final = 2
+_SAMPLES_AT_ONCE: Final = 1 << 14
+"""Few enough that all that is made of them stays near the processor."""
 _SMALLEST: Final = 1e-3
 """Least size of a pixel of the cut, in pixels of the image: eyes at one point align nothing."""
 _LARGEST: Final = 1e3
@@ -120,18 +122,28 @@ def shares_outside(image: Pixels, landmarks: Points, alignment: Alignment) -> tu
 def cut(image: Pixels, place: Similarity, side: int) -> Pixels:
     """The square of `side` pixels that `place` brings to the image; see the top."""
     along = (np.arange(side * _SAMPLES) + 0.5) / _SAMPLES
+    corners = np.stack([spots.ravel() for spots in _spots(place, along[[0, -1]], along[[0, -1]])], axis=1)
+    halvings = max(0, int(np.ceil(np.log2(abs(place.turn) / 2))))
+    part, corner = _part(image, corners, halvings)
+    samples = _Samples(part, corner, 2**halvings)
+    columns, result = along.reshape(side, _SAMPLES).T, np.empty((side, side, 3), np.uint8)
+    rows_at_once = max(1, _SAMPLES_AT_ONCE // (side * _SAMPLES**2))
+    for start in range(0, side, rows_at_once):
+        rows = along.reshape(side, _SAMPLES)[start : start + rows_at_once]
+        between = samples.at(*_spots(place, rows.ravel(), columns.ravel()))
+        upper, lower = between.reshape(3, len(rows), _SAMPLES, _SAMPLES, side).transpose(2, 3, 0, 1, 4)
+        total = (upper[0] + upper[1]) + (lower[0] + lower[1])
+        rounded = np.floor(total / np.float32(_SAMPLES**2) + np.float32(0.5))
+        result[start : start + len(rows)] = rounded.transpose(1, 2, 0)
+    return result
+
+
+def _spots(place: Similarity, rows: Points, columns: Points) -> tuple[Points, Points]:
+    """(rows, columns) each: x and y in the image of places in the cut."""
     turn, shift = place.turn, place.shift
-    x = (turn.real * along)[None, :] - (turn.imag * along)[:, None] + shift.real
-    y = (turn.imag * along)[None, :] + (turn.real * along)[:, None] + shift.imag
-    corners = np.array([[each[row, column] for each in (x, y)] for row in (0, -1) for column in (0, -1)])
-    part, corner = _part(image, corners, halvings := max(0, int(np.ceil(np.log2(abs(turn) / 2)))))
-    scale = 2**halvings
-    between = _between(part, ((x - corner[0]) / scale - 0.5).ravel(), ((y - corner[1]) / scale - 0.5).ravel())
-    samples = between.reshape(side, _SAMPLES, side, _SAMPLES, 3)
-    upper, lower = samples[:, 0], samples[:, 1]
-    total = (upper[:, :, 0] + upper[:, :, 1]) + (lower[:, :, 0] + lower[:, :, 1])
-    rounded: Pixels = np.floor(total / np.float32(_SAMPLES**2) + np.float32(0.5)).astype(np.uint8)
-    return rounded
+    x = (turn.real * columns)[None, :] - (turn.imag * rows)[:, None] + shift.real
+    y = (turn.imag * columns)[None, :] + (turn.real * rows)[:, None] + shift.imag
+    return x, y
 
 
 def _middles(side: int) -> Points:
@@ -140,7 +152,7 @@ def _middles(side: int) -> Points:
     return np.stack([np.tile(along, side), np.repeat(along, side)], axis=1)
 
 
-def _part(image: Pixels, spots: Points, halvings: int) -> tuple[NDArray[np.float32], Points]:
+def _part(image: Pixels, spots: Points, halvings: int) -> tuple[NDArray[Any], Points]:
     """(the part of the image around the spots' corners, halved; x and y of its upper left corner)."""
     height, width = image.shape[:2]
     grain = 2**halvings
@@ -154,23 +166,39 @@ def _part(image: Pixels, spots: Points, halvings: int) -> tuple[NDArray[np.float
             part = np.pad(part, ((0, rows), (0, columns), (0, 0)), mode="edge")
         rows_of_two = np.add(part[0::2], part[1::2], dtype=np.uint16 if part.dtype == np.uint8 else np.float32)
         part = (rows_of_two[:, 0::2] + rows_of_two[:, 1::2]).astype(np.float32) / np.float32(4)
-    return part.astype(np.float32, copy=False), low.astype(np.float64)
+    return part, low.astype(np.float64)
 
 
-def _between(part: NDArray[np.float32], x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float32]:
-    """(n, 3): interpolated between the middles of pixels; the middle of the upper left one is at 0."""
-    height, width = part.shape[:2]
-    x, y = np.clip(x, 0, width - 1), np.clip(y, 0, height - 1)
-    left, top = x.astype(np.intp), y.astype(np.intp)
-    across, down = (x - left).astype(np.float32)[:, None], (y - top).astype(np.float32)[:, None]
-    right, below = np.minimum(left + 1, width - 1), np.minimum(top + 1, height - 1) * width
-    pixels, above = part.reshape(-1, 3), top * width
+class _Samples:
+    """Interpolates between the middles of a part's pixels, as often as it is asked."""
 
-    def row(start: NDArray[np.intp]) -> NDArray[np.float32]:
-        first = pixels.take(start + left, axis=0)
-        mixed: NDArray[np.float32] = first + across * (pixels.take(start + right, axis=0) - first)
-        return mixed
+    def __init__(self, part: NDArray[Any], corner: Points, scale: int) -> None:
+        self._corner, self._scale, self._most = corner, scale, (part.shape[1] - 1, part.shape[0] - 1)
+        edged = np.pad(part, ((0, 1), (0, 1), (0, 0)), mode="edge")
+        self._width = edged.shape[1]
+        # Colour by colour: three values that lie together are worked on one by one, and a million values all at once.
+        self._planes = edged.transpose(2, 0, 1).astype(np.float32, order="C").reshape(3, -1)
 
-    upper = row(above)
-    between: NDArray[np.float32] = upper + down * (row(below) - upper)
-    return between
+    def at(self, x: Points, y: Points) -> NDArray[np.float32]:
+        """(3, n): the colours at places of the image."""
+        x, y = (
+            np.clip((spots.ravel() - low) / self._scale - 0.5, 0, most)
+            for spots, low, most in zip((x, y), self._corner, self._most, strict=True)
+        )
+        left, top = x.astype(np.intp), y.astype(np.intp)
+        across, down = (x - left).astype(np.float32), (y - top).astype(np.float32)
+        places = top * self._width + left
+
+        def pixels(beyond: int) -> NDArray[np.float32]:
+            return np.stack([plane[beyond:].take(places) for plane in self._planes])
+
+        upper = _mixed(pixels(0), pixels(1), across)
+        return _mixed(upper, _mixed(pixels(self._width), pixels(self._width + 1), across), down)
+
+
+def _mixed(first: NDArray[np.float32], second: NDArray[np.float32], share: NDArray[np.float32]) -> NDArray[np.float32]:
+    """`first` and a share of `second`, which is written over."""
+    second -= first
+    second *= share
+    second += first
+    return second

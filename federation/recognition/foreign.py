@@ -52,16 +52,17 @@ class OnnxNetwork:
         dimension: length of an embedding, found by trying.
     """
 
-    def __init__(self, model: bytes) -> None:
+    def __init__(self, model: bytes, *, one_thread: bool = False) -> None:
         """Loads a model and tries it once.
 
         Args:
             model: the bytes of a self-contained .onnx file (no external data).
+            one_thread: for a process that is one of many. The others of a model wait for work by computing.
 
         Raises:
             UsageError: onnxruntime is not installed, or the model is no recogniser. Says what to do.
         """
-        self._session = _session(model)
+        self._session = _session(model, one_thread=one_thread)
         self.digest = hashlib.sha256(model).hexdigest()
         self.layout, self.side, self.batch = _input_of(self._session)
         self.raw = self._session.get_inputs()[0].type == "tensor(uint8)"
@@ -117,13 +118,13 @@ class OnnxRecogniser:
         profile: everything that belongs to the model.
     """
 
-    def __init__(self, model: bytes, profile: RecogniserProfile) -> None:
-        """Loads a model.
+    def __init__(self, model: bytes, profile: RecogniserProfile, *, one_thread: bool = False) -> None:
+        """Loads a model; see `OnnxNetwork`.
 
         Raises:
             UsageError: it is no recogniser, or the profile is that of another one.
         """
-        self._network, self.profile = OnnxNetwork(model), profile
+        self._network, self.profile = OnnxNetwork(model, one_thread=one_thread), profile
         self.name, self.dimension, self.digest = profile.name, profile.dimension, profile.digest
         found, said = self._network, profile.preprocessing
         if (profile.network, profile.weights_digest) != (NETWORK, found.digest):
@@ -185,7 +186,7 @@ def _pictures(side: int) -> Chips:
     return np.stack([noise, across, across[::-1].transpose(1, 0, 2), np.full_like(noise, 200)])
 
 
-def _session(model: bytes) -> onnxruntime.InferenceSession:
+def _session(model: bytes, *, one_thread: bool) -> onnxruntime.InferenceSession:
     """Loads `model` on the GPU where onnxruntime has one, else on the CPU."""
     if not model:
         raise UsageError("the model is an empty file; fetch it again")
@@ -198,6 +199,8 @@ def _session(model: bytes) -> onnxruntime.InferenceSession:
     wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
     providers = [name for name in wanted if name in onnxruntime.get_available_providers()]
     options = onnxruntime.SessionOptions()
+    if one_thread:
+        options.intra_op_num_threads = 1
     # Weights beside the model would decide embeddings without being in its digest. Nothing can lie below this path.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
     try:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 Images = NDArray[np.float32]
 """(n, rows, columns, channels) float32. Sensitive where they come from a face."""
+
+
+_NUMBERS_AT_ONCE: Final = 3 << 14
+"""Of an image, that are worked on until they are done, and stay near the processor meanwhile."""
 
 
 def one_thread() -> AbstractContextManager[Any]:
@@ -41,11 +45,13 @@ def _linear_algebra() -> ThreadpoolController:
 
 
 def _padded(x: Images, side: int, stride: int) -> Images:
-    before_after = [(0, 0)]
-    for length in x.shape[1:3]:
-        total = max((-(-length // stride) - 1) * stride + side - length, 0)
-        before_after.append((total // 2, total - total // 2))
-    return np.pad(x, [*before_after, (0, 0)])
+    lengths, before = list(x.shape), [0, 0, 0]
+    for axis in (1, 2):
+        total = max((-(-x.shape[axis] // stride) - 1) * stride + side - x.shape[axis], 0)
+        lengths[axis], before[axis] = x.shape[axis] + total, total // 2
+    around = np.zeros(lengths, x.dtype)
+    around[:, before[1] : before[1] + x.shape[1], before[2] : before[2] + x.shape[2]] = x
+    return around
 
 
 def convolution(x: Images, weights: Images, bias: Images, *, stride: int = 1) -> Images:
@@ -83,20 +89,32 @@ def depthwise(x: Images, weights: Images, bias: Images, *, stride: int = 1) -> I
     rows, columns = (-(-length // stride) for length in x.shape[1:3])
     # A row of columns that one place of the kernel meets is one run of numbers: far faster than channel by channel.
     runs = [around[:, :, start::stride].reshape(len(x), around.shape[1], -1) for start in range(stride)]
-    along = columns * x.shape[3]
-    total = np.tile(bias.astype(x.dtype), (len(x), rows, columns))
-    product = np.empty_like(total)
-    for row in range(side):
-        for column in range(side):
-            start = column // stride * x.shape[3]
-            part = runs[column % stride][:, row : row + (rows - 1) * stride + 1 : stride, start : start + along]
-            total += np.multiply(part, np.tile(weights[row, column], columns), out=product)
-    return total.reshape(len(x), rows, columns, x.shape[3])
+    each, along = x.shape[3], columns * x.shape[3]
+    places = [
+        (row, runs[column % stride], column // stride * each, np.tile(weights[row, column], columns))
+        for row in range(side)
+        for column in range(side)
+    ]
+    total = np.empty((len(x), rows, along), x.dtype)
+    total[:] = np.tile(bias, columns)
+    rows_at_once = max(1, _NUMBERS_AT_ONCE // along)
+    product = np.empty((rows_at_once, along), total.dtype)
+    for image in range(len(x)):
+        for first in range(0, rows, rows_at_once):
+            some = total[image, first : first + rows_at_once]
+            for row, run, start, weight in places:
+                begin = first * stride + row
+                part = run[image, begin : begin + (len(some) - 1) * stride + 1 : stride, start : start + along]
+                some += np.multiply(part, weight, out=product[: len(some)])
+    return total.reshape(len(x), rows, columns, each)
 
 
 def prelu(x: Images, slope: Images) -> Images:
     """`x` where it is positive, and `slope`, (channels,), times `x` elsewhere."""
-    return np.maximum(x, 0) + slope * np.minimum(x, 0)
+    y = np.minimum(x, 0)
+    y *= slope
+    y += np.maximum(x, 0)
+    return y
 
 
 def relu(x: Images) -> Images:

@@ -179,6 +179,31 @@ def decide(
             is compared that this very session enrols: nobody is verified by it.
         now: seconds since 1970.
     """
+    permission = decide_for_anybody(request, rules=rules, release=release, now=now)
+    if isinstance(permission, Refused):
+        return permission
+    refusal = _refusal_of_pad(request, permission, pad)
+    if refusal is not None:
+        return refusal
+    receipt = _receipt_in_force(request, consent, rules, permission.tier, now)
+    if isinstance(receipt, Refused):
+        return receipt
+    valid_until = min(permission.valid_until, receipt.expires_at)
+    return _refusal_of_attempts(attempts, now) or replace(permission, valid_until=valid_until)
+
+
+def decide_for_anybody(request: Request, *, rules: Rulebook, release: Standing, now: int) -> Allowed | Refused:
+    """The part of `decide` that is about no person: rules, deployment and release.
+
+    By itself it says whether a template may be compared once more to be left for one of another release: whoever comes
+    over agrees anew, and that consent is decided about with `decide`.
+
+    Args:
+        request: what is asked.
+        rules: the public rules as the deciding party has read them.
+        release: of the template that is compared with.
+        now: seconds since 1970.
+    """
     refusal = _refusal_of_purpose(request) or _refusal_of_age(rules, now)
     if refusal is not None:
         return refusal
@@ -188,15 +213,9 @@ def decide(
     permission = _permission(request, deployment, rules, now)
     if isinstance(permission, Refused):
         return permission
-    refusal = _refusal_of_release(request, permission.tier, release, now) or _refusal_of_pad(request, permission, pad)
-    if refusal is not None:
-        return refusal
-    receipt = _receipt_in_force(request, consent, deployment, permission.tier, now)
-    if isinstance(receipt, Refused):
-        return receipt
     rules_end_at = rules.read_at + LONGEST_RULES_AGE_SECONDS + 1
-    valid_until = min(permission.valid_until, release.ends_at, receipt.expires_at, rules_end_at)
-    return _refusal_of_attempts(attempts, now) or replace(permission, valid_until=valid_until)
+    valid_until = min(permission.valid_until, release.ends_at, rules_end_at)
+    return _refusal_of_release(request, permission.tier, release, now) or replace(permission, valid_until=valid_until)
 
 
 def is_stopped(deployment: Deployment, audience: str, purpose: str, rules: Rulebook, now: int) -> bool:
@@ -328,8 +347,11 @@ def _refusal_of_pad(request: Request, permission: Allowed, pad: PadLevel | None)
 
 
 def _receipt_in_force(
-    request: Request, consent: Consent | None, deployment: Deployment, tier: Tier, now: int
+    request: Request, consent: Consent | None, rules: Rulebook, tier: Tier, now: int
 ) -> Receipt | Refused:
+    deployment = _deployment(request, rules, now)
+    if isinstance(deployment, Refused):
+        return deployment
     if consent is None:
         return _refused_for(ReceiptFault.MISSING)
     fault = consent.find_fault(binding=request.binding, purpose=request.purpose, audience=request.audience, now=now)

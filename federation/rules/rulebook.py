@@ -258,6 +258,10 @@ class Rulebook:
         )
         return PadLevel.SUPERVISED if is_kiosk else PadLevel.ON_DEVICE
 
+    def names_kiosk(self, certificate: bytes) -> bool:
+        """Whether a device with this certificate, by its SHA-256, is or was a kiosk: another one would be none."""
+        return any(isinstance(rule, Kiosk) and rule.certificate == certificate for rule in self.rules.values())
+
     def pack(self, jurisdiction: str, now: int) -> PolicyPack | None:
         """The pack that counts at `now`: the highest version that has begun, also when it has ended since."""
         begun = (

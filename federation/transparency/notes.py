@@ -176,14 +176,19 @@ class NoteSigner(Secret):
     Args:
         name: who signs; the origin for a log.
         kind: what it signs.
-        seed: Ed25519 private key, 32 bytes; secret.
+        private_key: 32 bytes, secret; or a key that lies elsewhere, and signs there.
+
+    Attributes:
+        private_key: what signs.
     """
 
-    def __init__(self, name: str, kind: KeyKind, seed: bytes) -> None:
-        if len(seed) != _KEY_BYTES:
-            raise UsageError(f"an Ed25519 private key has {_KEY_BYTES} bytes")
-        self._private_key = Ed25519PrivateKey.from_private_bytes(seed)
-        self.key = VerifierKey(name, kind, self._private_key.public_key().public_bytes_raw())
+    def __init__(self, name: str, kind: KeyKind, private_key: bytes | Ed25519PrivateKey) -> None:
+        if isinstance(private_key, bytes):
+            if len(private_key) != _KEY_BYTES:
+                raise UsageError(f"an Ed25519 private key has {_KEY_BYTES} bytes")
+            private_key = Ed25519PrivateKey.from_private_bytes(private_key)
+        self.private_key = private_key
+        self.key = VerifierKey(name, kind, private_key.public_key().public_bytes_raw())
 
     @classmethod
     def from_text(cls, text: str) -> NoteSigner:
@@ -209,11 +214,11 @@ class NoteSigner(Secret):
 
     def secret_bytes(self) -> bytes:
         """See `Secret`."""
-        return self._private_key.private_bytes_raw()
+        return self.private_key.private_bytes_raw()
 
     def as_cosigner(self) -> NoteSigner:
         """The same key, dating notes."""
-        return NoteSigner(self.key.name, KeyKind.COSIGNATURE, self.secret_bytes())
+        return NoteSigner(self.key.name, KeyKind.COSIGNATURE, self.private_key)
 
     def sign(self, text: str, *, time: int | None = None) -> NoteSignature:
         """Signs a text; deterministic.
@@ -227,7 +232,7 @@ class NoteSigner(Secret):
         """
         if (time is not None) != (self.key.kind is KeyKind.COSIGNATURE) or not 0 <= (time or 0) <= _MAX_TIME:
             raise UsageError("a cosigner states a time from 0 to 2^63 - 1, a plain signer none")
-        value = self._private_key.sign(_message(text, time))
+        value = self.private_key.sign(_message(text, time))
         stamp = b"" if time is None else time.to_bytes(_TIME_BYTES, "big")
         return NoteSignature(self.key.name, self.key.key_id, stamp + value)
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
+import socket
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from starlette.types import ASGIApp
 
 from federation.errors import MalformedMessageError, UsageError
 from federation.transparency import VerifierKey
@@ -14,6 +18,7 @@ from server.dashboard.log import LogSource
 from server.dashboard.page import dashboard_page
 from server.dashboard.site import PATH, FreshPage, organisation_app
 from server.dashboard.sources import DashboardReader, Sources
+from server.expiry import DailyNotices, certificates_in
 from server.files import PUBLIC, write_durably
 from server.listening import bound_socket, page_server
 
@@ -56,6 +61,12 @@ FederationOption = Annotated[
     Path | None, typer.Option(envvar="INTAGLIO_SERVER_FEDERATION", help="The coordinator's folder, for its members.")
 ]
 
+CertificateOption = Annotated[
+    list[Path] | None,
+    typer.Option(help="A certificate in PEM, whose end is told from 60 days before; repeatable."),
+]
+_LOOK_SECONDS = 3600.0
+
 
 def dashboard_command(
     output: Annotated[Path, typer.Argument(help="HTML file; replaced at once. Run this from a timer.")],
@@ -68,6 +79,7 @@ def dashboard_command(
     rules: RulesOption = None,
     ledger: LedgerOption = None,
     federation: FederationOption = None,
+    certificate: CertificateOption = None,
 ) -> None:
     """Write one page of what runs here: release and audit, use, log and witnesses, privacy budget, runs, rules.
 
@@ -78,7 +90,9 @@ def dashboard_command(
     Example: intaglio-server dashboard organisation.html
     """
     source = LogSource(log, log_database, log_policy, _keys(witness))
-    reader = DashboardReader(Sources(release, source, release_trust, rules, ledger, federation))
+    reader = DashboardReader(
+        Sources(release, source, release_trust, rules, ledger, federation, tuple(certificate or ()))
+    )
     try:
         write_durably(output, dashboard_page(reader.read()).encode(), mode=PUBLIC)
     except OSError as error:
@@ -96,6 +110,7 @@ def organisation_command(
     rules: RulesOption = None,
     ledger: LedgerOption = None,
     federation: FederationOption = None,
+    certificate: CertificateOption = None,
     host: Annotated[str, typer.Option(help="Interface. Whoever reaches it reads the page.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8090,
     name: Annotated[
@@ -105,19 +120,37 @@ def organisation_command(
 ) -> None:
     """Serve the organisation's page until SIGTERM or Ctrl-C, on this machine only unless told otherwise.
 
-    It asks nobody for a password: in front of it, put what does.
+    It asks nobody for a password: in front of it, put what does. Which certificate ends soon it says in its log too.
 
     Needs: the release bundle and the log; what else it is given. Writes: nothing.
 
     Example: intaglio-server web organisation --port 8090
     """
     source = LogSource(log, log_database, log_policy, _keys(witness))
-    reader = DashboardReader(Sources(release, source, release_trust, rules, ledger, federation))
+    reader = DashboardReader(
+        Sources(release, source, release_trust, rules, ledger, federation, tuple(certificate or ()))
+    )
     page = FreshPage(lambda: dashboard_page(reader.read()), every_seconds=every)
     app = organisation_app(page, ["localhost", "127.0.0.1", *(name or ())])
+    notices = DailyNotices(
+        lambda: certificates_in(certificate or ()), partial(typer.echo, err=True), lambda: dt.datetime.now(dt.UTC)
+    )
     with bound_socket(host, port) as listening:
         typer.echo(f"serving http://localhost:{port}{PATH}", err=True)
-        asyncio.run(page_server(app).serve([listening]))
+        asyncio.run(_serve(app, listening, notices))
+
+
+async def _serve(app: ASGIApp, listening: socket.socket, notices: DailyNotices) -> None:
+    async def tend() -> None:
+        while True:
+            notices.look()
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    tending = asyncio.create_task(tend())
+    try:
+        await page_server(app).serve([listening])
+    finally:
+        tending.cancel()
 
 
 def _keys(witnesses: list[str] | None) -> tuple[VerifierKey, ...]:

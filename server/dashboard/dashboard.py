@@ -11,6 +11,7 @@ import datetime as dt
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final
 
 from federation.audit.wolf import judge_wolves
@@ -25,7 +26,7 @@ from server.coordinator.run_records import Outcome, RunRecord
 from server.dashboard.log import LogState, Witnessed
 from server.dashboard.rules import missing, moratoria_now, permissions
 from server.dashboard.times import date, length
-from server.fleet.expiry import Certificate
+from server.expiry import Certificate
 
 RECENT_DAYS: Final = 7
 SOON_SECONDS: Final = 14 * DAY_SECONDS
@@ -90,6 +91,7 @@ class Dashboard:
         members: names of the federation's members.
         now: seconds since 1970.
         certificates: of the federation's gateway.
+        own: certificates that somebody named.
     """
 
     release: ReleaseState | Unreadable
@@ -100,6 +102,7 @@ class Dashboard:
     members: tuple[str, ...] | Unreadable | None
     now: int
     certificates: tuple[Certificate, ...] | Unreadable | None = None
+    own: tuple[Certificate, ...] | Unreadable | None = None
 
     @property
     def alerts(self) -> tuple[Alert, ...]:
@@ -117,6 +120,7 @@ class Dashboard:
             "records of runs": self.runs,
             "list of members": self.members,
             "federation's certificates": self.certificates,
+            "certificates": self.own,
         }
         for name, source in sources.items():
             if isinstance(source, Unreadable):
@@ -196,10 +200,9 @@ class Dashboard:
                 yield Alert(False, f"The privacy budget of {account.population} is nearly spent.")
 
     def _of_certificates(self) -> Iterator[Alert]:
-        if not isinstance(self.certificates, tuple):
-            return
         now = dt.datetime.fromtimestamp(self.now, dt.UTC)
-        for certificate in self.certificates:
+        known = [each for each in (self.certificates, self.own) if isinstance(each, tuple)]
+        for certificate in chain.from_iterable(known):
             if words := certificate.notice(now):
                 yield Alert(certificate.ends_at <= now, f"{words[0].upper()}{words[1:]}.")
 

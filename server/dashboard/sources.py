@@ -17,6 +17,7 @@ from federation.rules.rulebook import Rulebook
 from server.coordinator.run_records import RunRecord, RunRecords
 from server.dashboard.dashboard import Dashboard, ReleaseState, Unreadable
 from server.dashboard.log import LogKeys, LogReading, LogSource, LogState
+from server.expiry import certificates_in
 from server.fleet.expiry import certificates
 from server.fleet.members import Member
 from server.rules.cli import read_bundle
@@ -35,6 +36,7 @@ class Sources:
         rules: the public rules file.
         ledger: privacy ledger; the records of its runs lie beside it.
         federation: the coordinator's folder, for its members and its gateway's certificates.
+        certificates: files with others whose ends shall be told.
     """
 
     release: Path
@@ -43,6 +45,7 @@ class Sources:
     rules: Path | None = None
     ledger: Path | None = None
     federation: Path | None = None
+    certificates: tuple[Path, ...] = ()
 
 
 class DashboardReader:
@@ -70,6 +73,7 @@ class DashboardReader:
             members=_attempted(lambda: _members(federation)) if federation else None,
             now=now,
             certificates=_attempted(lambda: certificates(federation)) if federation else None,
+            own=_attempted(lambda: certificates_in(sources.certificates)),
         )
 
     def _release(self, now: int) -> ReleaseState:

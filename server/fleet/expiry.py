@@ -5,11 +5,10 @@ from __future__ import annotations
 import datetime as dt
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from server.expiry import ends_at, notice_of_end
+from server.expiry import Certificate, ends_at, notice_of_end
 
 _RENEW_GATEWAY: Final = "the coordinator runs `intaglio-server federation renew`; nothing else changes"
 _RENEW_AUTHORITY: Final = (
@@ -61,25 +60,6 @@ class GatewayCertificate:
 
     def _state(self) -> tuple[int, int]:
         return self.path.stat().st_mtime_ns, self.key.stat().st_mtime_ns
-
-
-@dataclass(frozen=True)
-class Certificate:
-    """One certificate of the federation.
-
-    Attributes:
-        what: as in a sentence.
-        ends_at: when.
-        advice: what to do before that.
-    """
-
-    what: str
-    ends_at: dt.datetime
-    advice: str
-
-    def notice(self, now: dt.datetime) -> str:
-        """What to say from 60 days before its end on; empty before."""
-        return notice_of_end(self.what, self.ends_at, now, self.advice)
 
 
 def certificates(folder: Path) -> tuple[Certificate, ...]:

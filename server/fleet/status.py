@@ -17,8 +17,8 @@ from federation.errors import IntaglioError, UnavailableError
 from federation.privacy.ledger import Account, ledger_from_file
 from federation.statements import text_of_time
 from server.coordinator.run_records import RunRecords
-from server.expiry import days_left
-from server.fleet.expiry import Certificate, certificates
+from server.expiry import Certificate, days_left
+from server.fleet.expiry import certificates
 from server.fleet.members import Coordinator
 from server.fleet.run_queue import Place, RunQueue
 from server.fleet.submitting import ledgers

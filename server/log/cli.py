@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from typing import Annotated
 import typer
 
 from federation.commandline.commands import Commands
+from federation.commandline.signing_keys import WHERE_HELP, TokenKey, ed25519_key, is_token, new_ed25519_key
 from federation.errors import MalformedMessageError, UsageError
 from federation.transparency import KeyKind, LogPolicy, NoteSigner, VerifierKey
 from federation.transparency.tiles import CHECKPOINT_FILE
@@ -35,6 +35,7 @@ DatabaseOption = Annotated[
     ),
 ]
 KeyOption = Annotated[Path, typer.Option("--key", help="What `intaglio-server log keygen` wrote.")]
+TokenOption = Annotated[str | None, typer.Option("--token", metavar="URI", help=WHERE_HELP)]
 LogDirectoryOption = Annotated[
     Path, typer.Option("--log", envvar="INTAGLIO_SERVER_LOG", help="What `intaglio-server log init` made.")
 ]
@@ -52,6 +53,7 @@ LogDatabaseOption = Annotated[
 def log_keygen(
     origin: Annotated[str, typer.Argument(help="Name of the log for ever, such as example.org/intaglio.")],
     file: Annotated[Path, typer.Argument(help="Where the secret key goes; not overwritten, mode 0600.")],
+    token: TokenOption = None,
 ) -> None:
     """Make the key of a log, and print the public one, which devices, witnesses and monitors need.
 
@@ -59,13 +61,14 @@ def log_keygen(
 
     Example: intaglio-server log keygen example.org/log log.key
     """
-    _write_key(NoteSigner(origin, KeyKind.NOTE, secrets.token_bytes(32)), file)
+    _write_key(NoteSigner(origin, KeyKind.NOTE, new_ed25519_key(token)), file)
 
 
 @log_commands.command("init")
 def log_init(
     directory: Annotated[Path, typer.Argument(help="A new folder for key, policy, database and checkpoint.")],
     origin: Annotated[str, typer.Argument(help="Name of the log for ever, such as example.org/intaglio.")],
+    token: TokenOption = None,
 ) -> None:
     """Make what a matching server needs for its log, and the policy file that devices and monitors need.
 
@@ -76,9 +79,10 @@ def log_init(
 
     Example: intaglio-server log init log example.org/log
     """
+    signer = NoteSigner(origin, KeyKind.NOTE, new_ed25519_key(token))
     _make_private(directory)
-    log_keygen(origin, directory / LOG_KEY_FILE)
-    policy = LogPolicy(_read_signer(directory / LOG_KEY_FILE).key)
+    _write_key(signer, directory / LOG_KEY_FILE)
+    policy = LogPolicy(signer.key)
     publish_file(directory / LOG_POLICY_FILE, policy.to_text().encode())
 
 
@@ -142,6 +146,7 @@ def log_tiles(
 def log_witness_init(
     directory: Annotated[Path, typer.Argument(help="A new folder for its key and what it will have seen.")],
     name: Annotated[str, typer.Argument(help="Name of the witness for ever, such as witness.example.org/one.")],
+    token: TokenOption = None,
 ) -> None:
     """Make a witness, and print its public key, which logs and devices write into their log policy.
 
@@ -151,8 +156,9 @@ def log_witness_init(
 
     Example: intaglio-server log witness-init witness witness.example.org/one
     """
+    signer = NoteSigner(name, KeyKind.COSIGNATURE, new_ed25519_key(token))
     _make_private(directory)
-    _write_key(NoteSigner(name, KeyKind.COSIGNATURE, secrets.token_bytes(32)), directory / LOG_KEY_FILE)
+    _write_key(signer, directory / LOG_KEY_FILE)
 
 
 @log_commands.command("serve-witness")
@@ -244,12 +250,20 @@ def _now() -> int:
 
 
 def _read_signer(key: Path) -> NoteSigner:
+    text = _read_text(key).strip()
+    public, _, uri = text.partition(" ")
     try:
-        return NoteSigner.from_text(_read_text(key).strip())
+        if not is_token(uri):
+            return NoteSigner.from_text(text)
+        known = VerifierKey.from_text(public)
     except MalformedMessageError as error:
         raise UsageError(
             f"{key} is not a signing key; `log keygen` makes one for a log, `log witness-init` for a witness"
         ) from error
+    signer = NoteSigner(known.name, known.kind, ed25519_key(uri))
+    if signer.key != known:
+        raise UsageError(f"the key in the token is another one than {key} was made for: put the right token in")
+    return signer
 
 
 def _read_policy(path: Path) -> LogPolicy:
@@ -275,8 +289,10 @@ def _make_private(directory: Path) -> None:
 
 
 def _write_key(signer: NoteSigner, file: Path) -> None:
+    key = signer.private_key
+    text = f"{signer.key.to_text()} {key.text}" if isinstance(key, TokenKey) else signer.secret_text()
     try:
-        write_new(file, signer.secret_text().encode() + b"\n")
+        write_new(file, text.encode() + b"\n")
     except OSError as error:
         raise UsageError(f"cannot write {file}: {error.strerror}") from error
     typer.echo(signer.key.to_text())

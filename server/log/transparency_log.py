@@ -20,7 +20,7 @@ Signing takes the same lock as appending, and checks each time against the store
 signed one: a batch grows on nodes that give the signed root, anything else is proved. A database that was changed, or
 that a backup brought back to an earlier state, is refused: the first shows in the nodes, the second in the published
 file, which is why that file belongs on another disk; in what a process that runs has seen; and in what the matching
-database recorded (`server.matching.reconciling`). Witnesses notice both.
+database recorded (`server.restoring.reconciling`). Witnesses notice both.
 
 `server.log.sequencer` gathers entries into batches.
 """
@@ -35,6 +35,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from federation.commandline.signing_keys import require_there
 from federation.errors import ProofError, UsageError
 from federation.transparency import (
     Checkpoint,
@@ -126,8 +127,9 @@ class TransparencyLog:
 
         Raises:
             ProofError: the log was put back or damaged; nothing more is signed.
-            UnavailableError: nothing can be written now.
+            UnavailableError: nothing can be written, or signed, now.
         """
+        require_there(self._signer.private_key)
         self._storage.ping()
         self.sign(max_age_seconds=60)
         if self._witnesses is not None:
@@ -331,12 +333,11 @@ class TransparencyLog:
         self._show(signed[-1])  # step 2
         return Tombstone(position, made[-1])
 
-    def declares(self, content: bytes) -> bool:
-        """Whether the last checkpoint covers a public entry of that content. Reads that entry, and no others."""
+    def position_of(self, content: bytes) -> int | None:
+        """The first public entry of that content that the last checkpoint covers. Reads that entry, and no others."""
         with self._storage.snapshot():
-            return any(
-                _content(leaf) == content for at in self._storage.public(content) for leaf in self.entries(at, at + 1)
-            )
+            found = ((at, leaf) for at in self._storage.public(content) for leaf in self.entries(at, at + 1))
+            return next((at for at, leaf in found if _content(leaf) == content), None)
 
     def fsck(self) -> TreeHead:
         """Reads the whole log, and compares with it whatever is kept beside it; see `server.log.fsck`.

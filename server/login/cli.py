@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurv
 from starlette.requests import Request
 
 from federation.commandline.commands import Commands
+from federation.commandline.signing_keys import WHERE_HELP, ed25519_key
 from federation.consent.login import acr_of
 from federation.consent.purposes import DAY_SECONDS
 from federation.errors import UsageError
@@ -31,7 +32,7 @@ from server.login.keys import SigningKeys
 from server.login.logins import open_logins
 from server.login.protocol import Provider
 from server.login.provider import LoginSite
-from server.rules.cli import KeyOption, RulesArgument, append_rule, read_named, signed_by, signing_key
+from server.rules.cli import KeyOption, RulesArgument, append_rule, read_named, signed_by
 from server.rules.public import PublicRules
 
 login_commands = Commands(help="The OpenID provider: sites send people to the page, and get ID tokens.")
@@ -46,6 +47,8 @@ def login_init(
     replaces: Annotated[
         Path | None, typer.Option(help="Folder of before, whose public keys stay known. [default: none]")
     ] = None,
+    es256: Annotated[str | None, typer.Option(metavar="URI", help=WHERE_HELP)] = None,
+    eddsa: Annotated[str | None, typer.Option(metavar="URI", help=WHERE_HELP)] = None,
 ) -> None:
     """Make the keys that sign ID tokens, one for ES256 and one for EdDSA.
 
@@ -55,7 +58,8 @@ def login_init(
 
     Example: intaglio-server login init login
     """
-    keys = SigningKeys.generate() if replaces is None else SigningKeys.read(replaces).succeeded()
+    former = () if replaces is None else SigningKeys.read(replaces).public_halves
+    keys = SigningKeys.generate(former, es256=es256, eddsa=eddsa)
     keys.create(directory)
     for key in keys.jwks["keys"]:
         typer.echo(f"{key['alg']} {key['kid']}")
@@ -109,7 +113,7 @@ def login_register(
         secret_digest=hashlib.sha256(secret.encode()).digest() if new_secret else None,
         key=_point(public_key) if public_key else None,
     )
-    signed = signed_by(registered, [signing_key(path) for path in key])
+    signed = signed_by(registered, [ed25519_key(named) for named in key])
     book.admit(signed)  # before a secret is written that nobody would need
     if new_secret:
         try:

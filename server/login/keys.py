@@ -10,10 +10,17 @@ from pathlib import Path
 from typing import Any, Final
 
 import jwt
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey, generate_private_key
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from federation.commandline.signing_keys import (
+    PrivateKey,
+    ed25519_key,
+    file_of,
+    new_ed25519_key,
+    new_p256_key,
+    p256_key,
+    require_there,
+)
 from federation.errors import UsageError
 from federation.rules.clients import SigningAlgorithm
 from server.files import sync_directory, write_new
@@ -32,34 +39,45 @@ class SigningKeys:
         retired: public ones as JSON Web Keys.
     """
 
-    keys: dict[SigningAlgorithm, Ed25519PrivateKey | EllipticCurvePrivateKey] = field(repr=False)
+    keys: dict[SigningAlgorithm, PrivateKey] = field(repr=False)
     retired: tuple[dict[str, str], ...] = ()
 
     @classmethod
-    def generate(cls) -> SigningKeys:
-        """New ones."""
-        return cls(
-            {
-                SigningAlgorithm.ES256: generate_private_key(SECP256R1()),
-                SigningAlgorithm.EDDSA: Ed25519PrivateKey.generate(),
-            }
-        )
+    def generate(
+        cls, retired: tuple[dict[str, str], ...] = (), *, es256: str | None = None, eddsa: str | None = None
+    ) -> SigningKeys:
+        """New ones.
+
+        Args:
+            retired: public ones of before.
+            es256: URI of the one in a token.
+            eddsa: the same.
+        """
+        new: dict[SigningAlgorithm, PrivateKey] = {
+            SigningAlgorithm.ES256: new_p256_key(es256),
+            SigningAlgorithm.EDDSA: new_ed25519_key(eddsa),
+        }
+        return cls(new, retired)
 
     @classmethod
     def read(cls, directory: Path) -> SigningKeys:
         """Those that `create` wrote.
 
         Raises:
-            UsageError: they are missing, damaged, or of another kind.
+            UsageError: they are missing, damaged, or of another kind, or the token of one cannot be used.
         """
-        found: dict[SigningAlgorithm, Ed25519PrivateKey | EllipticCurvePrivateKey] = {}
         try:
-            for algorithm, name in _FILES.items():
-                key = serialization.load_pem_private_key((directory / name).read_bytes(), password=None)
-                found[algorithm] = _of_kind(algorithm, key)
+            found: dict[SigningAlgorithm, PrivateKey] = {
+                SigningAlgorithm.ES256: p256_key(directory / _FILES[SigningAlgorithm.ES256]),
+                SigningAlgorithm.EDDSA: ed25519_key(directory / _FILES[SigningAlgorithm.EDDSA]),
+            }
             retired = directory / _RETIRED_FILE
             old = json.loads(retired.read_bytes())["keys"] if retired.exists() else []
             return cls(found, tuple({name: str(value) for name, value in key.items()} for key in old))
+        except UsageError as error:
+            raise UsageError(
+                f"{directory} holds no keys for logins; make them with `intaglio-server login init`: {error}"
+            ) from None
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
             # `from None`: the cause may quote the file.
             raise UsageError(
@@ -72,20 +90,25 @@ class SigningKeys:
         Raises:
             UsageError: the folder exists, or cannot be written.
         """
-        form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
         try:
             directory.mkdir(mode=0o700)
             sync_directory(directory.parent)
             for algorithm, name in _FILES.items():
-                write_new(directory / name, self.keys[algorithm].private_bytes(*form))
+                write_new(directory / name, file_of(self.keys[algorithm]))
             if self.retired:
                 write_new(directory / _RETIRED_FILE, json.dumps({"keys": self.retired}).encode() + b"\n")
         except OSError as error:
             raise UsageError(f"cannot write keys to {directory}: {error.strerror}; name a new folder") from error
 
-    def succeeded(self) -> SigningKeys:
-        """New ones, beside whose public halves these stay known."""
-        return SigningKeys(SigningKeys.generate().keys, (*(self.public(a) for a in self.keys), *self.retired))
+    @property
+    def public_halves(self) -> tuple[dict[str, str], ...]:
+        """Those of these keys, and of those before."""
+        return (*(self.public(algorithm) for algorithm in self.keys), *self.retired)
+
+    def require_there(self) -> None:
+        """Returns when all can sign; see `federation.commandline.signing_keys.require_there`."""
+        for key in self.keys.values():
+            require_there(key)
 
     def public(self, algorithm: SigningAlgorithm) -> dict[str, str]:
         """The public half as a JSON Web Key (RFC 7517), named by its thumbprint (RFC 7638)."""
@@ -102,25 +125,13 @@ class SigningKeys:
     @property
     def jwks(self) -> dict[str, list[dict[str, str]]]:
         """All public halves, as a client reads them."""
-        return {"keys": [*(self.public(algorithm) for algorithm in self.keys), *self.retired]}
+        return {"keys": list(self.public_halves)}
 
     def sign(self, claims: dict[str, Any], algorithm: SigningAlgorithm) -> str:
         """A JSON Web Token with these claims."""
         return jwt.encode(
             claims, self.keys[algorithm], algorithm=algorithm.value, headers={"kid": self.public(algorithm)["kid"]}
         )
-
-
-def _of_kind(algorithm: SigningAlgorithm, key: object) -> Ed25519PrivateKey | EllipticCurvePrivateKey:
-    if algorithm is SigningAlgorithm.EDDSA and isinstance(key, Ed25519PrivateKey):
-        return key
-    if (
-        algorithm is SigningAlgorithm.ES256
-        and isinstance(key, EllipticCurvePrivateKey)
-        and key.curve.name == "secp256r1"
-    ):
-        return key
-    raise ValueError("another kind of key")
 
 
 def base64url(data: bytes) -> str:

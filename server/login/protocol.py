@@ -109,7 +109,12 @@ class _Grant(AuthorizationCodeGrant):  # type: ignore[misc] # Authlib has no typ
     TOKEN_ENDPOINT_AUTH_METHODS: ClassVar = list(METHODS)
 
     def query_authorization_code(self, code: str, client: Site) -> _Code | None:
-        """Takes the code, whoever brings it: it has leaked if it comes from anybody but its client."""
+        """Takes the code, whoever brings it: it has leaked if it comes from anybody but its client.
+
+        Raises:
+            UnavailableError: a token is away, so nothing could be signed, and the code stays good.
+        """
+        self.server.keys.require_there()
         login = self.server.logins.take(code, now=self.server.now)
         return _Code(login) if login is not None and client.may_have(login.request) else None
 

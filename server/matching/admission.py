@@ -14,14 +14,16 @@ from typing import Any
 import grpc
 import structlog
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes
 
 from federation.errors import RefusedError, UsageError
 from server.certificates import read_revoked
-from server.expiry import days_left, notice_of_end
-from server.visitors.peers import serial_of
+from server.pairs import Ends, Pair
+from server.storage.certificates import CertificateStorage
+from server.visitors.peers import certificate_of
 
 _Context = grpc.aio.ServicerContext[Any, Any]
+_NAME = "server"
 _RENEW_SERVER = "run `intaglio-server pki renew` on the folder of the certificates; the service takes it up by itself"
 _RENEW_AUTHORITY = "make another folder with `intaglio-server pki init`, and give every device its new certificates"
 
@@ -40,12 +42,26 @@ class Admission:
     """
 
     def __init__(self, directory: Path, *, clock: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC)) -> None:
-        self._directory, self._clock = directory, clock
-        self._served = self._files()
-        self._authority, self._certificate = _pair_of(directory, self._served)
-        self._revoked = frozenset(read_revoked(directory, self._authority))
+        self._directory = directory
+        self._ends = Ends({"server": _RENEW_SERVER, "authority": _RENEW_AUTHORITY}, _warn, clock)
+        self._served = Pair.read(directory, _NAME)
+        self._authority, self._certificate = self._served.certificates()
+        self._listed = self._revoked = frozenset(read_revoked(directory, self._authority))
+        self._lacking = 0  # certificates that the list does not have and the database knows to be revoked
+        self._storage: CertificateStorage | None = None
         self._renewed: grpc.ServerCertificateConfiguration | None = None
-        self._warned_on: dt.date | None = None
+
+    def remember(self, storage: CertificateStorage) -> None:
+        """From now on whoever was ever on the list of any front end on that database is revoked here too.
+
+        So neither a start without the list lets anybody in again, nor one whose copy is old; both are said.
+
+        Raises:
+            UsageError: the list is damaged.
+            UnavailableError: the database cannot be used.
+        """
+        self._storage = storage
+        self._take_list()
 
     def credentials(self) -> grpc.ServerCredentials:
         """For a listener. Clients must show a certificate of the authority."""
@@ -57,14 +73,13 @@ class Admission:
 
     def require(self, context: _Context) -> None:
         """Raises `RefusedError` when the caller's certificate was revoked."""
-        if self._revoked and serial_of(context) in self._revoked:
+        if self._revoked and certificate_of(context).serial_number in self._revoked:
             raise RefusedError("this certificate was revoked; ask the operator for another one")
 
     @property
     def days_left(self) -> dict[str, float]:
         """Until each certificate ends; negative once it has."""
-        now = self._clock()
-        return {name: days_left(one.not_valid_after_utc, now) for name, one in self._certificates().items()}
+        return self._ends.days_left(self._certificates())
 
     def look(self) -> list[str]:
         """Takes up what was renewed and what was revoked. Call it often.
@@ -72,54 +87,44 @@ class Admission:
         What was revoked stays revoked while the list cannot be read.
 
         Returns:
-            Sentences about certificates that end soon, or have ended.
+            Sentences about certificates that end soon, or have ended, and about a list that lacks some.
 
         Raises:
-            UsageError: a file is missing or damaged.
+            UsageError: a file is missing or damaged, or somebody has left the list while this ran.
+            UnavailableError: the database cannot be used.
         """
-        files = self._files()
-        if files != self._served:
+        pair = Pair.read(self._directory, _NAME)
+        if pair != self._served:
             try:
-                authority, certificate = _pair_of(self._directory, files)
+                authority, certificate = pair.certificates()
             except UsageError:
                 pass  # the key is new and the certificate is not yet; or a renewal died in between
             else:
-                self._served, self._renewed = files, _configuration(files)
+                self._served, self._renewed = pair, _configuration(pair)
                 self._authority, self._certificate = authority, certificate
                 log.info("certificate_renewed", ends=f"{certificate.not_valid_after_utc:%Y-%m-%d}")
-        listed = frozenset(read_revoked(self._directory, self._authority))
-        is_back = bool(self._revoked - listed)
-        self._revoked |= listed  # who was revoked on an older list that was put back, is revoked too
-        if is_back:
-            raise UsageError("certificates that were revoked are not on the list any more; put revoked.pem back")
-        return self._notices()
+        lacking = self._take_list()
+        return [*self._ends.notices(self._certificates()), *lacking]
 
-    def _notices(self) -> list[str]:
-        now, advice = self._clock(), {"server": _RENEW_SERVER, "authority": _RENEW_AUTHORITY}
-        told = [
-            notice_of_end(f"the {name}'s certificate", one.not_valid_after_utc, now, advice[name])
-            for name, one in self._certificates().items()
-        ]
-        notices = [line for line in told if line]
-        if notices and self._warned_on != now.date():
-            self._warned_on = now.date()
-            for line in notices:
-                log.warning("certificate_ends", says=line)
-        return notices
+    def _take_list(self) -> list[str]:
+        """What is on the list, and what the database knows to have been on it; a sentence if the list lacks some."""
+        listed = frozenset(read_revoked(self._directory, self._authority))
+        name = self._authority.fingerprint(hashes.SHA256())
+        seen = self._storage.seen_revoked(name) if self._storage else frozenset()
+        lost, self._listed = self._listed - listed, self._listed | listed
+        self._revoked = self._listed | seen
+        if self._storage and not self._listed <= seen:
+            self._storage.see_revoked(name, self._listed)
+        if lost:
+            raise UsageError("certificates that were revoked are not on the list any more; put revoked.pem back")
+        lacking, before = len(seen - listed), self._lacking
+        self._lacking = lacking
+        if lacking > before:
+            log.warning("list_of_revoked_lacks", certificates=lacking)
+        return [f"revoked.pem lacks {lacking} certificates that were revoked, and are; put it back"] if lacking else []
 
     def _certificates(self) -> dict[str, x509.Certificate]:
         return {"server": self._certificate, "authority": self._authority}
-
-    def _files(self) -> tuple[bytes, bytes, bytes]:
-        try:
-            authority, certificate, key = (
-                (self._directory / name).read_bytes() for name in ("ca.pem", "server.pem", "server-key.pem")
-            )
-        except OSError as error:
-            raise UsageError(
-                f"cannot read {error.filename}; make certificates with `intaglio-server pki init`"
-            ) from error
-        return authority, certificate, key
 
     def _fetch(self) -> grpc.ServerCertificateConfiguration | None:
         """Called by gRPC at each handshake: what to show from now on, or None for the same as before."""
@@ -127,18 +132,9 @@ class Admission:
         return renewed
 
 
-def _configuration(files: tuple[bytes, bytes, bytes]) -> grpc.ServerCertificateConfiguration:
-    authority, certificate, key = files
-    return grpc.ssl_server_certificate_configuration([(key, certificate)], root_certificates=authority)
+def _configuration(pair: Pair) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration([(pair.key, pair.certificate)], root_certificates=pair.authority)
 
 
-def _pair_of(directory: Path, files: tuple[bytes, bytes, bytes]) -> tuple[x509.Certificate, x509.Certificate]:
-    """Authority and server's certificate, when its key is its own."""
-    try:
-        authority, certificate = (x509.load_pem_x509_certificate(one) for one in files[:2])
-        key = serialization.load_pem_private_key(files[2], password=None)
-    except (ValueError, TypeError) as error:
-        raise UsageError(f"ca.pem, server.pem or server-key.pem in {directory} is damaged: {error}") from error
-    if key.public_key() != certificate.public_key():
-        raise UsageError(f"server-key.pem is not the key of server.pem in {directory}; run `intaglio-server pki renew`")
-    return authority, certificate
+def _warn(line: str) -> None:
+    log.warning("certificate_ends", says=line)

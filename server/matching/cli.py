@@ -94,6 +94,14 @@ def matching_start(
             help="What `intaglio-server assertions init` made. [default: none are issued]",
         ),
     ] = None,
+    former_release: Annotated[
+        list[Path] | None,
+        typer.Option(
+            envvar="INTAGLIO_SERVER_FORMER_RELEASE",
+            help="Bundle of a release that people come over from to this one; repeatable. It serves for nothing else.",
+            show_default="nobody comes over",
+        ),
+    ] = None,
     provenance: Annotated[
         Path | None,
         typer.Option(
@@ -155,16 +163,18 @@ def matching_start(
     _log_as_json()
     if ready_file:
         ready_file.unlink(missing_ok=True)  # a stale one would announce a server that is not there yet
-    bundle = read_bundle(release)
-    served = require_servable(bundle, _read_trust(release_trust), now=int(time.time()))
+    bundle, former = read_bundle(release), tuple(map(read_bundle, former_release or ()))
+    for one in (bundle, *former):
+        require_servable(one, _read_trust(release_trust), now=int(time.time()))
     if bundle.manifest.warning is not None:
-        log.warning("release_on_trial", release=served.digest, says=bundle.manifest.warning)
+        log.warning("release_on_trial", release=bundle.release.digest, says=bundle.manifest.warning)
     registered = PublicRules.open(rules, deployment=deployment, now=int(time.time()))
     issuer = AssertionIssuer.read(assertions, bundle) if assertions else None
     if issuer:
         issuer.require_registered(registered.issuer)
     settings = _Settings(
         bundle=bundle,
+        former=former,
         issuer=issuer,
         software=_read(provenance) if provenance else None,
         log_directory=log_directory,
@@ -193,6 +203,7 @@ def matching_start(
 @dataclass(frozen=True)
 class _Settings:
     bundle: Bundle
+    former: tuple[Bundle, ...]
     issuer: AssertionIssuer | None
     software: bytes | None
     log_directory: Path
@@ -223,6 +234,7 @@ async def _serve(settings: _Settings) -> None:
         transparency = closing.enter_context(opened_log(settings.log_directory, settings.log_database))
         nobody = lambda: not transparency.subjects(PersonalKind.ENROLMENT)  # noqa: E731 - who could be lost
         storage = closing.enter_context(open_storage(settings.database, may_begin=nobody))
+        admission.remember(storage)
         journal = await closing.enter_async_context(
             Journal(transparency, clock=time.time, batch_seconds=settings.batch_seconds)
         )
@@ -240,6 +252,7 @@ async def _serve(settings: _Settings) -> None:
             workers,
             settings.rules,
             journal,
+            former=settings.former,
             issuer=settings.issuer,
             session_limits=settings.session_limits,
             software=settings.software,

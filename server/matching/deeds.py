@@ -13,7 +13,7 @@ Who is told gets the entry with its proof. A device believes nothing else: whoev
 
 So an entry of the log about a deed is explained, at every moment, by what this database holds: an announcement, or what
 was done. An attempt has the same order without an announcement of its own: it is counted, then logged. A crash, at any
-step and of however many front ends, leaves what `server.matching.reconciling` finishes without a person::
+step and of however many front ends, leaves what `server.restoring.reconciling` finishes without a person::
 
     dies after    | is there afterwards            | at the next start
     (nothing)     | nothing                        | nothing
@@ -45,7 +45,7 @@ from federation.wire.convert import RecordedDecision
 from federation.wire.devices import Admission
 from federation.wire.logged import LogReceipt, admission_facts, enrolment_facts, renewal_facts, revocation_facts
 from server.matching.journal import Journal
-from server.matching.reconciling import finish
+from server.restoring.reconciling import finish
 from server.storage.disk import Disk
 from server.storage.sessions import Session
 from server.storage.storage import Deed, Storage, StoredTemplate

@@ -145,7 +145,7 @@ class Journal:
         """
         wanted = {entry.content: entry for entry in declared}
         missing = await asyncio.to_thread(
-            lambda: [Addition(entry) for content, entry in wanted.items() if not self.log.declares(content)]
+            lambda: [Addition(entry) for content, entry in wanted.items() if self.log.position_of(content) is None]
         )
         for addition in missing:
             await self._writer.add(addition)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 
 from federation.onebit import Challenge, Material, Parameters
+from federation.onebit.wire import parameters_of
 
 KEPT_MATERIAL = 32
 """Comparisons for which one worker keeps material: about half a megabyte each."""
@@ -34,17 +35,18 @@ class Pool:
         return len(self._ready)
 
     def match(self, template: bytes, probe: bytes, transcript: bytes, threshold: int) -> tuple[Challenge, bool]:
-        """One comparison.
+        """One comparison. Who comes over from a release with other parameters waits for material of their own.
 
         Returns:
             The challenge, and whether material was ready for it.
 
         Raises:
-            MalformedMessageError: a message does not parse, or is of another parameter set.
+            MalformedMessageError: a message does not parse, or is of another parameter set than the template.
             UsageError: the threshold is not a distance.
         """
-        is_ready = bool(self._ready)
-        material = self._ready.popleft() if is_ready else Material.draw(self._parameters)
+        parameters = parameters_of(template)
+        is_ready = bool(self._ready) and parameters is self._parameters
+        material = self._ready.popleft() if is_ready else Material.draw(parameters)
         return material.answer(template, probe, transcript, threshold), is_ready
 
     def fill(self) -> bool:

@@ -30,7 +30,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -41,11 +41,11 @@ from federation.consent.assertion import ACCOUNT_BYTES
 from federation.consent.life import Consent, consent_to
 from federation.consent.receipts import SignedReceipt
 from federation.errors import MalformedMessageError, ProofError, RefusedError, UsageError
-from federation.onebit import Decision, Operation, Transcript, parameters_for
+from federation.onebit import Decision, Operation, Transcript
 from federation.onebit.wire import parameters_of
 from federation.presentation.levels import PadLevel
 from federation.release.bundle import Bundle
-from federation.rules.policy import Refused
+from federation.rules.policy import Allowed, Refused
 from federation.transparency import AttemptOutcome, LoggedEntry, PublicEntry, PublicKind
 from federation.wire.convert import (
     Change,
@@ -65,11 +65,13 @@ from server.log.refusals import Refusal
 from server.matching.deeds import Deeds
 from server.matching.journal import Journal
 from server.matching.owners import NOBODY, STRANGER, OwnerService, is_signed
-from server.matching.reconciling import take_up
+from server.matching.renewals import CertificateService
 from server.matching.stepping import NO_SESSION, Progress, Steps
 from server.matching.workers import MatchWorkers
+from server.restoring.reconciling import take_up
 from server.rules.assertions import AssertionIssuer
 from server.rules.public import PublicRules
+from server.rules.releases import Releases, ServedRelease
 from server.storage.disk import Disk
 from server.storage.limits import AttemptLimits
 from server.storage.sessions import Session, SessionLimits, Step
@@ -84,6 +86,7 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
 
     Args:
         bundle: the release that may be served; the only source of threshold and release digest.
+        former: releases of those who enrolled before. Their templates are compared to come over, and for nothing else.
         storage: called from threads of its own, so a slow disk does not stop the event loop.
         workers: started.
         rules: what this deployment may do; asked before any homomorphic work.
@@ -103,22 +106,20 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
         rules: PublicRules,
         journal: Journal,
         *,
+        former: Sequence[Bundle] = (),
         issuer: AssertionIssuer | None = None,
         limits: AttemptLimits | None = None,
         session_limits: SessionLimits | None = None,
         software: bytes | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._threshold = bundle.release.threshold
-        self._parameters = parameters_for(bundle.release.code_length)
-        self._release_digest = bytes.fromhex(bundle.release.digest)
-        self._standing = bundle.manifest.standing
-        self._manifest, self._software = bundle.signed.to_bytes(), software
+        self._releases, self._software = Releases(bundle, former), software
+        self._present = self._releases.present
         self._nobody = StoredTemplate(
             device_public_key=NOBODY,
-            template=bytes(self._parameters.slots // 8),
-            release_digest=self._release_digest,
-            parameters=self._parameters.name,
+            template=bytes(self._present.parameters.slots // 8),
+            release_digest=self._present.digest,
+            parameters=self._present.parameters.name,
             purpose="nothing",
             audience="nobody",
             enrolled_at=0,
@@ -138,7 +139,8 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
         self._steps = Steps(storage, self.on_disk, journal, rules.registered, clock=clock)
         self._deeds = Deeds(storage, self.on_disk, journal, clock=clock)
         self.owners = OwnerService(storage, self.on_disk, journal, self._deeds, clock=clock)
-        self.log = LogService(journal.log)
+        self.log = LogService(journal.log, software)
+        self.certificates = CertificateService(storage, self.on_disk, clock=clock)
         self.metrics = workers.metrics
 
     # ------------------------------------------------------------------ calls
@@ -178,14 +180,17 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
             self._require_parameters(submission)
             progress.refusal = AttemptOutcome.NOT_COVERED
             compared = await self._compared(operation, session, change)
-            transcript = self._transcript(operation, session, submission, compared)
+            release = self._releases.find(compared.release_digest, compared.parameters)
+            transcript = self._transcript(operation, session, submission, compared, release or self._present)
             if not is_signed(compared.device_public_key, submission.signature, transcript):
                 raise RefusedError(STRANGER)
             if submission.new_signature and change is not None:
                 _require_signed_by_new(change, submission.new_signature, transcript)
             _require_for(operation, compared, wanted)
-            if (compared.release_digest, compared.parameters) != (self._release_digest, self._parameters.name):
+            if release is None or parameters_of(submission.probe) is not release.parameters:
                 raise RefusedError("enrolled under another model release; enrol again")
+            if release is not self._present:
+                self._require_leaving(operation, compared, release, wanted, progress)
             held = self._held(operation, compared, wanted, change)
             pad = self._rules.pad_level(
                 checked=submission.presentation_checked, certificate=peer_of(context), now=int(self._clock())
@@ -199,7 +204,7 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
                 progress.refusal = AttemptOutcome.LIMITED
                 await self.on_disk.step(self._open_attempt, session, hashlib.sha256(transcript).digest(), lasts=True)
             progress.refusal = AttemptOutcome.INVALID
-            challenge = await self._workers.match(compared.template, submission.probe, transcript, self._threshold)
+            challenge = await self._workers.match(compared.template, submission.probe, transcript, release.threshold)
             receipt = await self.journal.compared(
                 wanted,
                 transcript,
@@ -224,11 +229,11 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
             assertion = None
             if decision is Decision.MATCH and session.logged is not None and self._issuer is not None:
                 template = await self.on_disk(self._storage.template, session.request.key_id)
-                if template is None:
+                if template is None or template.release_digest != self._present.digest:  # compared before a new start
                     raise RefusedError(NO_SESSION)
                 logged = LoggedEntry.from_bytes(session.logged)
-                assertion = self._issuer.issue(
-                    session.request, template, logged, pad=session.pad, now=int(self._clock())
+                assertion = await asyncio.to_thread(  # a token may take its time, and others wait on this loop
+                    self._issuer.issue, session.request, template, logged, pad=session.pad, now=int(self._clock())
                 )
             answer = await self._deeds.decide(
                 session,
@@ -250,12 +255,15 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
         """Housekeeping, to be called every few seconds.
 
         Raises:
-            UnavailableError: storage or log take nothing more, or were put back, so no call would succeed.
+            UnavailableError: storage or log take nothing more, or were put back, or a token was taken away, so no
+                call would succeed.
             ProofError: the log was put back or damaged.
             UsageError: the rules cannot be read any more.
         """
         await self.on_disk(self._storage.ping)
         await asyncio.to_thread(self.journal.log.ping)
+        if self._issuer is not None:
+            await asyncio.to_thread(self._issuer.require_there)
         await self.journal.refusals.write()
         await self._deeds.finish()
         await self.on_disk(self._sweep)
@@ -284,7 +292,7 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
 
     async def _declare(self, now: int) -> None:
         """Logs the release, the software and the rules, as far as they are not in the log."""
-        own = [PublicEntry(PublicKind.RELEASE, now, self._manifest)]
+        own = [PublicEntry(PublicKind.RELEASE, now, release.manifest) for release in self._releases.every]
         if self._software is not None:
             own.append(PublicEntry(PublicKind.SOFTWARE, now, self._software))
         entries = [*own, *self._rules.public_entries(now)]
@@ -294,15 +302,20 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
 
     def _grant(self, session: Session) -> pb.Session:
         return SessionGrant(
-            session_id=session.session_id, nonce=session.nonce, release_digest=self._release_digest
+            session_id=session.session_id, nonce=session.nonce, release_digest=self._present.digest
         ).to_proto()
 
     def _transcript(
-        self, operation: Operation, session: Session, submission: ProbeSubmission, compared: StoredTemplate
+        self,
+        operation: Operation,
+        session: Session,
+        submission: ProbeSubmission,
+        compared: StoredTemplate,
+        release: ServedRelease,
     ) -> bytes:
         """The bytes that the device must have signed: the session is the server's, never taken from the message."""
         return Transcript(
-            parameters=self._parameters.name,
+            parameters=release.parameters.name,
             operation=operation,
             session_id=session.session_id,
             nonce=session.nonce,
@@ -311,7 +324,7 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
             audience_nonce=session.request.audience_nonce,
             key_id=session.request.key_id,
             template_digest=compared.binding.template_digest,
-            release_digest=self._release_digest,
+            release_digest=release.digest,
             change_digest=submission.change_digest,
             log_size=submission.log_size,
             probe_digest=hashlib.sha256(submission.probe).digest(),
@@ -377,7 +390,7 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
         return StoredTemplate(
             device_public_key=change.device_public_key,
             template=change.template,
-            release_digest=self._release_digest,
+            release_digest=self._present.digest,
             parameters=parameters_of(change.template).name,
             purpose=wanted.purpose,
             audience=wanted.audience,
@@ -387,11 +400,35 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
         )
 
     def _require_parameters(self, submission: ProbeSubmission) -> None:
-        """Raises `MalformedMessageError` when probe or template are of another parameter set than the release."""
+        """Raises `MalformedMessageError` when probe or template are of another parameter set than the releases."""
         change, _ = _parts_of(submission.change)
-        for message in (submission.probe, *((change.template,) if change and change.has_template else ())):
-            if parameters_of(message) is not self._parameters:
-                raise MalformedMessageError(f"this server's release has codes of {self._parameters.slots} bits")
+        own, known = self._present.parameters, {one.parameters.name for one in self._releases.every}
+        is_foreign = change is not None and change.has_template and parameters_of(change.template) is not own
+        if is_foreign or parameters_of(submission.probe).name not in known:
+            raise MalformedMessageError(f"this server's release has codes of {own.slots} bits")
+
+    def _require_leaving(
+        self,
+        operation: Operation,
+        left: StoredTemplate,
+        release: ServedRelease,
+        request: SessionRequest,
+        progress: Progress,
+    ) -> None:
+        """Under a former release somebody may come over to the present one. It decides nothing else any more.
+
+        Raises:
+            RefusedError: something else is asked for, or rules and release do not carry even that.
+        """
+        if operation is not Operation.RENEW_TEMPLATE:
+            raise RefusedError(
+                "enrolled under a former model release; come over to the present one with the same pictures: "
+                "`intaglio renew --former-release`, or the page's step"
+            )
+        verdict = self._rules.decide_to_leave(
+            request.purpose, request.audience, left.binding, release.standing, now=int(self._clock())
+        )
+        self._require(verdict, progress)
 
     def _require_allowed(
         self, template: StoredTemplate, request: SessionRequest, pad: PadLevel | None, progress: Progress
@@ -406,10 +443,13 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
             audience=request.audience,
             binding=template.binding,
             receipts=template.receipts,
-            release=self._standing,
+            release=self._present.standing,
             pad=pad,
             now=int(self._clock()),
         )
+        self._require(verdict, progress)
+
+    def _require(self, verdict: Allowed | Refused, progress: Progress) -> None:
         if isinstance(verdict, Refused):
             personal = verdict.reason.is_personal
             progress.refusal = AttemptOutcome.NOT_COVERED if personal else AttemptOutcome.PROHIBITED

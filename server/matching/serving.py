@@ -21,6 +21,7 @@ from federation.errors import IntaglioError, MalformedMessageError, PeerError, P
 from federation.transparency import AttemptOutcome
 from federation.wire import status
 from federation.wire.convert import MAX_MESSAGE_BYTES
+from federation.wire.v1 import certificates_pb2, certificates_pb2_grpc
 from federation.wire.v1 import verification_pb2 as pb
 from federation.wire.v1 import verification_pb2_grpc as pb_grpc
 from server.log.refusals import Refusal
@@ -34,7 +35,11 @@ from server.visitors.peers import PeerRate, PeerRates, peer_of
 from server.visitors.places import Places
 
 SERVICE_NAME: str = pb.DESCRIPTOR.services_by_name["VerificationService"].full_name
-_SERVICES = frozenset(service.full_name for service in pb.DESCRIPTOR.services_by_name.values())
+_SERVICES = frozenset(
+    service.full_name
+    for file in (pb.DESCRIPTOR, certificates_pb2.DESCRIPTOR)
+    for service in file.services_by_name.values()
+)
 CALLS_OF_ONE = 32
 """At once, of one certificate, over all of its connections."""
 CALLS_IN_ALL = 128
@@ -331,6 +336,7 @@ async def start_server(
     pb_grpc.add_VerificationServiceServicer_to_server(service, server)
     pb_grpc.add_OwnerServiceServicer_to_server(service.owners, server)
     pb_grpc.add_LogServiceServicer_to_server(service.log, server)
+    certificates_pb2_grpc.add_CertificateServiceServicer_to_server(service.certificates, server)
     health_pb2_grpc.add_HealthServicer_to_server(health_of_this.servicer, server)
     server.add_secure_port(f"unix:{passage.path}", credentials)
     await _report(service, health_of_this, admission)
@@ -350,7 +356,7 @@ async def _report(service: MatchingService, told: _Health, admission: Admission 
     """Housekeeping; the server is healthy when storage and log take what is written, and certificates can be read."""
     try:
         try:
-            ending = await asyncio.to_thread(admission.look) if admission else []
+            ending = await service.on_disk(admission.look) if admission else []
         finally:  # rules that forbid something are taken in, whatever the certificates are like
             await service.tend()
         silent = service.journal.log.silent_witnesses.items()
@@ -359,7 +365,8 @@ async def _report(service: MatchingService, told: _Health, admission: Admission 
     except Exception as error:  # noqa: BLE001 - whatever it was, calls would fail too; and this must go on
         # The text of an error that is not of the family may hold anything.
         told.cause = str(error) if isinstance(error, IntaglioError) else f"{type(error).__name__}, see its log"
-        log.warning("unhealthy", error=type(error).__name__, reason=told.cause)
+        known = {"because": str(error.__cause__)} if isinstance(error.__cause__, IntaglioError) else {}
+        log.warning("unhealthy", error=type(error).__name__, reason=told.cause, **known)
         state = health_pb2.HealthCheckResponse.NOT_SERVING
     service.metrics.set_serving(serves=state == health_pb2.HealthCheckResponse.SERVING)
     for name in ("", SERVICE_NAME):

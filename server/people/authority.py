@@ -1,9 +1,9 @@
 """A certificate for one more person, another in the place of one that ends, and an end to one that was lost.
 
-What is made here is never forgotten: it lies in ``former/`` too, also when another one took its place, or when somebody
-moved the pair to a device instead of copying it. So whoever revokes a name ends all that it ever had. Which those are
-stands in ``revoked.pem``, a list in the common form (RFC 5280, section 5) that the authority signs. The service reads
-it every few seconds (`server.matching.admission`).
+What is made here is never forgotten: it lies in ``former/`` too, from its beginning, also when another one took its
+place, or when somebody moved the pair to a device instead of copying it. So whoever revokes a name ends all that it
+ever had. Which those are stands in ``revoked.pem``, a list in the common form (RFC 5280, section 5) that the authority
+signs. The service reads it every few seconds (`server.matching.admission`).
 
 Theory of operation
 -------------------
@@ -25,21 +25,25 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from federation.errors import UsageError
+from federation.errors import RefusedError, UsageError
+from federation.wire.certificates import Renewal, require_due
 from server.certificates import (
     CRL_FILE,
+    FORMER,
     Issued,
+    certify_client,
     issue_client,
+    keep,
     read_authority,
     read_revoked,
     renew_pki,
     require_client_name,
     write_pair,
 )
-from server.files import PUBLIC, locked, make_directory, sync_directory, write_durably
+from server.files import PUBLIC, locked, sync_directory, write_durably
 
-_FORMER: Final = "former"
 _LOCK: Final = ".lock"
+_SERIAL_BITS: Final = 160
 _LAST: Final = dt.datetime(9999, 12, 31, tzinfo=dt.UTC)
 """The list has no end of its own: one that was not renewed in time must not let everybody in."""
 
@@ -90,7 +94,7 @@ def issue(directory: Path, name: str, *, now: dt.datetime) -> list[Path]:
                 " device, and after `intaglio-server pki revoke` the name is free"
             )
         issued = issue_client(authority, name, now=now)
-        _keep(directory, issued.certificate)  # whoever gets the pair may get it by a move, and is revoked all the same
+        keep(directory, issued.certificate)  # whoever gets the pair may get it by a move, and is revoked all the same
         return write_pair(directory, name, issued)
 
 
@@ -117,15 +121,20 @@ def renew(
                 raise UsageError(
                     f"there is no certificate of {name!r} in {directory}; `intaglio-server pki list` shows all"
                 )
+            if not (directory / f"{name}-key.pem").exists():
+                raise UsageError(
+                    f"the key of {name} is with its device, which asks for the next certificate by itself:"
+                    " `intaglio-server pki sign` answers. Where it is lost, revoke the name and issue it again"
+                )
 
         def is_due(path: Path, old: x509.Certificate) -> bool:
             return (not names or path.stem in names) and (
                 ending_within is None or old.not_valid_after_utc - now <= ending_within
             )
 
-        renewed = renew_pki(directory, now=now, is_due=is_due, before=lambda old: _keep(directory, old))
+        renewed = renew_pki(directory, now=now, is_due=is_due, before=lambda old: keep(directory, old))
         for path in renewed:
-            _keep(directory, _read(path))
+            keep(directory, _read(path))
         return renewed
 
 
@@ -141,23 +150,77 @@ def revoke(directory: Path, name: str, *, now: dt.datetime) -> list[int]:
     require_client_name(name)
     with _working_in(directory):
         authority = read_authority(directory, now=now)
-        theirs = [one for one in _made(directory, authority.certificate) if _name_of(one) == name and _is_client(one)]
+        theirs = [one for one in _made(directory, authority.certificate) if name_of(one) == name and _is_client(one)]
         if not theirs:
             raise UsageError(
                 f"no certificate of {name!r} was ever made in {directory}; `intaglio-server pki list` shows all"
             )
-        before = read_revoked(directory, authority.certificate)
-        added = {one.serial_number: now for one in theirs if one.serial_number not in before}
-        if added:
-            write_durably(directory / CRL_FILE, _list_of(authority, before | added, now), mode=PUBLIC)
+        added = _put_on_list(directory, authority, [one.serial_number for one in theirs], now)
         # A crash before this line leaves a name that is not free; it is revoked, and doing it again frees it.
-        path = directory / f"{name}.pem"
-        if path.exists():
-            _keep(directory, x509.load_pem_x509_certificate(path.read_bytes()))
-            path.unlink()
-        path.with_name(f"{name}-key.pem").unlink(missing_ok=True)
+        _free(directory, name)
+        return added
+
+
+def revoke_number(directory: Path, serial: int, *, now: dt.datetime) -> bool:
+    """Ends one certificate by its number, also one that nobody kept here. What else its holder has stays in force.
+
+    Returns:
+        Whether it was not on the list before.
+
+    Raises:
+        UsageError: it is no number of a certificate, or one that a server shows; or the authority's key is not there.
+    """
+    if not 0 < serial < 1 << _SERIAL_BITS:
+        raise UsageError("a certificate's number is 1 to 40 hex digits, as `intaglio-server pki list --json` shows it")
+    with _working_in(directory):
+        authority = read_authority(directory, now=now)
+        found = next((one for one in _made(directory, authority.certificate) if one.serial_number == serial), None)
+        if found is not None and not _is_client(found):
+            raise UsageError("that is the number of a server's certificate: `intaglio-server pki renew` replaces it")
+        added = _put_on_list(directory, authority, [serial], now)
+        if found is not None and serial in {one.serial_number for one in _present(directory, authority.certificate)}:
+            _free(directory, name_of(found))
+        return bool(added)
+
+
+def follow(directory: Path, serial: int, renewal: Renewal, *, now: dt.datetime) -> x509.Certificate:
+    """Signs the certificate that follows one that ends soon, for its holder's new key. Doing it again makes no other.
+
+    Nothing that the service says is believed: the name is the one that this authority wrote into the old certificate,
+    and the old certificate's key has signed for the new one.
+
+    Args:
+        directory: of the authority, with its key.
+        serial: of the certificate that ends.
+        renewal: the device's wish.
+        now: when it begins.
+
+    Returns:
+        The new one. It lies under its name; a key that lay beside the old one is gone, since it is not of this one.
+
+    Raises:
+        RefusedError: the old one was revoked, has ended, does not end soon, or was never made here for a client.
+        MalformedMessageError, ProofError: the wish is not of its holder.
+        UsageError: the authority's key is not there.
+    """
+    with _working_in(directory):
+        authority = read_authority(directory, now=now)
+        made = _made(directory, authority.certificate)
+        old = next((one for one in made if one.serial_number == serial), None)
+        if old is None or not _is_client(old):
+            raise RefusedError(f"no client's certificate with the number {serial:x} was made in {directory}")
+        if serial in read_revoked(directory, authority.certificate):
+            raise RefusedError(f"the certificate of {name_of(old)} was revoked")
+        require_due(old, now=now)
+        key, name = renewal.require_of(old), name_of(old)
+        new = next((one for one in made if one.public_key() == key), None)
+        new = certify_client(authority, name, key, now=now) if new is None else new
+        # A crash before this line leaves nothing, after it what the next call finds.
+        keep(directory, new)
+        write_durably(directory / f"{name}.pem", new.public_bytes(serialization.Encoding.PEM), mode=PUBLIC)
+        (directory / f"{name}-key.pem").unlink(missing_ok=True)
         sync_directory(directory)
-        return list(added)
+        return new
 
 
 def known(directory: Path) -> list[Known]:
@@ -171,7 +234,7 @@ def known(directory: Path) -> list[Known]:
     present = {one.serial_number for one in _present(directory, authority)}
     found = {
         one.serial_number: Known(
-            _name_of(one),
+            name_of(one),
             _is_client(one),
             one.serial_number,
             one.not_valid_after_utc,
@@ -183,6 +246,23 @@ def known(directory: Path) -> list[Known]:
     return sorted(found.values(), key=lambda one: (one.is_client, one.name, one.ends_at))
 
 
+def _put_on_list(directory: Path, authority: Issued, serials: list[int], now: dt.datetime) -> list[int]:
+    before = read_revoked(directory, authority.certificate)
+    added = {serial: now for serial in serials if serial not in before}
+    if added:
+        write_durably(directory / CRL_FILE, _list_of(authority, before | added, now), mode=PUBLIC)
+    return list(added)
+
+
+def _free(directory: Path, name: str) -> None:
+    path = directory / f"{name}.pem"
+    if path.exists():
+        keep(directory, _read(path))
+        path.unlink()
+    path.with_name(f"{name}-key.pem").unlink(missing_ok=True)
+    sync_directory(directory)
+
+
 @contextmanager
 def _working_in(directory: Path) -> Iterator[None]:
     try:
@@ -192,15 +272,8 @@ def _working_in(directory: Path) -> Iterator[None]:
         raise UsageError(f"cannot work in {directory}: {error.strerror or error}") from error
 
 
-def _keep(directory: Path, old: x509.Certificate) -> None:
-    folder = directory / _FORMER
-    make_directory(folder, mode=0o700)
-    content = old.public_bytes(serialization.Encoding.PEM)
-    write_durably(folder / f"{old.serial_number:x}.pem", content, mode=PUBLIC)
-
-
 def _made(directory: Path, authority: x509.Certificate) -> list[x509.Certificate]:
-    former = [_read(path) for path in sorted((directory / _FORMER).glob("*.pem"))]
+    former = [_read(path) for path in sorted((directory / FORMER).glob("*.pem"))]
     return [*_present(directory, authority), *(one for one in former if one.issuer == authority.subject)]
 
 
@@ -225,7 +298,8 @@ def _read(path: Path) -> x509.Certificate:
         raise UsageError(f"{path} holds no certificate: {error}") from error
 
 
-def _name_of(certificate: x509.Certificate) -> str:
+def name_of(certificate: x509.Certificate) -> str:
+    """The name that its authority wrote into a certificate."""
     return str(certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)
 
 

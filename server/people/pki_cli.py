@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from cryptography.hazmat.primitives.serialization import Encoding
 from rich.console import Console
 
 from federation.commandline.commands import Commands
+from federation.commandline.signing_keys import WHERE_HELP
+from federation.errors import PeerError, ProofError, RefusedError, UsageError
 from server.certificates import write_pki
 from server.expiry import ends_at
 from server.people import authority
@@ -33,6 +36,7 @@ def pki_init(
     client: Annotated[
         list[str] | None, typer.Option(help="Name of a client certificate; repeatable. [default: client]")
     ] = None,
+    token: Annotated[str | None, typer.Option(metavar="URI", help=f"Of the authority. {WHERE_HELP}")] = None,
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print the paths as JSON.")] = False,
 ) -> None:
@@ -50,6 +54,7 @@ def pki_init(
         hosts=host or ["localhost", "127.0.0.1"],
         clients=client or ["client"],
         now=dt.datetime.now(dt.UTC),
+        token=token,
     )
     if as_json:
         typer.echo(json.dumps({"files": [str(path) for path in written]}))
@@ -195,10 +200,38 @@ def pki_renew(
         typer.echo(f"{path} ends on {ends_at(path):%Y-%m-%d}")
 
 
+@pki_commands.command("sign")
+def pki_sign(directory: FolderArgument, database: ServersDatabaseOption) -> None:
+    """Sign what devices ask for whose certificates end within 30 days. For a daily timer, where the authority's key is.
+
+    A device asks by itself, with a new key, and signs that with the key of the certificate that ends; it fetches what
+    is signed here when it is used next. One that was revoked, has ended, or was not made here gets none.
+
+    Needs: what `pki init` made, with ca-key.pem; the service's database. Writes: the database, and NAME.pem in
+    DIRECTORY.
+
+    Example: intaglio-server pki sign tls --database matching.db
+    """
+    now = dt.datetime.now(dt.UTC)
+    with open_servers_storage(database) as storage:
+        for waiting in storage.waiting_renewals(now=int(now.timestamp())):
+            try:
+                new = authority.follow(directory, waiting.serial, waiting.renewal, now=now)
+            except (RefusedError, PeerError, ProofError) as error:
+                typer.echo(f"not signed: {error}", err=True)
+                continue
+            storage.answer_renewal(waiting, new.public_bytes(Encoding.DER))
+            typer.echo(f"{authority.name_of(new)}  ends on {new.not_valid_after_utc:%Y-%m-%d}  {new.serial_number:x}")
+
+
 @pki_commands.command("revoke")
 def pki_revoke(
     directory: FolderArgument,
-    name: Annotated[str, typer.Argument(help="Of the person or the device.")],
+    name: Annotated[str | None, typer.Argument(help="Of the person or the device.")] = None,
+    serial: Annotated[
+        str | None,
+        typer.Option(help="Instead of a name: the number of one certificate, also of one that is not kept here."),
+    ] = None,
 ) -> None:
     """End every certificate that a name ever had. A service that reads this folder refuses it within seconds.
 
@@ -209,7 +242,21 @@ def pki_revoke(
 
     Example: intaglio-server pki revoke tls bob
     """
-    added = authority.revoke(directory, name, now=dt.datetime.now(dt.UTC))
+    now = dt.datetime.now(dt.UTC)
+    if (name is None) == (serial is None):
+        raise UsageError("name a person or a device, or one certificate with --serial")
+    if name is None:
+        is_new = authority.revoke_number(directory, _number_of(serial or ""), now=now)
+        typer.echo(f"certificate {serial} is revoked from now on" if is_new else f"{serial} was revoked before")
+        return
+    added = authority.revoke(directory, name, now=now)
     typer.echo(
         f"{len(added)} certificates of {name} are revoked from now on" if added else f"{name} was revoked before"
     )
+
+
+def _number_of(text: str) -> int:
+    try:
+        return int(text.replace(":", ""), 16)
+    except ValueError:
+        raise UsageError(f"{text[:64]!r} is no number of a certificate in hex digits") from None

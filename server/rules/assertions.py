@@ -9,6 +9,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from federation.commandline.signing_keys import TokenKey, ed25519_key, is_token, new_ed25519_key, require_there
 from federation.consent.assertion import Assertion, LogPosition, PairwiseSecret
 from federation.consent.life import consent_to
 from federation.errors import IntaglioError, RefusedError, UsageError
@@ -47,19 +48,25 @@ class AssertionIssuer:
         """An issuer whose keys `create` wrote.
 
         Raises:
-            UsageError: they are missing or damaged.
+            UsageError: they are missing or damaged, or the token of one cannot be used.
         """
         try:
             stored: dict[str, Any] = json.loads((directory / _SECRETS_FILE).read_bytes())
             public: dict[str, Any] = json.loads((directory / _PUBLIC_FILE).read_bytes())
-            key = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(stored["signing_key"]))
-            pairwise = PairwiseSecret(bytes.fromhex(stored["pairwise_secret"]))
-            return cls(public["issuer"], key, pairwise, bundle)
+            where, pairwise = str(stored["signing_key"]), PairwiseSecret(bytes.fromhex(stored["pairwise_secret"]))
+            key = None if is_token(where) else Ed25519PrivateKey.from_private_bytes(bytes.fromhex(where))
+            address = public["issuer"]
+            require_address("the issuer", address)
         except (OSError, ValueError, LookupError, TypeError, RecursionError, IntaglioError):
             # `from None`: the cause may quote the file.
             raise UsageError(
                 f"{directory} holds no keys for assertions; make them with `intaglio-server assertions init`"
             ) from None
+        return cls(address, key or ed25519_key(where), pairwise, bundle)
+
+    def require_there(self) -> None:
+        """Returns when the key can sign; see `federation.commandline.signing_keys.require_there`."""
+        require_there(self._key)
 
     def require_registered(self, registered: Issuer | None) -> None:
         """Returns when devices can check what this issuer signs.
@@ -125,8 +132,13 @@ def read_registration(directory: Path) -> Issuer:
         ) from None
 
 
-def create_issuer(directory: Path, address: str) -> dict[str, str]:
+def create_issuer(directory: Path, address: str, token: str | None = None) -> dict[str, str]:
     """Makes keys in a new folder: secrets.json with mode 0600, and issuer.json for everybody.
+
+    Args:
+        directory: the new folder.
+        address: of the issuer.
+        token: URI of a key that signs in a token; secrets.json then says where. What makes pseudonyms is in the file.
 
     Returns:
         What issuer.json says: the issuer's address and its public key in hex.
@@ -135,9 +147,10 @@ def create_issuer(directory: Path, address: str) -> dict[str, str]:
         UsageError: the folder exists, or cannot be written.
     """
     require_address("the issuer", address)
-    key = Ed25519PrivateKey.generate()
+    key = new_ed25519_key(token)
+    signing_key = key.text if isinstance(key, TokenKey) else key.private_bytes_raw().hex()
     public = {"issuer": address, "public_key": key.public_key().public_bytes_raw().hex()}
-    hidden = {"signing_key": key.private_bytes_raw().hex(), "pairwise_secret": secrets.token_hex(32)}
+    hidden = {"signing_key": signing_key, "pairwise_secret": secrets.token_hex(32)}
     try:
         directory.mkdir(mode=0o700)
         sync_directory(directory.parent)

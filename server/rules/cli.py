@@ -11,10 +11,11 @@ from typing import Annotated
 
 import typer
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from federation.commandline.commands import Commands
+from federation.commandline.signing_keys import KEY_METAVAR, WHERE_HELP, ed25519_key, file_of, new_ed25519_key
 from federation.consent.purposes import DAY_SECONDS, Category
 from federation.consent.receipts import Terms
 from federation.errors import MalformedMessageError, UsageError
@@ -39,7 +40,12 @@ _TRIAL_DAYS = 365
 _RULES, _SIGNERS = "rules.jsonl", ("signer-1.pem", "signer-2.pem")
 
 RulesArgument = Annotated[Path, typer.Argument(help="Rules file.")]
-KeyOption = Annotated[list[Path], typer.Option("--key", help="A rule signer's Ed25519 key, PEM; repeatable.")]
+KeyOption = Annotated[
+    list[str],
+    typer.Option(
+        "--key", metavar=KEY_METAVAR, help="A rule signer's Ed25519 key, PEM, or where in a token; repeatable."
+    ),
+]
 ReasonOption = Annotated[str, typer.Option(help="For everybody to read.")]
 
 
@@ -65,6 +71,9 @@ def rules_init(
             envvar="INTAGLIO_SERVER_ASSERTIONS",
             help="What `intaglio-server assertions init` made. [default: none are issued]",
         ),
+    ] = None,
+    token: Annotated[
+        list[str] | None, typer.Option(metavar="URI", help=f"Of one signer; repeatable. {WHERE_HELP}")
     ] = None,
 ) -> None:
     """Begin rules for a trial: two signers' keys, a policy for each jurisdiction of the terms, one deployment.
@@ -98,11 +107,14 @@ def rules_init(
             issuer=read_registration(assertions) if assertions else None,
         )
     )
-    keys = [Ed25519PrivateKey.generate() for _ in _SIGNERS]
+    if len(token or ()) > len(_SIGNERS):
+        raise UsageError(f"rules for a trial have {len(_SIGNERS)} signers, so at most as many --token")
+    named = [*(token or ()), *[None] * len(_SIGNERS)]
+    keys = [new_ed25519_key(where) for _, where in zip(_SIGNERS, named, strict=False)]
     signers = RuleSigners(frozenset(key.public_key().public_bytes_raw() for key in keys), threshold=len(keys))
     make_directory(directory, mode=0o700)
     for name, key in zip(_SIGNERS, keys, strict=True):
-        _write_key(directory / name, key)
+        _write_new(directory / name, file_of(key))
     lines = [signers.to_bytes(), *(signed_by(rule, keys).to_bytes() for rule in rules)]
     _write_new(directory / _RULES, b"".join(line + b"\n" for line in lines))
     for name in (*_SIGNERS, _RULES):
@@ -164,7 +176,7 @@ def rules_register(
         begins_at=now,
         ends_at=now + days * DAY_SECONDS,
     )
-    append_rule(rules, signed_by(following, [signing_key(k) for k in key]))
+    append_rule(rules, signed_by(following, [ed25519_key(k) for k in key]))
 
 
 @rules_commands.command("kiosk")
@@ -202,7 +214,7 @@ def rules_kiosk(
     if ends_at <= now:
         raise UsageError(f"the certificate in {certificate} has ended; renew it first (`intaglio-server pki renew`)")
     named = Kiosk(identifier, deployment, shown.fingerprint(hashes.SHA256()), place, now, ends_at)
-    append_rule(rules, signed_by(named, [signing_key(path) for path in key]))
+    append_rule(rules, signed_by(named, [ed25519_key(path) for path in key]))
 
 
 @rules_commands.command("stop")
@@ -222,7 +234,7 @@ def rules_stop(
     """
     places, whose = tuple(sorted(jurisdiction or ())), tuple(sorted(audience or ()))
     append_rule(
-        rules, signed_by(Moratorium(name, int(time.time()), places, whose, (), reason), [signing_key(k) for k in key])
+        rules, signed_by(Moratorium(name, int(time.time()), places, whose, (), reason), [ed25519_key(k) for k in key])
     )
 
 
@@ -240,7 +252,7 @@ def rules_lift(
     Example: intaglio-server rules lift rules/rules.jsonl --key signer-1.pem --key signer-2.pem --name incident-7
     --reason keys-replaced
     """
-    append_rule(rules, signed_by(Lifting(name, int(time.time()), reason), [signing_key(k) for k in key]))
+    append_rule(rules, signed_by(Lifting(name, int(time.time()), reason), [ed25519_key(k) for k in key]))
 
 
 def append_rule(path: Path, signed: SignedRule) -> None:
@@ -293,21 +305,6 @@ def read_bundle(path: Path) -> Bundle:
         raise UsageError(f"{path}: {error}") from error  # the file that was named is wrong, no peer is to blame
 
 
-def signing_key(path: Path) -> Ed25519PrivateKey:
-    """A rule signer's key.
-
-    Raises:
-        UsageError: the file holds none.
-    """
-    try:
-        key = serialization.load_pem_private_key(read_named(path), password=None)
-    except (ValueError, TypeError):
-        raise UsageError(f"{path} holds no unencrypted private key") from None  # the cause may quote it
-    if not isinstance(key, Ed25519PrivateKey):
-        raise UsageError(f"{path} holds another kind of key than Ed25519")
-    return key
-
-
 def read_named(path: Path) -> bytes:
     """The content of a file that the operator named.
 
@@ -318,11 +315,6 @@ def read_named(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
-
-
-def _write_key(path: Path, key: Ed25519PrivateKey) -> None:
-    encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
-    _write_new(path, key.private_bytes(encoding, form, serialization.NoEncryption()))
 
 
 def _write_new(path: Path, data: bytes) -> None:

@@ -14,7 +14,16 @@ from federation.release.manifest import Standing
 from federation.rules.clients import Client
 from federation.rules.entries import Deployment, Issuer, Lifting, Moratorium, PolicyException, PolicyPack, Rule
 from federation.rules.kiosks import Kiosk
-from federation.rules.policy import LONGEST_RULES_AGE_SECONDS, Allowed, Attempts, Refused, Request, decide, is_stopped
+from federation.rules.policy import (
+    LONGEST_RULES_AGE_SECONDS,
+    Allowed,
+    Attempts,
+    Refused,
+    Request,
+    decide,
+    decide_for_anybody,
+    is_stopped,
+)
 from federation.rules.rulebook import Rulebook, SignedRule
 from federation.statements import require_name
 from federation.transparency import PublicEntry, PublicKind
@@ -146,6 +155,21 @@ class PublicRules:
             pad=pad,
             now=now,
         )
+
+    def decide_to_leave(
+        self, purpose: str, audience: str, binding: Binding, release: Standing, *, now: int
+    ) -> Allowed | Refused:
+        """Whether a template of a former release may be compared to be left; see `decide_for_anybody`.
+
+        Args:
+            purpose: of the session.
+            audience: of the session.
+            binding: of the template that is left.
+            release: what the manifest of its release says.
+            now: seconds since 1970.
+        """
+        request = Request(self._deployment, audience, purpose, binding)
+        return decide_for_anybody(request, rules=self._book, release=release, now=now)
 
     def _parse(self, now: int) -> tuple[bytes, Rulebook]:
         try:

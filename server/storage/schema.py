@@ -65,6 +65,25 @@ tickets = sa.Table(
     sa.Index("tickets_by_end", "ends_at"),
     **_STRICT,
 )
+renewals = sa.Table(
+    "renewals",
+    metadata,
+    _bytes("serial", primary_key=True),  # of the certificate that ends
+    _bytes("key_digest"),
+    _bytes("request"),
+    _bytes("proof"),
+    _number("ends_at"),
+    _bytes("certificate", nullable=True),  # that follows, once it is signed
+    sa.Index("renewals_by_end", "ends_at"),
+    **_STRICT,
+)
+revocations = sa.Table(
+    "revocations",
+    metadata,
+    _bytes("authority", primary_key=True),
+    _bytes("serial", primary_key=True),
+    **_STRICT,
+)
 attempts = sa.Table(
     "attempts",
     metadata,

@@ -305,8 +305,7 @@ class SqlStorage(SqlTemplates):
                 pass  # somebody has finished it
             case Operation.RENEW_TEMPLATE:
                 require_closed(self._close_attempt(run, session.session_id, Decision.MATCH))
-                self._end_for(run, session.request.key_id, session.session_id, now, request_digest)
-                self.enrol(held)
+                self._take_place(run, session.request.key_id, held, session.session_id, now, request_digest)
             case _:
                 self._enrol_with_ticket(run, held)
 
@@ -315,6 +314,7 @@ class SqlStorage(SqlTemplates):
         with self._begin(Mode.SINGLE) as run:
             swept = run.execute(_SWEEP, {"now": now}).rowcount
         self._forget_ended_tickets(now)
+        self._forget_ended_renewals(now)
         if swept:
             self._database.fold_in()
 

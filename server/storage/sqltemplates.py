@@ -17,6 +17,7 @@ from federation.wire.devices import MOST_DEVICES, Admission
 from server.sql import Mode, Rows, Transaction
 from server.storage.limits import AttemptHistory, AttemptLimits
 from server.storage.schema import TEMPLATE, attempts, deeds, sessions, templates, tombstones
+from server.storage.sqlcertificates import SqlCertificates
 from server.storage.sqltickets import SqlTickets
 from server.storage.storage import Deed, MissedAttempt, MissedEnd, Owner, StoredTemplate
 
@@ -81,6 +82,11 @@ _CLOSE_ATTEMPT = (
     .where(attempts.c.session_id == _id, attempts.c.decision.is_(None))
     .values(decision=sa.bindparam("word"))
 )
+_CARRY_FAILURES = (
+    attempts.update()
+    .where(attempts.c.key_id == _key, attempts.c.decision.is_distinct_from("match") | (attempts.c.session_id == _id))
+    .values(key_id=sa.bindparam("new_key"))
+)
 
 _ANNOUNCE = deeds.insert()
 _IS_UNDER_WAY = sa.select(sa.exists().where(deeds.c.key_id == _key, deeds.c.session_id.is_distinct_from(_id)))
@@ -104,7 +110,7 @@ _END_EVERY_SESSION = sessions.delete()
 _END_OTHERS_OF_KEY = sessions.delete().where(sessions.c.key_id == _key, sessions.c.session_id != _id)
 
 
-class SqlTemplates(SqlTickets):
+class SqlTemplates(SqlTickets, SqlCertificates):
     """The part of `Storage` that outlives sessions."""
 
     def template(self, key_id: bytes) -> StoredTemplate | None:
@@ -237,8 +243,8 @@ class SqlTemplates(SqlTickets):
                         self._admit(run, template.account, admission, now)
                 case PersonalKind.REVOCATION, StoredTemplate():
                     if self.template(key_id) is not None and not self.knows(template.key_id):
-                        self._end_for(run, key_id, deed.session_id, now, digest)
-                        self.enrol(template)
+                        self._close_attempt(run, deed.session_id or b"", Decision.MATCH)
+                        self._take_place(run, key_id, template, deed.session_id, now, digest)
                 case ((PersonalKind.REVOCATION | PersonalKind.ERASURE), None):
                     self._end_for(run, key_id, None, now, digest)
                     if deed.kind is PersonalKind.ERASURE:
@@ -329,6 +335,26 @@ class SqlTemplates(SqlTickets):
         if self.template(renewed.key_id) != renewed:
             raise RefusedError("not enrolled any more, or another consent came first; ask for the current one")
         return False
+
+    def _take_place(
+        self,
+        run: Transaction,
+        key_id: bytes,
+        new: StoredTemplate,
+        session_id: bytes | None,
+        now: int,
+        request_digest: bytes,
+    ) -> None:
+        """Enrols a template where another one ends, by a match of that session. Needs the locks of both.
+
+        To another release failures come along: it is no new start for somebody who guesses. Matches do not, since what
+        answers told was of the old code; but the last one does, and ends the failures in a row.
+        """
+        old = self.template(key_id)
+        self.enrol(new)  # first, because an attempt is of a template that is there
+        if old is not None and old.release_digest != new.release_digest:
+            run.execute(_CARRY_FAILURES, {"key": key_id, "new_key": new.key_id, "id": session_id or b""})
+        self._end_for(run, key_id, session_id, now, request_digest)
 
     def _end_for(
         self, run: Transaction, key_id: bytes, session_id: bytes | None, now: int, request_digest: bytes

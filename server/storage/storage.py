@@ -18,6 +18,7 @@ from federation.onebit import Decision, Operation
 from federation.presentation.levels import PadLevel
 from federation.transparency import PersonalKind, TreeHead
 from federation.wire.convert import DEVICE_PUBLIC_KEY_BYTES
+from server.storage.certificates import CertificateStorage
 from server.storage.limits import AttemptHistory, AttemptLimits
 from server.storage.sessions import Repeated, Session, SessionLimits, Step
 
@@ -194,7 +195,7 @@ class MissedEnd:
     is_erased: bool = False
 
 
-class Storage(Protocol):
+class Storage(CertificateStorage, Protocol):
     """What the matching service needs. Threads and processes may share one database.
 
     Each method is one transaction: a crash leaves the state before it or after it. Every method raises
@@ -240,7 +241,7 @@ class Storage(Protocol):
         """From now on, every durable transaction records how far the log has come, if that is further than before.
 
         Whoever calls this has made sure that the database knows of everything in that log
-        (`server.matching.reconciling`). From now on a database that is put back behind this process's back is noticed:
+        (`server.restoring.reconciling`). From now on a database that is put back behind this process's back is noticed:
         `ping` and whatever must last raise `UnavailableError`.
 
         Args:
@@ -471,7 +472,8 @@ class Storage(Protocol):
         VERIFY         closed                  nothing more
         RENEW_CONSENT  closed                  the held template's receipts replace those that they prolong
         RENEW_TEMPLATE closed, and on a match  the old template is revoked, with a tombstone, and the held one is
-                       gone with its template  enrolled. Other sessions of the old one end
+                       gone with its template  enrolled. Other sessions of the old one end. If the releases differ, this
+                                               attempt and all failures before it are of the held one then
         ADMIT_DEVICE   closed                  the ticket of the held template's admission is issued for an hour, in
                                                the place of the one that its account had
         REMOVE_DEVICE  closed                  the held template is revoked, with a tombstone

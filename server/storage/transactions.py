@@ -8,7 +8,7 @@ a session's row is locked while its step is decided. Whoever takes several locks
 their number, sessions' rows, the row of the log's checkpoint. Opening a session takes none. That last row is written as
 the last thing before the commit, by every durable transaction, unless another one is just writing it: nobody waits for
 it. Whether it was put back is the first thing that such a transaction asks. What it does explains its entry of the log
-as well as a record that covers it (`server.matching.reconciling`); only one that takes an announcement away without
+as well as a record that covers it (`server.restoring.reconciling`); only one that takes an announcement away without
 doing anything must record.
 """
 

@@ -101,6 +101,7 @@ class _Side(asyncio.Protocol):
     def __init__(self, came: Callable[[_Side], Awaitable[None]] | None = None) -> None:
         self._came = came
         self.other: _Side | None = None
+        self._early = bytearray()
         self._connecting: asyncio.Future[None] | None = None
         self.ended: Callable[[], object] = lambda: None
 
@@ -110,12 +111,19 @@ class _Side(asyncio.Protocol):
         return self.transport.get_extra_info("peername"), self.transport.get_extra_info("sockname")
 
     def join(self, inner: _Side) -> None:
-        """What comes passes to `inner` and back."""
+        """What comes passes to `inner` and back, with what has come before."""
         self.other, inner.other = inner, self
+        for side in (self, inner):
+            side.pass_on()
         if self.transport.is_closing():  # gone meanwhile
             inner.abort()
         else:
             self.transport.resume_reading()
+
+    def pass_on(self) -> None:
+        """What came here before the other side was there leaves on it."""
+        self.data_received(bytes(self._early))
+        self._early.clear()
 
     def abort(self) -> None:
         """Ends both sides."""
@@ -129,9 +137,13 @@ class _Side(asyncio.Protocol):
             self._connecting = asyncio.ensure_future(self._came(self))
 
     def data_received(self, data: bytes) -> None:
-        """As asyncio calls it."""
+        """As asyncio calls it; also when reading was paused in `connection_made`, as that of Python 3.11.2 does."""
         if self.other is not None:
             self.other.transport.write(data)
+            return
+        self._early += data
+        self.transport.resume_reading()  # else it takes what it does for paused already
+        self.transport.pause_reading()
 
     def pause_writing(self) -> None:
         """As asyncio calls it: this side takes no more now."""

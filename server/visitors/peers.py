@@ -33,14 +33,14 @@ def peer_of(context: _Context) -> bytes:
     raise ProofError("show a client certificate")
 
 
-def serial_of(context: _Context) -> int:
-    """Number of the caller's certificate.
+def certificate_of(context: _Context) -> x509.Certificate:
+    """The caller's certificate.
 
     Raises:
         ProofError: see `peer_of`.
     """
     for certificate in context.auth_context().get("x509_pem_cert") or ():
-        return _serial_of(bytes(certificate))
+        return _read(bytes(certificate))
     raise ProofError("show a client certificate")
 
 
@@ -57,8 +57,8 @@ def _digest_of(certificate: bytes) -> bytes:
 
 
 @lru_cache(maxsize=_DIGESTED)
-def _serial_of(certificate: bytes) -> int:
-    return x509.load_pem_x509_certificate(certificate).serial_number
+def _read(certificate: bytes) -> x509.Certificate:
+    return x509.load_pem_x509_certificate(certificate)
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,6 @@ _OPENS: Final[Mapping[str, Any]] = {
 _ENROLS: Final = f"{SERVICE_NAME}/StartEnrolment"
 _ENDS: Final = f"{SERVICE_NAME}/SubmitToken"
 _BODY_SECONDS = 30.0
-_CALL_SECONDS = 35.0
 _PIECE_BYTES = 64 * 1024
 _MOST_DETAILS = 500
 _OF_GRPC = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
@@ -349,23 +348,3 @@ def _answer(code: grpc.StatusCode, text: str, retry_after: str | None) -> Respon
 def _media_type(name: str) -> str:
     known = {".wasm": "application/wasm", ".js": "text/javascript", ".bin": "application/octet-stream"}
     return known.get(Path(name).suffix) or mimetypes.guess_type(name)[0] or "application/octet-stream"
-
-
-def matching_upstream(channel: grpc.aio.Channel) -> Upstream:
-    """Calls of the matching service behind `channel`, bytes in and bytes out."""
-
-    async def call(method: str, body: bytes) -> bytes:
-        send: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(f"/{method}")
-        return await send(body, timeout=_CALL_SECONDS)
-
-    return call
-
-
-def matching_channel(target: str, credentials: grpc.ChannelCredentials) -> grpc.aio.Channel:
-    """A connection to the matching service at `target` (``host:port``)."""
-    options = [
-        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-        ("grpc.enable_retries", 0),  # the page repeats
-    ]
-    return grpc.aio.secure_channel(target, credentials, options=options)

@@ -9,9 +9,10 @@ import asyncio
 import json
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -30,7 +31,6 @@ from federation.release.manifest import ReleaseTrust
 from federation.rules.rulebook import Rulebook
 from federation.statements import require_name
 from federation.transparency import LogPolicy
-from server.certificates import client_credentials
 from server.dashboard.cli import organisation_command
 from server.exposition import show
 from server.listening import page_server
@@ -40,8 +40,9 @@ from server.storage.limits import AttemptLimits
 from server.visitors.door import opened_door
 from server.visitors.entrance import IN_ALL, serve_at, welcome_at
 from server.visitors.peers import PeerRate
-from server.web.bridge import AddressLimits, Site, bridge_app, matching_channel, matching_upstream
+from server.web.bridge import AddressLimits, Site, bridge_app
 from server.web.metrics import BridgeMetrics
+from server.web.upstream import MatchingUpstream
 
 web_commands = Commands(help="The person's device as a page, and the organisation's page.")
 web_commands.command("organisation")(organisation_command)
@@ -94,6 +95,14 @@ def web_start(
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8080,
     certificate: Annotated[Path | None, typer.Option(help="PEM, for https.")] = None,
     key: Annotated[Path | None, typer.Option(help="PEM, for https.")] = None,
+    former_release: Annotated[
+        list[Path] | None,
+        typer.Option(
+            envvar="INTAGLIO_SERVER_FORMER_RELEASE",
+            help="Bundle of a release that people come over from to this one; repeatable, as for `matching start`.",
+            show_default="nobody comes over",
+        ),
+    ] = None,
     login: Annotated[
         Path | None,
         typer.Option(help="What `login init` made: the page logs people in at the sites of the rules. [default: no]"),
@@ -126,11 +135,12 @@ def web_start(
     """
     if (certificate is None) != (key is None):
         raise UsageError("https takes both --certificate and --key")
-    bundle = read_bundle(release)
+    bundle, former = read_bundle(release), tuple(map(read_bundle, former_release or ()))
     agreed = Terms.from_file(_read(terms))
     try:
         trust = ReleaseTrust.from_file(_read(release_trust))
-        require_servable(bundle, trust, now=int(time.time()))
+        for one in (bundle, *former):
+            require_servable(one, trust, now=int(time.time()))
         book = Rulebook.from_file(_read(rules), read_at=int(time.time()))
         if book.deployment(deployment) is None:
             raise UsageError(f"no deployment {deployment!r} stands in the rules; register it first")
@@ -145,7 +155,7 @@ def web_start(
     except IntaglioError as error:
         raise UsageError(str(error)) from error  # the files that were named are wrong, no peer is to blame
     read_rules = rules_of_a_bridge(rules, tls / f"{client}.pem")
-    site = Site.read(page, origin, site_files(bundle, told), {"/rules.jsonl": read_rules})
+    site = Site.read(page, origin, site_files(bundle, told, former), {"/rules.jsonl": read_rules})
     read_rules()
     limits = AddressLimits(
         PeerRate(peer_rate, burst=max(1, round(12 * peer_rate))), sessions=peer_sessions, enrolments=peer_enrolments
@@ -175,16 +185,19 @@ def web_start(
         )
 
         async def serve() -> None:
-            channel = matching_channel(server, client_credentials(tls, client))
-            app = bridge_app(matching_upstream(channel), site, limits, welcome_at(door), metrics.answered)
-            tending = asyncio.create_task(tend_login(opened[1])) if opened else None
+            upstream = MatchingUpstream(server, tls, client, partial(typer.echo, err=True))
+            upstream.look()
+            metrics.watch_certificates(upstream.days_left)
+            app = bridge_app(upstream, site, limits, welcome_at(door), metrics.answered)
+            tending = [asyncio.create_task(upstream.tend())]
+            tending += [asyncio.create_task(tend_login(opened[1]))] if opened else []
             try:
                 app = opened[0].beside(app) if opened else app
                 await serve_at(door, page_server(app, certificate=certificate, key=key))
             finally:
-                if tending:
-                    tending.cancel()
-                await channel.close()
+                for task in tending:
+                    task.cancel()
+                await upstream.close()
 
         asyncio.run(serve())
 
@@ -213,12 +226,21 @@ def rules_of_a_bridge(rules: Path, certificate: Path) -> Callable[[], bytes]:
     return read
 
 
-def site_files(bundle: Bundle, deployment: bytes) -> dict[str, bytes]:
-    """What the page reads of a deployment, by path, without the rules, which change."""
+def site_files(bundle: Bundle, deployment: bytes, former: Iterable[Bundle] = ()) -> dict[str, bytes]:
+    """What the page reads of a deployment, by path, without the rules, which change.
+
+    Former releases lie under their digests: a page asks for the one of its wallet, and whoever serves it learns that.
+    """
+    files = {"/deployment.json": deployment} | _release_files("", bundle)
+    for one in former:
+        files |= _release_files(f"/former/{one.release.digest}", one)
+    return files
+
+
+def _release_files(folder: str, bundle: Bundle) -> dict[str, bytes]:
     return {
-        "/deployment.json": deployment,
-        "/manifest.json": bundle.signed.to_bytes(),
-        "/release.json": bundle.release.to_bytes(),
+        f"{folder}/manifest.json": bundle.signed.to_bytes(),
+        f"{folder}/release.json": bundle.release.to_bytes(),
     }
 
 

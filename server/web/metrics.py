@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Literal
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -22,10 +22,15 @@ class BridgeMetrics(Collector):
     def __init__(self, door: Door) -> None:
         self._door = door
         self._calls = Counter[tuple[str, str]]()
+        self._days_left: Callable[[], Mapping[str, float]] = dict
 
     def answered(self, by: Literal["bridge", "service"], status: str) -> None:
         """Notes a call, by who answered it and with which of gRPC's status names. Which call it was is not kept."""
         self._calls[by, status] += 1
+
+    def watch_certificates(self, days_left: Callable[[], Mapping[str, float]]) -> None:
+        """Reads when which certificate ends whenever somebody looks."""
+        self._days_left = days_left
 
     def collect(self) -> Iterator[Metric]:
         """All of them."""
@@ -40,3 +45,11 @@ class BridgeMetrics(Collector):
         for reason, count in self._door.turned_away.copy().items():
             refused.add_metric((reason,), count)
         yield refused
+        ends = GaugeMetricFamily(
+            "intaglio_certificate_days_left",
+            "Until a certificate ends that this bridge shows to the service, or that both are signed with.",
+            labels=("certificate",),
+        )
+        for name, days in self._days_left().items():
+            ends.add_metric((name,), days)
+        yield ends

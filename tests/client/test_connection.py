@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -15,6 +16,7 @@ import pytest
 
 from client import connection
 from client.connection import ClientTls, Connection
+from client.unreachable import why_unreachable
 from federation.errors import RefusedError, UnavailableError, UsageError
 from federation.wire.v1 import verification_pb2 as pb
 from server.certificates import write_pki
@@ -204,6 +206,33 @@ def test_whoever_waits_for_a_frozen_server_is_told_so_and_it_ends(tls, frozen, m
         device.call(device.log.GetCheckpoint, REQUEST)
     assert lines == [f"waiting for localhost:{frozen}, 1 seconds at most; Ctrl-C ends it"]
     device.close()
+
+
+@pytest.mark.integration
+def test_somebody_who_takes_connections_and_says_nothing_is_said_to_be_just_that(tls, frozen):
+    """And not that nobody can be reached: a firewall, a forwarded port or a door may be at fault."""
+    said = why_unreachable(f"localhost:{frozen}", (tls / "ca.pem").read_bytes(), timeout_seconds=0.2)
+    assert said.startswith(f"something takes connections at localhost:{frozen} and says nothing")
+
+
+@pytest.mark.integration
+def test_a_name_of_two_addresses_is_answered_by_the_one_where_the_server_is(tls):
+    """An engine may publish a port at 127.0.0.1 while something else of this machine has it at ::1, and is silent."""
+    if not socket.has_dualstack_ipv6():
+        pytest.skip("this machine has no ::1")
+    server = grpc.server(ThreadPoolExecutor(1))
+    handler = grpc.unary_unary_rpc_method_handler(lambda *_: b"")
+    handlers = grpc.method_handlers_generic_handler("federation.wire.v1.LogService", {"GetCheckpoint": handler})
+    server.add_generic_rpc_handlers([handlers])
+    authority, certificate, key = ((tls / name).read_bytes() for name in ("ca.pem", "server.pem", "server-key.pem"))
+    credentials = grpc.ssl_server_credentials([(key, certificate)], authority, require_client_auth=True)
+    port = server.add_secure_port("127.0.0.1:0", credentials)
+    server.start()
+    with socket.create_server(("::1", port), family=socket.AF_INET6):
+        device = Connection(f"localhost:{port}", ClientTls.read(tls), timeout_seconds=15.0)
+        assert device.call(device.log.GetCheckpoint, REQUEST) == pb.GetCheckpointResponse()
+        device.close()
+    server.stop(None)
 
 
 def test_nobody_is_told_about_an_answer_that_comes_at_once(device, clock):

@@ -111,6 +111,33 @@ def test_what_is_inside_are_the_roles_packages_and_what_these_need():
     assert {"torch", "flwr"} <= {each.split("==")[0] for each in publishing.packages_of(["train", "device", "service"])}
 
 
+FILES = {"index.html": b"a page", "assets/a.js": b"a program"}
+LISTED = "".join(f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in sorted(FILES.items()))
+
+
+def a_site(**changes):
+    """What an address serves: the page at / too, and its own list. A change of None takes a file away."""
+    served = FILES | {"": FILES["index.html"], publishing.PAGE_LIST: LISTED.encode()} | changes
+
+    def read(path):
+        if served.get(path[1:]) is None:
+            raise OSError("404")
+        return served[path[1:]]
+
+    return read
+
+
+def test_a_page_that_is_served_as_it_was_published_is_taken_for_it():
+    assert publishing.require_served(LISTED, a_site()) == 2
+
+
+@pytest.mark.parametrize("name", ["index.html", "", "assets/a.js", publishing.PAGE_LIST])
+@pytest.mark.parametrize("other", [b"another", None], ids=["altered", "gone"])
+def test_a_file_of_a_page_that_is_served_otherwise_is_named(name, other):
+    with pytest.raises(ProofError, match=rf"not as it was published: /{name}$"):
+        publishing.require_served(LISTED, a_site(**{name: other}))
+
+
 @pytest.mark.slow
 @pytest.mark.integration
 @pytest.mark.timeout(1800)
@@ -127,6 +154,6 @@ def test_a_release_is_built_twice_with_equal_bytes_listed_and_signed(tmp_path):
     assert told.exit_code == 0, told.output
     subprocess.run(["sha256sum", "--check", "--strict", publishing.SUMS], cwd=tmp_path / "release", check=True)
     names = {path.name.split("-")[0] + path.suffix for path in (tmp_path / "release").iterdir()}
-    assert {"intaglio.whl", "intaglio.gz", "intaglio.json"} <= names
+    assert {"intaglio.whl", "intaglio.gz", "intaglio.json", "intaglio.sha256"} <= names
     for path in (tmp_path / "release").glob("*.cdx.json"):
         assert json.loads(path.read_text())["bomFormat"] == "CycloneDX"

@@ -88,7 +88,7 @@ def a_grant(device: Device, *, enrolling: bool = False, **changes: Any) -> Sessi
 
 def a_new_template(device: Device, face: Any) -> NewTemplate:
     """What an honest device draws for an enrolment."""
-    return device._draw(device._wallet, face, device._conditions.terms)
+    return device._draw(device._wallet, face, device._conditions.terms, device._conditions)
 
 
 def an_enrolment_message(

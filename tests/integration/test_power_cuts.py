@@ -19,6 +19,8 @@ from federation.errors import RefusedError
 from federation.sealing import ScryptCost
 from federation.wire.v1 import verification_pb2 as pb
 from server.storage.sqlstorage import open_storage
+from tests.bundles import a_bundle
+from tests.bundles import signed as audited
 from tests.running import (
     PURPOSE,
     RunningServer,
@@ -85,15 +87,31 @@ def operator(tmp_path_factory, workers):
             yield directory, server, storage
 
 
+NEW = a_release(301)
+
+
+@pytest.fixture(scope="module")
+def newer(operator, workers):
+    """The same operator's service of another release, to which people come over."""
+    directory, _, storage = operator
+    (directory / "new.zip").write_bytes(audited(a_bundle(NEW)).to_bytes())
+    rules, former = public_rules((directory / "rules.jsonl").read_bytes()), (audited(a_bundle()),)
+    service = a_service(NEW, storage, workers, rules, directory, former=former, issuer=an_issuer(a_bundle(NEW)))
+    with RunningServer(service, directory / "tls") as server:
+        yield server
+
+
 @pytest.fixture
 def power(monkeypatch):
     monkeypatch.setattr(
         ScryptCost, "derive_key", lambda _, text, salt: hashlib.sha256(salt + text.encode()).digest()
     )  # each step is a run of its own, and the work of scrypt is shown elsewhere
 
-    monkeypatch.setattr(
-        pictures, "embed", lambda named, **_: [a_face(*map(int, file.name.split("-"))) for file in named.files]
-    )
+    def embed(named, *, left=None, **_):
+        faces = [a_face(*map(int, file.name.split("-"))) for file in named.files]
+        return faces if left is None else [*faces, faces[-1]]
+
+    monkeypatch.setattr(pictures, "embed", embed)
     monkeypatch.setenv(PASSPHRASE_VARIABLE, PASSPHRASE)
     return Power(monkeypatch)
 
@@ -143,14 +161,21 @@ class Person:
     def renew(self):
         return ["renew", "1-2", "1-3", "--into", self.directory / "second", *self.with_a_face, "--agree"]
 
+    def come_over(self, *pictures):
+        """At the service of the other release, where the wallet of before enrolled at this one's."""
+        moved = ["--into", self.directory / "second", "--release", self.files / "new.zip"]
+        former = ["--former-release", self.files / "release.zip"]
+        return ["renew", *(pictures or ("1-2", "1-3")), *self.with_a_face, *moved, *former, "--agree"]
+
     def renew_consent(self):
         return ["receipts", "renew", "1-2", *self.with_a_face, "--days", "30", "--agree"]
 
     def wallet(self, name="w"):
         return read_wallet(self.directory / name, PASSPHRASE)
 
-    def verifies(self, name="w"):
-        return self.run("verify", "1-4", *self.with_a_face, wallet=name).exit_code == 0
+    def verifies(self, name="w", release="release.zip"):
+        options = [*self.with_a_face, "--release", self.files / release]
+        return self.run("verify", "1-4", *options, wallet=name).exit_code == 0
 
 
 @pytest.fixture
@@ -216,6 +241,55 @@ def test_a_renewal_goes_on_after_a_power_cut_at_any_step(people, power):
         assert person.wallet("second").enrolment.state is EnrolmentState.ENROLLED
         assert person.verifies("second"), step
     require_fresh_secrets(power)
+
+
+def come_over_with_a_cut(people, power, newer, step):
+    """Enrols at the one service, comes over at the other, loses power, and types the same again."""
+    person = people(step)
+    person.run("wallet", "create")
+    person.run(*person.enrol())
+    old, person.server = person.wallet().key_id, newer
+    account = person.storage.template(old).account
+    person.run_with_a_cut(step, *person.come_over())
+    if person.wallet().enrolment.state is not EnrolmentState.REVOKED:
+        assert person.wallet().template_secret is not None
+        again = person.run(*person.come_over())
+        assert again.exit_code == 0, (step, again.output)
+    assert (person.wallet().enrolment.state, person.wallet().template_secret) == (EnrolmentState.REVOKED, None)
+    (stored,) = person.storage.devices(account)
+    assert (stored.key_id, stored.release_digest.hex()) == (person.wallet("second").key_id, NEW.digest)
+    assert person.wallet("second").enrolment.state is EnrolmentState.ENROLLED
+    assert person.verifies("second", "new.zip"), step
+
+
+@pytest.mark.parametrize("step", [3, 13])
+def test_coming_over_goes_on_after_a_power_cut(people, power, newer, step):
+    """After the new wallet was kept, and when the last answer is lost."""
+    come_over_with_a_cut(people, power, newer, step)
+
+
+@pytest.mark.slow
+def test_coming_over_goes_on_after_a_power_cut_at_any_step(people, power, newer):
+    for step in range(1, 2 * (3 + 6) + 1):
+        come_over_with_a_cut(people, power, newer, step)
+    require_fresh_secrets(power)
+
+
+def test_what_the_command_says_to_whom_it_does_not_let_over(people, newer):
+    person = people(0)
+    person.run("wallet", "create")
+    person.run(*person.enrol())
+    before, person.server = person.storage.template(person.wallet().key_id), newer
+    unnamed = person.run(*person.come_over()[:-3], "--agree")
+    assert (unnamed.exit_code, "name that one with --former-release" in unnamed.stderr) == (2, True)
+    assert "comes over with `intaglio renew" in person.run("verify", "1-4", *person.with_a_face).stderr
+    for faces, code, words in ((("2-2", "2-3"), 1, "not renewed"), (("1-2", "2-3"), 2, "does not match the others")):
+        refused = person.run(*person.come_over(*faces))
+        assert (refused.exit_code, words in refused.output) == (code, True), refused.output
+    assert person.storage.template(before.key_id) == before
+    assert person.wallet().enrolment.state is EnrolmentState.ENROLLED
+    assert person.run(*person.come_over()).exit_code == 0
+    assert person.storage.template(person.wallet("second").key_id).account == before.account
 
 
 def test_a_renewed_consent_goes_on_after_a_power_cut_at_any_step(people, power):

@@ -88,6 +88,7 @@ SHOWN = {
     "LogOpening.opening": "as above",
     "EraseResponse.log": "",
     "GetCheckpointResponse.checkpoint": "public",
+    "GetCheckpointResponse.software": "a position in the public log",
     "GetEntriesResponse.entries": "public",
     "GetInclusionResponse.logged": "public",
     "GetConsistencyResponse.proof": "public",

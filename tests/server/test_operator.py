@@ -89,7 +89,7 @@ def test_a_server_on_postgres_is_healthy_counts_and_ends_in_order(directory, emp
     assert refused.exit_code == 2
     assert "run `intaglio-server database upgrade` on it" in refused.stderr
 
-    assert "has schema 0009" in intaglio_server("database", "upgrade", empty_postgres).stdout
+    assert "has schema 0010" in intaglio_server("database", "upgrade", empty_postgres).stdout
     port = a_free_port()
     with Process(directory, empty_postgres, "--metrics-port", str(port)) as server:
         health = ["health", "--server", server.target, "--tls", directory / "tls"]

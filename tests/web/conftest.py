@@ -12,7 +12,7 @@ from server.storage.sqlstorage import open_storage
 from tests.bundles import a_bundle
 from tests.running import RunningServer, a_pki, a_rules_file, a_service, a_ticket, an_issuer, public_rules
 from tests.web.hands import ME, opened
-from tests.web.site import film, orl_release, serving
+from tests.web.site import film, orl_release, provenance_of, serving
 
 PAGE = Path(__file__).parents[2] / "web" / "dist"
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -42,7 +42,8 @@ def site(tmp_path_factory, release, rules):
     asyncio.run(workers.start())
     with open_storage(str(directory / "matching.db")) as storage:
         issuer = an_issuer(a_bundle(release))
-        service = a_service(release, storage, workers, public_rules(rules), directory, issuer=issuer)
+        software = provenance_of(PAGE)
+        service = a_service(release, storage, workers, public_rules(rules), directory, issuer=issuer, software=software)
         with RunningServer(service, tls) as server, serving(PAGE, server.target, tls, release, rules) as served:
             served.ticket = lambda: a_ticket(storage).reveal()
             yield served

@@ -45,12 +45,14 @@ def loaded(page, path="/"):
 def lock(page, passphrase=None):
     """Locks the keys that the page is about to make, if it makes any; opens them, if it has a passphrase."""
     page.wait_for_selector("#keeping[open], body:not([data-screen=look], [data-screen=working])", state="attached")
-    if not page.is_visible("#keeping"):
+    if not (page.is_visible("#keeping") or screen(page) == "lock"):
         return
     passphrase = passphrase or page.passphrase
     if passphrase is None:
         page.click("#passkey-button")
         return
+    if page.locator("#other-way").count():
+        page.click("#other-way > summary")
     page.fill("#passphrase", passphrase)
     if page.is_visible("#passphrase-again"):
         page.fill("#passphrase-again", passphrase)

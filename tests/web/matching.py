@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 from dataclasses import asdict, replace
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from google.protobuf.message import Message
 
 from federation.consent.assertion import Assertion, LogPosition
 from federation.consent.purposes import Category, Tier
@@ -28,6 +31,8 @@ from federation.transparency import (
     Opening,
     PersonalEntry,
     PersonalKind,
+    PublicEntry,
+    PublicKind,
     SignedCheckpoint,
     consistency_proof,
     inclusion_proof,
@@ -54,17 +59,20 @@ ISSUER = Issuer("https://matching.example", public(ISSUER_KEY))
 def a_deployment(code_length: int, threshold: int, *, issues: bool) -> dict[str, Any]:
     """What a page reads before it does anything: release, manifest, public rules and the rest.
 
+    The rules register releases of every length, so that somebody may come over from one to another.
+
     Args:
         code_length: of the release.
         threshold: of the release.
         issues: whether the rules register an issuer of assertions.
     """
     release = replace(a_release(threshold), code_length=code_length)
+    every = [release, *(replace(a_release(length // 4), code_length=length) for length in (1024, 2048))]
     begin, year = NOW - DAY, 365 * DAY
     rule = PurposeRule(PURPOSE, Category.PHYSICAL_ACCESS, Tier.MINIMAL, begin, begin + year)
     registered = Deployment(
         "trial", "Example Office Ltd", "mailto:privacy@example.org", AUDIENCE, (PURPOSE,), ("DE", "EU"),
-        (bytes.fromhex(release.digest),), begin, begin + year, ISSUER if issues else None,
+        tuple(sorted({bytes.fromhex(one.digest) for one in every})), begin, begin + year, ISSUER if issues else None,
     )  # fmt: skip
     rules = [PolicyPack(place, 1, begin, begin + year, (rule,)) for place in ("DE", "EU")]
     signers = RuleSigners(frozenset(map(public, (MAKER, AUDITOR))), threshold=2)
@@ -112,6 +120,11 @@ def compare(request: dict[str, Any]) -> dict[str, Any]:
         **asked,
     )
     transcript = ServerSession(terms, key).receive_probe(submission.probe, submission.signature)
+    if change is not None and operation is Operation.RENEW_TEMPLATE:
+        try:
+            Ed25519PublicKey.from_public_bytes(change.device_public_key).verify(submission.new_signature, transcript)
+        except InvalidSignature:
+            raise ProofError("the new device key did not sign this renewal") from None
     challenge = match(template, submission.probe, transcript, request["threshold"])
     facts = comparison_facts(key_id=asked["key_id"], transcript=transcript, reply=challenge.reply)
     opening = Opening(PersonalKind.ATTEMPT, facts, SALT)
@@ -165,7 +178,9 @@ def do(request: dict[str, Any]) -> dict[str, Any]:
         case PersonalKind.RENEWAL:
             facts = renewal_facts(key_id=key_id, receipt=receipt)
         case PersonalKind.REVOCATION:
-            asked = pb.RevokeRequest(log_size=request["log_size"])
+            asked: Message = pb.RevokeRequest(log_size=request["log_size"])
+            if "token_request" in request:  # by a match that puts another template in force
+                asked = pb.SubmitTokenRequest.FromString(bytes.fromhex(request["token_request"]))
             facts = revocation_facts(key_id=key_id, request=request_digest(asked))
         case _:
             facts = {"positions": request["positions"]}
@@ -184,6 +199,42 @@ def prove(request: dict[str, Any]) -> str:
     opening = Opening.from_secret_bytes(request["opening"].encode())
     receipt = _logged(opening, request["leaves"], request["position"], request["log_size"], now=request["now"])
     return receipt.to_proto().SerializeToString().hex()
+
+
+def software(request: dict[str, Any]) -> dict[str, Any]:
+    """The log's entry about a program whose page has a hash, behind one of something else, with its proof.
+
+    Args:
+        request: `hash` of the page, `kind` of the entry, `payload_type` of the envelope.
+    """
+    subjects = {"intaglio-1.2.3-py3-none-any.whl": "11" * 32, "intaglio-1.2.3-page.sha256": request["hash"]}
+    dependencies = [
+        {"name": "source", "digest": {"gitCommit": "ab" * 20}},
+        {"name": "a lock", "digest": {"sha256": "0"}},
+    ]
+    statement = {
+        "subject": [{"name": name, "digest": {"sha256": digest}} for name, digest in subjects.items()],
+        "predicate": {"buildDefinition": {"resolvedDependencies": dependencies}},
+    }
+    envelope = {
+        "payload": base64.b64encode(json.dumps(statement).encode()).decode(),
+        "payloadType": request["payload_type"],
+        "signatures": [{"keyid": "cd" * 32, "sig": "nobody checks it here"}],
+    }
+    content = json.dumps(envelope).encode() + b"\n"
+    entries = [
+        PublicEntry(PublicKind.RELEASE, NOW, b"a manifest"),
+        PublicEntry(PublicKind(request["kind"]), NOW, content),
+    ]
+    leaves = [entry.to_bytes() for entry in entries]
+    frontier, nodes = Frontier().grow(leaves)
+    proof = inclusion_proof(1, 2, lambda wanted: {node: nodes[node] for node in wanted})
+    checkpoint = SignedCheckpoint.sign(Checkpoint(LOG.key.name, frontier.head), LOG, time=NOW)
+    return {
+        "logged": LoggedEntry(leaves[1], 1, proof, checkpoint).to_bytes().hex(),
+        "key": LOG.key.to_text(),
+        "now": NOW,
+    }
 
 
 def _logged(opening: Opening, leaves: list[str], position: int, old_size: int, *, now: int) -> LogReceipt:

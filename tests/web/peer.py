@@ -21,7 +21,7 @@ from client.rights.logged import check_comparison
 from client.wallet.backup import Backup
 from federation.consent.assertion import Assertion, LogPosition
 from federation.consent.login import LoginRequest
-from federation.consent.purposes import Category, Tier, red_line_of
+from federation.consent.purposes import _STEMS, _WORDS, Category, Tier, red_line_of
 from federation.consent.receipts import Binding
 from federation.errors import MalformedMessageError, ProofError, UsageError
 from federation.groups import Alike, GroupBound, HeldFor, ThresholdFor
@@ -78,6 +78,8 @@ from tests.bundles import (
     wolves,
 )
 from tests.faces import aligner, orl_image, shipped
+from tests.values import GOOD
+from tests.web import edges
 from tests.web import matching as web_matching
 
 RELEASE_DIGEST = bytes.fromhex("cd" * 32)
@@ -111,6 +113,11 @@ def answer_do(request):
 def answer_prove(request):
     """The proof of an entry that the log has."""
     return web_matching.prove(request)
+
+
+def answer_software(request):
+    """The log's entry about the program that runs."""
+    return web_matching.software(request)
 
 
 def answer_change(request):
@@ -575,6 +582,11 @@ def by(rule, *keys):
     return entry.to_bytes()
 
 
+def answer_edges(request):
+    """Documents of a kind at the edges of what is allowed: name, text, and whether Python takes it."""
+    return edges.edges(request["kind"])
+
+
 def answer_login_request(request):
     """The nonce of a login request, and its canonical form."""
     read = LoginRequest.from_bytes(request.encode())
@@ -584,6 +596,46 @@ def answer_login_request(request):
 def answer_canonical(values):
     """The canonical form of each value."""
     return [canonical_bytes(value).decode() for value in values]
+
+
+def answer_wordings(_request):
+    """What assertions say of rates, audits and levels: the numbers at the edges of how they are written."""
+    rates = (1e-9, 9.99e-9, 1e-8, 1.5e-8, 9.99e-6, 1e-5, 1e-4, 0.00123, 0.01, 0.29, 0.5, 0.999)
+    stated = [StatedRate(rate, rate / 3, min(1.0, 2 * rate), basis, 1) for rate in rates for basis in Basis]
+    limits = ((1e-8, 1e-6), (0.001, 0.05), (1.0, 1.0))
+    audited = [
+        Audited(verdict, people, *limit, is_trial=is_trial)
+        for verdict in Verdict
+        for people in (0, 1, 812)
+        for limit in limits
+        for is_trial in (False, True)
+    ]
+    good = GOOD["an assertion"]
+    said = [replace(good, rate=rate) for rate in stated]
+    said += [replace(good, audited=one, pad=pad) for one in audited for pad in PadLevel]
+    return [
+        {
+            "rate": one.rate.to_json(),
+            "audited": {
+                "verdict": one.audited.verdict.value,
+                "people": one.audited.people,
+                "fmrLimit": one.audited.fmr_limit,
+                "fnmrLimit": one.audited.fnmr_limit,
+                "isTrial": one.audited.is_trial,
+            },
+            "pad": one.pad.value,
+            "isPassed": one.audited.is_passed,
+            "wording": one.wording,
+        }
+        for one in said
+    ]
+
+
+def answer_red_line_names(_request):
+    """Every stem and every word that crosses a red line, alone and in a name; and some that cross none."""
+    names = [name for names in (*_STEMS.values(), *_WORDS.values()) for name in sorted(names)]
+    names += [changed for name in names for changed in (f"x{name}y", f"a-{name}-b", f"a.{name}", name[:-1])]
+    return [[name, line and line.value] for name, line in zip(names, map(red_line_of, names), strict=True)]
 
 
 def answer_red_lines(names):

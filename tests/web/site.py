@@ -12,15 +12,16 @@ from contextlib import contextmanager
 import numpy as np
 from PIL import Image
 
+from examples import publishing
 from federation.learning.threshold import choose_threshold, public_adapter
 from federation.recognition.mobilefacenet import shipped_profile
 from federation.transparency import LogPolicy
 from federation.wire.v1 import verification_pb2 as pb
-from server.certificates import client_credentials
 from server.listening import page_server
-from server.web.bridge import Site, bridge_app, matching_channel, matching_upstream
+from server.web.bridge import Site, bridge_app
 from server.web.cli import deployment_file, site_files
-from tests.bundles import TRUST, a_bundle, signed
+from server.web.upstream import MatchingUpstream
+from tests.bundles import MAKER, TRUST, a_bundle, signed
 from tests.faces import orl_image
 from tests.running import DEPLOYMENT, LOG_SIGNER, PURPOSE, TERMS, a_release
 
@@ -72,6 +73,16 @@ def film(person, numbers, path):
     path.write_bytes(written.getvalue())
 
 
+def provenance_of(page):
+    """What a maintainer signs of a release that has this built page in it."""
+    subject = {
+        "name": "intaglio-1.2.3-page.sha256",
+        "digest": {"sha256": publishing.sha256_of(page / publishing.PAGE_LIST)},
+    }
+    built = {"buildDefinition": {"resolvedDependencies": [{"name": "source", "digest": {"gitCommit": "ab" * 20}}]}}
+    return publishing.signed_by({"subject": [subject], "predicate": built}, MAKER)
+
+
 class Between:
     """Sits between the bridge and the service, and does to answers what a test asks for.
 
@@ -106,28 +117,30 @@ class Served:
 
 
 @contextmanager
-def serving(page, target, tls, release, rules, login=None):
+def serving(page, target, tls, release, rules, login=None, former=(), port=0):
     """Serves the page in a thread of its own; `rules` is the content of the rules file.
 
     Args:
         login: makes the provider beside it from the page's origin, when there is to be one.
+        former: releases that people come over from.
+        port: of an origin that a browser knows already; 0 for a new one.
     """
-    listening = socket.create_server(("127.0.0.1", 0))
+    listening = socket.create_server(("127.0.0.1", port))
     origin = f"http://localhost:{listening.getsockname()[1]}"
     deployment = deployment_file(TERMS, PURPOSE, 90, log=LogPolicy(LOG_SIGNER.key), deployment=DEPLOYMENT, trust=TRUST)
-    files = site_files(signed(a_bundle(release)), deployment)
+    files = site_files(signed(a_bundle(release)), deployment, [signed(a_bundle(one)) for one in former])
     site = Site.read(page, origin, files, {"/rules.jsonl": lambda: rules})
     ready, running = threading.Event(), []
 
     async def serve():
-        channel = matching_channel(target, client_credentials(tls, "client"))
-        between = Between(matching_upstream(channel))
+        upstream = MatchingUpstream(target, tls, "client", print)
+        between = Between(upstream)
         app = bridge_app(between, site)
         server = page_server(login(origin).beside(app) if login else app)
         running.extend([server, between])
         ready.set()
         await server.serve([listening])
-        await channel.close()
+        await upstream.close()
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()

@@ -180,7 +180,7 @@ def test_the_main_story_is_the_same_in_every_browser(page, tmp_path):
     page.wish("devices")
     page.unlock()
     page.wait("document.getElementById('devices') !== null")
-    assert f"{name} (this device)" in page.text("#devices")
+    assert f"(this device){name}, since" in page.text("#devices")
 
     page.browser.evaluate(KEEPING_FILES)
     page.wish("backup")
@@ -192,7 +192,7 @@ def test_the_main_story_is_the_same_in_every_browser(page, tmp_path):
     assert Backup.read(kept, OF_BACKUP).revocation.key_id.hex()[:16] == name
     assert "withdrew" in page.confirm("revoke") or page.screen() == "revoked"
     assert "Erased" in page.confirm("erase") or page.screen() == "erased"
-    page.wish("forget")
+    page.wish("forget", "#others")
     page.click("#confirm button[value=yes]")
     assert "The keys are deleted" in page.outcome()
     page.browser.evaluate("void (document.querySelector('#others').open = true)")

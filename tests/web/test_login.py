@@ -133,6 +133,30 @@ def person(chromium, site):
     context.close()
 
 
+_RECORD = """async (put) => {
+  const database = await new Promise((resolve) => {
+    const request = indexedDB.open('intaglio', 1)
+    request.onsuccess = () => { resolve(request.result) }
+  })
+  const transaction = database.transaction('wallet', 'readwrite')
+  const store = transaction.objectStore('wallet')
+  const [from, to] = put ? ['kept', 'device'] : ['device', 'kept']
+  store.get(from).onsuccess = ({ target }) => { store.put(target.result, to) }
+  await new Promise((resolve) => { transaction.oncomplete = resolve })
+  database.close()
+}"""
+
+
+def keep_wallet(page):
+    """Keeps a copy of the wallet as it is on the browser's disk."""
+    page.evaluate(_RECORD, False)
+
+
+def bring_back_wallet(page):
+    """As if whatever the wallet has learned since `keep_wallet` had never been."""
+    page.evaluate(_RECORD, True)
+
+
 @contextmanager
 def relying_party(site, port, client_id, *, secret, alg, response_mode="query"):
     """A site with openid-client."""
@@ -175,7 +199,9 @@ def with_a_picture(page, person):
 @pytest.mark.skipif(
     not (WEB / "node_modules/openid-client").is_dir(), reason="the page's packages are missing: make web"
 )
-def test_two_sites_with_another_languages_library_log_a_person_in_under_two_names(site, person, ports):
+def test_two_sites_with_another_languages_library_log_a_person_in_under_two_names_and_ask_again_for_what_ended(
+    site, person, ports
+):
     shop = relying_party(site, ports["shop.example"], "shop.example", secret=SECRET, alg="ES256")
     app = relying_party(
         site, ports["app.example"], "app.example", secret=None, alg="EdDSA", response_mode="form_post"
@@ -187,6 +213,7 @@ def test_two_sites_with_another_languages_library_log_a_person_in_under_two_name
         assert "shop.example (The shop.example company)" in said
         assert f"127.0.0.1:{ports['shop.example']}" in said
         assert "signs a consent towards The shop.example company" in said
+        keep_wallet(page)
         first = log_in(page, address)
         assert (first["iss"], first["aud"], first["amr"]) == (site.url, "shop.example", ["face", "swk"])
         assert first["acr"].startswith("urn:intaglio:face:")
@@ -196,6 +223,15 @@ def test_two_sites_with_another_languages_library_log_a_person_in_under_two_name
         assert log_in(again, address)["sub"] == first["sub"]
         elsewhere = log_in(sent_by(person, other), other)
         assert (elsewhere["aud"], elsewhere["sub"] == first["sub"]) == ("app.example", False)
+        ended = sent_by(person, address)
+        assert "signs a consent" not in outcome(ended)
+        bring_back_wallet(ended)
+        site.between.calls.clear()
+        with_a_picture(ended, ME)
+        assert "Your consent does not cover this any more. Nothing was sent." in outcome(ended)
+        assert "StartVerification" not in site.between.calls
+        press(ended, "Back")
+        assert "signs a consent towards The shop.example company" in outcome(ended)  # nothing is signed untold
 
 
 @pytest.mark.slow

@@ -135,7 +135,9 @@ def test_a_refusal_says_what_helps_how_many_tries_are_left_and_then_the_page_cou
     assert screen(page) == "waiting"  # before a picture is taken
     page.reload()
     page.wait_for_selector("[data-screen=home]", timeout=60_000)
-    assert verify(page).startswith("Please wait")  # a reload does not make it forget
+    press(page, "Verify")
+    assert screen(page) == "waiting"  # a reload does not make it forget
+    assert outcome(page).startswith("Please wait\n5 attempts in a row were not accepted")
 
 
 def test_while_the_service_is_out_of_reach_nothing_is_said_to_be_ready_and_later_it_goes_on(context, site):

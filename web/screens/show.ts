@@ -9,11 +9,12 @@ import { Messages } from '../src/page/records'
 import { show } from '../src/page/shell'
 import { say, speak } from '../src/page/texts'
 import type { Doing } from '../src/page/views'
-import { SITUATIONS } from '../tests/situations'
+import { DIALOGS, FOUND, SITUATIONS } from '../tests/situations'
 
 const query = new URLSearchParams(location.search)
 speak(query.get('language') ?? 'en')
-const situation = SITUATIONS[query.get('state') ?? 'home']
+const state = query.get('state') ?? 'home'
+const situation = SITUATIONS[state]
 const { place } = situation
 
 const camera = new Camera({ watch: async () => null, look: async () => null, follow: async () => { throw new Error() } })
@@ -54,12 +55,13 @@ function somebody(): HTMLCanvasElement {
 const nothing = (): void => undefined
 const files = new Pictures(place.at === 'looking' ? place.task : 'verify', place.at === 'looking' && place.task === 'enrol' ? 4 : 2, nothing)
 const doing: Doing = {
-  go: nothing, bring: nothing, look: nothing, prepare: nothing, film: nothing, goOn: nothing, change: nothing, ask: nothing, cancel: nothing, begin: nothing, speak: nothing, decline: nothing, reload: nothing,
-  devices: { admit: nothing, remove: nothing, lost: nothing },
+  go: nothing, bring: nothing, look: nothing, prepare: nothing, film: nothing, goOn: nothing, change: nothing, lock: nothing, ask: nothing, cancel: nothing, begin: nothing, speak: nothing, decline: nothing, reload: nothing,
+  devices: { admit: nothing, rename: nothing, remove: nothing, lost: nothing },
   camera: camera.element, files: files.element,
 }
 document.getElementById('brand')!.prepend(drawing('0 0 24 24', 'M12 3c-4 0-6.5 3-6.5 7 0 5 2.7 10.5 6.5 10.5S18.5 15 18.5 10c0-4-2.5-7-6.5-7z', 'M9 12.5l2.2 2.2 4-4.4'))
-show(situation, doing, null, new Messages())
+show(situation, doing, FOUND[state] ?? null, new Messages())
+DIALOGS[state]?.()
 document.body.dataset['shown'] = 'true'
 
 export const names = Object.keys(SITUATIONS)

@@ -8,9 +8,10 @@ import { CATALOGUES } from '../src/page/texts'
 
 const ALIGNMENT = { side: 112, points: [[382_900, 516_900], [735_300, 515_000], [560_200, 717_400], [560_200, 921_900]] as const }
 
-/** A frame of 640 x 480 in one grey, with what lies outside of it and what its cut is filled with. */
-const frame = ({ grey = 128, over = 0, outside = 0, cut = 128 } = {}) => ({
-  width: 640, height: 480, grey: () => grey, sharesOutside: () => ({ over, outside }), cut: () => new Uint8Array(3 * 112 * 112).fill(cut),
+/** A frame of 640 x 480 in one grey, with what lies outside of it and what its cut is filled with: a quarter of it is darker by `fine`. */
+const frame = ({ grey = 128, over = 0, outside = 0, cut = 128, fine = 3 } = {}) => ({
+  width: 640, height: 480, grey: () => grey, sharesOutside: () => ({ over, outside }),
+  cut: () => Uint8Array.from({ length: 3 * 112 * 112 }, (_, i) => cut - (Math.floor(i / 3) % 2 === 0 && Math.floor(i / 336) % 2 === 0 ? fine : 0)),
 })
 
 /** A face with its eyes so far apart, turned to a side by that share of their distance, and tilted. */
@@ -53,6 +54,11 @@ describe('one thing is said, and beyond its limit only', () => {
     ['dark', { cut: 39 }, { cut: 40 }], ['bright', { cut: 250 }, { cut: 249 }],
   ] as const)('%s, of the frame: %j', (advice, bad, good) => {
     expect([said(face(), frame(bad)), said(face(), frame(good))]).toEqual([advice, null])
+  })
+
+  test('blurred, of what is to be a reference, and holding still comes first', () => {
+    const seen = frame({ fine: 0 })
+    expect([said(face(), seen), said(face(), seen, null), said(face(), seen, undefined, 'probe'), said(face())]).toEqual(['blurred', 'still', null, null])
   })
 
   test('still', () => {

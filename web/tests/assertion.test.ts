@@ -7,7 +7,7 @@ import { hex, utf8 } from '../src/bytes'
 import { checkAssertion, type Expected } from '../src/device/assertion'
 import { IntaglioError, MalformedMessageError, ProofError } from '../src/errors'
 import type { SignedCheckpoint } from '../src/log/notes'
-import { PAD_LEVELS } from '../src/rules/rates'
+import { isPassed, PAD_LEVELS, type PadLevel, wordingOf } from '../src/rules/rates'
 import { python } from './vectors'
 
 const [KEY, OTHER] = [1, 2].map((number) => new Uint8Array(32).fill(number))
@@ -132,4 +132,14 @@ test.each<[string, string, () => string]>([
 
 test('what is no assertion is called malformed', async () => {
   await expect(checkAssertion('', EXPECTED)).rejects.toThrow(MalformedMessageError)
+})
+
+test('of every rate, audit and level an assertion says what Python says', async () => {
+  interface Said { readonly rate: any; readonly audited: any; readonly pad: PadLevel; readonly isPassed: boolean; readonly wording: string }
+  const known = (await python('wordings', {})) as Said[]
+  for (const { rate: { fmr: stated, low, high, basis, people }, audited, pad, isPassed: passed, wording } of known) {
+    expect(wordingOf({ stated, low, high, basis, people, condition: 'clean' }, audited, pad)).toBe(wording)
+    expect(isPassed(audited), wording).toBe(passed)
+  }
+  expect(new Set(known.map(({ wording }) => wording)).size).toBeGreaterThan(150)
 })

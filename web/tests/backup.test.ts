@@ -3,8 +3,9 @@
 import { expect, test } from 'vitest'
 
 import { fromHex, hex, utf8 } from '../src/bytes'
-import { openBackup, type Revocation, sealBackup } from '../src/wallet/backup'
+import { BACKUP, openBackup, type Revocation, sealBackup } from '../src/wallet/backup'
 import { WrongKeyError } from '../src/wallet/locks'
+import { seal } from '../src/wallet/sealed'
 import { python } from './vectors'
 
 const PASSPHRASE = 'einem Zettel im Schrank: \u00e4\u20ac'
@@ -44,6 +45,30 @@ test('a forged file asks for no gigabytes, and one of another version says so', 
     const forged = (await python('close', { file: hex((await sealBackup(REVOCATION, PASSPHRASE)).map((byte, i) => (i === place ? value : byte))) })) as string
     await expect(openBackup(fromHex(forged), PASSPHRASE)).rejects.toThrow(said)
   }
+})
+
+test('the least work that a file may ask for is done, and no less', async () => {
+  const forged = async (log2n: number, p: number): Promise<unknown> => {
+    const file = (await sealBackup(REVOCATION, PASSPHRASE)).map((byte, i) => (i === 17 ? log2n : i === 19 ? p : byte))
+    return openBackup(fromHex((await python('close', { file: hex(file) })) as string), PASSPHRASE)
+  }
+  for (const [log2n, p] of [[15, 1], [15, 4]]) await expect(forged(log2n, p)).rejects.toThrow(WrongKeyError)
+  for (const [log2n, p] of [[14, 1], [15, 0]]) await expect(forged(log2n, p)).rejects.toThrow('more work')
+})
+
+test.each<[string, unknown]>([
+  ['a short key', { audience: 'a', issued_at: 1, key_id: 'ab'.repeat(31), signature: 'cd'.repeat(64) }],
+  ['a long signature', { audience: 'a', issued_at: 1, key_id: 'ab'.repeat(32), signature: 'cd'.repeat(65) }],
+  ['no time', { audience: 'a', key_id: 'ab'.repeat(32), signature: 'cd'.repeat(64) }],
+  ['a time before all times', { audience: 'a', issued_at: -1, key_id: 'ab'.repeat(32), signature: 'cd'.repeat(64) }],
+  ['half a second', { audience: 'a', issued_at: 0.5, key_id: 'ab'.repeat(32), signature: 'cd'.repeat(64) }],
+  ['letters that are no hex', { audience: 'a', issued_at: 1, key_id: 'xy'.repeat(32), signature: 'cd'.repeat(64) }],
+  ['nothing', null],
+])('a backup with %s is of another version, and what is in it is not said', async (_, content) => {
+  const file = await seal(utf8(JSON.stringify(content)), BACKUP, PASSPHRASE)
+  const error: unknown = await openBackup(file, PASSPHRASE).then(() => null, (reason: unknown) => reason)
+  expect(String(error)).toBe('UsageError: the backup opens, but another version of this program wrote it')
+  expect((error as Error).cause).toBeUndefined()
 })
 
 test('a short passphrase seals nothing', async () => {

@@ -16,8 +16,7 @@ import { Receipt, SignedReceipt } from '../src/wallet/receipts'
 import { Wallet } from '../src/wallet/wallet'
 import { Decision, OwnerService } from '../src/wire/federation/wire/v1/verification_pb'
 import { KEY } from './keys'
-import { Service, site, type Site, TICKET } from './service'
-import { keystream } from './vectors'
+import { face, Service, site, type Site, TICKET } from './service'
 
 const DAY_SECONDS = 86_400
 
@@ -35,16 +34,6 @@ beforeEach(async () => {
   await Wallet.delete()
   service = new Service(small)
 })
-
-/** The same person, seen anew: about 0.1 of the bits differ. */
-function face(person: string, capture: number): Float64Array {
-  const draw = (name: string): Float64Array => {
-    const words = new DataView(keystream(name)(4 * 128).buffer)
-    return Float64Array.from({ length: 128 }, (_, i) => words.getInt32(4 * i, true) / 2 ** 31)
-  }
-  const other = draw(`${person} ${capture}`)
-  return draw(person).map((x, i) => x + other[i] / 3)
-}
 
 async function device(time = small.now, where = small): Promise<Device> {
   return new Device((await Wallet.open(KEY.secret)) ?? (await Wallet.create(KEY)), service, where.deployment, () => time)
@@ -74,6 +63,21 @@ describe('flows', () => {
     expect((await verify('another')).matched).toBe(false)
     expect(service.operations).toEqual(['ENROL', 'VERIFY', 'VERIFY'])
     expect((await memory()).enrolment!.answers).toBe(3)
+  })
+
+  test('failures in a row are counted, also before what follows is lost, and a match ends them', async () => {
+    const failures = async (): Promise<number> => (await memory()).enrolment!.failures
+    await enrol()
+    for (const wanted of [1, 2]) {
+      expect((await verify('another')).matched).toBe(false)
+      expect(await failures()).toBe(wanted)
+    }
+    service.alter = (call, answer) => (call === 'SubmitToken' ? { ...(answer as object), deeds: [{}] } : answer)
+    await expect(verify('another')).rejects.toThrow(PeerError)
+    expect(await failures()).toBe(3)
+    service.alter = (_call, answer) => answer
+    expect((await verify()).matched).toBe(true)
+    expect(await failures()).toBe(0)
   })
 
   test('with codes of 2048 bits too', async () => {
@@ -232,7 +236,7 @@ describe('flows', () => {
     await enrol()
     expect(await (await owner()).erase()).toBe(service.leaves.length - 1)
     expect(service.leaves.at(-1)).toContain('"kind":"erasure"')
-    expect((await memory()).enrolment!.state).toBe('revoked')
+    expect((await memory()).enrolment!.state).toBe('erased')
     const wallet = (await Wallet.open(KEY.secret))!
     expect(() => wallet.requireSecret()).toThrow('revoked')
   })

@@ -4,7 +4,9 @@ import { beforeAll, expect, test, vi } from 'vitest'
 
 import { UnavailableError } from '../src/errors'
 import { UnusableImageError } from '../src/face/finding'
+import { sharpness } from '../src/face/quality'
 import { Recogniser } from '../src/face/recogniser'
+import vectors from '../../tests/vectors/recognition/sharpness.json'
 import { python } from './vectors'
 
 interface Face {
@@ -99,6 +101,17 @@ async function pngOf(image: ImageBitmap): Promise<string> {
   return btoa(bytes.reduce((text, byte) => text + String.fromCharCode(byte), ''))
 }
 
+test.each(vectors)('the sharpness of $name is what it is in Python', ({ block, contrast, noise, slope, sharpness: known }) => {
+  let state = 1
+  const cut = Uint8Array.from({ length: 112 * 112 }, (_, i) => {
+    const [row, column] = [Math.floor(i / 112), i % 112]
+    state = (75 * state + 74) % 65_537
+    return ((Math.floor(row / block) + Math.floor(column / block)) % 2) * contrast + state % (noise + 1) + slope * (row + column)
+  })
+  const rgb = Uint8Array.from({ length: 3 * cut.length }, (_, i) => [cut[Math.floor(i / 3)], cut[Math.floor(i / 3)] >> 1, 255 - cut[Math.floor(i / 3)]][i % 3])
+  expect(sharpness(rgb, 112) / known).toBeCloseTo(1, 12)
+})
+
 test('what is wrong with an image is said as Python says it', async () => {
   const small = (scale: number): Promise<ImageBitmap> => drawn(Math.round(92 * scale), Math.round(112 * scale), (context, face) => {
     context.drawImage(face, 0, 0, 92 * scale, 112 * scale)
@@ -118,6 +131,7 @@ test('what is wrong with an image is said as Python says it', async () => {
     }),
     dark: await drawn(92, 112, (context, face) => { context.filter = 'brightness(0.15)'; context.drawImage(face, 0, 0) }),
     'over-exposed': await drawn(92, 112, (context, face) => { context.filter = 'brightness(2.15)'; context.drawImage(face, 0, 0) }),
+    'out of focus': await drawn(92, 112, (context, face) => { context.filter = 'blur(2.5px)'; context.drawImage(face, 0, 0) }),
     'small in a large one': await drawn(6200, 900, (context, face) => { context.drawImage(face, 2960, 300, 164, 200) }),
     'two in a large one': await drawn(6200, 900, (context, face) => {
       for (const left of [300, 5000]) context.drawImage(face, left, 200, 164, 200)
@@ -140,6 +154,7 @@ test('what is wrong with an image is said as Python says it', async () => {
     [expect.stringContaining('the face is upside down'), null],
     [expect.stringContaining('the face is too dark to enrol'), null],
     [expect.stringContaining('of what is compared is white, 60 % may'), null],
+    [expect.stringContaining('the face is not sharp enough to enrol'), null],
     [null, null],
     Array(2).fill(expect.stringContaining('2 faces found')),
     Array(2).fill(expect.stringContaining('at least 128 of these 3200 x 400 pixels high')),

@@ -6,7 +6,7 @@ import notes from '../../tests/vectors/transparency/notes.json'
 import tree from '../../tests/vectors/transparency/rfc6962.json'
 import { concat, fromHex, hex, sha256, utf8 } from '../src/bytes'
 import { IntaglioError, MalformedMessageError, ProofError } from '../src/errors'
-import { checkComparison, type Expectation, type LogReceipt, readEntry } from '../src/log/entries'
+import { canonical, checkComparison, type Expectation, type LogReceipt, readEntry } from '../src/log/entries'
 import { fromBase64, LogKey, LogPolicy, SignedCheckpoint } from '../src/log/notes'
 import { leafHash, verifyConsistency, verifyInclusion } from '../src/log/tree'
 import { python } from './vectors'
@@ -126,6 +126,16 @@ describe('a comparison in the log', () => {
   ])('one %s is refused', async (_, damage) => {
     const [damaged, changes] = damage(known)
     await expect(checkComparison(damaged, expected(changes))).rejects.toThrow(IntaglioError)
+  })
+
+  test('it is believed until its last second, and from its first', async () => {
+    for (const offset of [3600, -60]) await checkComparison(receipt(known.first), expected({ now: known.now + offset }))
+    await expect(checkComparison(receipt(known.first), expected({ now: known.now + 3601 }))).rejects.toThrow('3601 seconds old; at most 3600')
+    await expect(checkComparison(receipt(known.first), expected({ now: known.now - 61 }))).rejects.toThrow('in the future')
+  })
+
+  test('facts are written as Python writes them, lists too', () => {
+    expect(canonical({ b: [3, 1, { z: 1, a: [] }], a: '\u00e9\ud834\udd1e', A: null })).toBe('{"A":null,"a":"\\u00e9\\ud834\\udd1e","b":[3,1,{"a":[],"z":1}]}')
   })
 
   test('a log that forgot is refused', async () => {

@@ -94,6 +94,13 @@ describe('purposes', () => {
     expect(NAMES.map(redLineOf)).toEqual(await python('red_lines', NAMES))
   })
 
+  test('every stem and every word of Python is looked for, each in the way of its own', async () => {
+    const known = (await python('red_line_names', {})) as [string, string | null][]
+    expect(known.map(([name]) => [name, redLineOf(name)])).toEqual(known)
+    expect(known.length).toBeGreaterThan(400)
+    expect(new Set(known.map(([, line]) => line)).size).toBe(7)
+  })
+
   test.each(['face-search', 'Door', '-door', ''])('%s is refused', (name) => {
     expect(() => requirePurpose(name)).toThrow(UsageError)
   })

@@ -7,10 +7,10 @@ import { type Deployment, deploymentOf } from '../src/device/deployment'
 import { Transport } from '../src/device/transport'
 import { MalformedMessageError, ProofError, RefusedError } from '../src/errors'
 import {
-  Decision, type ExportRequest, ExportResponseSchema, type GetInclusionRequest, type LogReceipt, LogReceiptSchema, type RevokeRequest, type StartEnrolmentRequest, type StartVerificationRequest, type SubmitProbeRequest, SubmitProbeRequestSchema,
-  type SubmitProbeResponse, SubmitProbeResponseSchema, type SubmitTokenRequest,
+  type Change, Decision, type ExportRequest, ExportResponseSchema, type GetInclusionRequest, type LogReceipt, LogReceiptSchema, type RevokeRequest, type StartEnrolmentRequest, type StartVerificationRequest, type SubmitProbeRequest, SubmitProbeRequestSchema,
+  type SubmitProbeResponse, SubmitProbeResponseSchema, type SubmitTokenRequest, SubmitTokenRequestSchema,
 } from '../src/wire/federation/wire/v1/verification_pb'
-import { python } from './vectors'
+import { keystream, python } from './vectors'
 
 /** What a page reads first, and when that was. */
 export interface Site {
@@ -72,6 +72,16 @@ async function raised(answer: Promise<unknown>): Promise<unknown> {
   }
 }
 
+/** The same person, seen anew: about 0.1 of the bits differ. */
+export function face(person: string, capture: number): Float64Array {
+  const draw = (name: string): Float64Array => {
+    const words = new DataView(keystream(name)(4 * 128).buffer)
+    return Float64Array.from({ length: 128 }, (_, i) => words.getInt32(4 * i, true) / 2 ** 31)
+  }
+  const other = draw(`${person} ${capture}`)
+  return draw(person).map((x, i) => x + other[i] / 3)
+}
+
 /** The one ticket with which somebody enrols there, 20 bytes. */
 export const TICKET = new Uint8Array(20).fill(7)
 
@@ -93,7 +103,9 @@ export class Service extends Transport {
   alterRequest: Alter = (_call, request) => request
   /** Its clock: seconds since 1970. */
   now: number
-  readonly #site: Site
+  #site: Site
+  /** The release of the stored template, where the site runs another one by now. */
+  #former: Site | null = null
   #open: Open | null = null
   /** Device key of who enrolled; it outlives the template, until it is erased. */
   #owner: Bytes | null = null
@@ -128,6 +140,11 @@ export class Service extends Transport {
     }
   }
 
+  /** Another release is served from now on, and whoever is enrolled may come over to it. */
+  move(site: Site): void {
+    ;[this.#former, this.#site] = [this.#site, site]
+  }
+
   /** What happens when a database loses the template and its owner. */
   lose(): void {
     this.#owner = this.stored = null
@@ -149,11 +166,12 @@ export class Service extends Transport {
 
   async #compare(request: SubmitProbeRequest): Promise<SubmitProbeResponse> {
     const open = this.#session(request)
+    const under = open.enrols ? this.#site : this.#former ?? this.#site
     if (open.enrols ? this.stored !== null : this.stored === null || !equal(sha256(this.stored.devicePublicKey), open.keyId)) throw new RefusedError('not enrolled here')
     const compared = (await raised(python('compare', {
-      parameters: this.#site.deployment.release.parameters.name, threshold: this.#site.threshold, enrols: open.enrols, leaves: this.leaves, now: this.now,
+      parameters: under.deployment.release.parameters.name, threshold: under.threshold, enrols: open.enrols, leaves: this.leaves, now: this.now,
       session_id: hex(open.sessionId), nonce: hex(open.nonce), key_id: hex(open.keyId), purpose: open.purpose, audience: open.audience, audience_nonce: hex(open.audienceNonce),
-      release_digest: this.#site.releaseDigest, submission: hex(toBinary(SubmitProbeRequestSchema, request)),
+      release_digest: under.releaseDigest, submission: hex(toBinary(SubmitProbeRequestSchema, request)),
       template: hex(this.stored?.template ?? new Uint8Array()), device_public_key: hex(this.stored?.devicePublicKey ?? new Uint8Array()),
     }))) as Compared
     this.operations.push(compared.operation)
@@ -173,6 +191,7 @@ export class Service extends Transport {
     if (hex(token) !== expected) return { decision: Decision.NON_MATCH }
     const change = request!.change
     if (change === undefined) return { decision: Decision.MATCH, assertion }
+    if (!enrols && change.template.length > 0) return { decision: Decision.MATCH, deeds: await this.#comeOver(answer, change) }
     if (enrols) {
       this.stored = { devicePublicKey: change.devicePublicKey as Bytes, template: change.template as Bytes, receipts: [change.receipt as Bytes] }
       this.#owner = this.stored.devicePublicKey
@@ -181,6 +200,16 @@ export class Service extends Transport {
     }
     const deed = await this.#do(enrols ? 'enrolment' : 'renewal', answer.logSize, { receipt: hex(change.receipt), template: hex(change.template) })
     return { decision: Decision.MATCH, assertion, deeds: [deed] }
+  }
+
+  /** The old template is revoked by the message that brings the token, and the new one enrolled. */
+  async #comeOver(answer: SubmitTokenRequest, { devicePublicKey, template, receipt }: Change): Promise<LogReceipt[]> {
+    const revocation = await this.#do('revocation', answer.logSize, { token_request: hex(toBinary(SubmitTokenRequestSchema, answer)) })
+    this.openings.clear() // they are about the former key
+    this.#owner = devicePublicKey as Bytes
+    this.stored = { devicePublicKey: this.#owner, template: template as Bytes, receipts: [receipt as Bytes] }
+    this.#former = null
+    return [revocation, await this.#do('enrolment', answer.logSize, { receipt: hex(receipt), template: hex(template) })]
   }
 
   /** Logs that something is done to the owner's template. */
@@ -215,8 +244,8 @@ export class Service extends Transport {
     return tombstone
   }
 
-  #export({ openingsFrom }: ExportRequest): unknown {
-    if (this.#owner === null) throw new RefusedError('not enrolled here')
+  #export({ openingsFrom, proof }: ExportRequest): unknown {
+    if (this.#owner === null || !equal(sha256(this.#owner), proof!.keyId)) throw new RefusedError('not enrolled here')
     const { stored } = this
     const record = utf8(JSON.stringify(stored === null ? {} : { template: { bytes: stored.template.length, digest: hex(sha256(stored.template)) } }))
     const openings = [...this.openings].map(([position, opening]) => ({ position: BigInt(position), opening: utf8(opening) }))

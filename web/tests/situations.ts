@@ -2,6 +2,8 @@
 
 import type { Fault, Status } from '../src/device/messages'
 import { KEY } from './keys'
+import { FINALITIES, finalForm, passphraseForm, PASSPHRASES } from '../src/page/dialogs'
+import type { Found } from '../src/page/records'
 import type { Situation } from '../src/page/states'
 
 const DAY = 86_400
@@ -26,15 +28,23 @@ export const NOBODY: Status = {
   releaseEnds: NOW + 100 * DAY,
   fmr: { stated: 0.001, low: 0.0005, high: 0.002, basis: 'checked', people: 24, condition: 'clean' },
   epsilon: 1, delta: 1e-5, attacks: { detected: 0.0123, right: 0.73, falseAccusations: 0.001 },
-  references: 3, frames: 2, consentExpires: null,
+  references: 3, frames: 2, consentExpires: null, wait: null, isBehind: false,
 }
 
 /** Somebody who is enrolled. */
-export const ENROLLED: Status = { ...NOBODY, state: 'enrolled', lock: KEY.lock, name: '8c41 f2a9 03de 77b0', answers: 12, consentExpires: NOW + 60 * DAY }
+export const ENROLLED: Status = { ...NOBODY, state: 'enrolled', lock: KEY.lock, name: '8c41f2a903de77b0', answers: 12, consentExpires: NOW + 60 * DAY }
 
 const fault = (kind: string, message: string, more: Partial<Fault> = {}): Fault => ({ kind, message, why: null, retryAfter: null, ...more })
 const UNREACHABLE = fault('UnavailableError', 'the server cannot be reached; check the connection', { why: { name: 'why.unreachable' }, retryAfter: 1 })
 const WAIT = fault('UnavailableError', 'the server says: 6 attempts in a row have failed; try again in 60 seconds', { why: { name: 'why.wait', values: { seconds: 60 } }, retryAfter: 60 })
+/** Devices of one person: this one, one that it let in, and one that came some other way. */
+const DEVICES = [
+  { keyId: '8c41f2a903de77b0'.repeat(4), enrolledAt: NOW - 30 * DAY, admittedBy: null, name: null },
+  { keyId: '0b5d7a11c2e94f60'.repeat(4), enrolledAt: NOW - 9 * DAY, admittedBy: '8c41f2a903de77b0'.repeat(4), name: 'My phone' },
+  { keyId: '71e2d09b44aa3c58'.repeat(4), enrolledAt: NOW - 2 * DAY, admittedBy: 'ee'.repeat(32), name: null },
+]
+const HELD = { record: '{"account":"9a"}', templateBytes: 168, receipts: ['{"receipt":1}'], entries: 2 }
+const HISTORY = [{ position: 1234, kind: 'enrolment', time: NOW - 30 * DAY }, { position: 1301, kind: 'attempt', time: NOW - DAY, outcome: 'opened' }]
 const OUTCOME = { matched: true, position: 1234, assertion: null }
 
 /** That sent the person here to log in. */
@@ -52,6 +62,7 @@ export const SITUATIONS: Readonly<Record<string, Situation>> = {
   'welcome, asked by a site': situation(NOBODY, undefined, { nonce: 'ab'.repeat(32) }),
   'welcome, of a trial': situation({ ...NOBODY, audited: { ...NOBODY.audited, isTrial: true }, trust: { ...NOBODY.trust, acceptsTrials: true } }),
   'welcome, after a withdrawal': situation({ ...ENROLLED, state: 'revoked' }),
+  'welcome, after an erasure': situation({ ...ENROLLED, state: 'erased' }),
   'welcome, with keys of old': situation({ ...NOBODY, state: 'outdated' }),
   'welcome, after half an enrolment': situation({ ...ENROLLED, state: 'started' }),
   'agree': situation(NOBODY, { at: 'agreeing', task: 'enrol' }),
@@ -60,6 +71,9 @@ export const SITUATIONS: Readonly<Record<string, Situation>> = {
   'look, pause': situation(NOBODY, { at: 'looking', task: 'enrol', part: 'pause', by: 'camera', fault: null }),
   'look, once more': situation(NOBODY, { at: 'looking', task: 'enrol', part: 'second', by: 'camera', fault: null }),
   'look, from files': situation(NOBODY, { at: 'looking', task: 'enrol', part: 'references', by: 'files', fault: fault('UnusableImageError', 'picture 2: no face found', { why: { name: 'why.no_face', values: { picture: 2 } } }) }),
+  'lock': situation(NOBODY, { at: 'locking', on: 'enrol', passkeys: true, fault: null }),
+  'lock, after a passkey that was not made': situation(NOBODY, { at: 'locking', on: 'enrol', passkeys: true, fault: fault('UsageError', 'why.passkey_not_made', { why: { name: 'why.passkey_not_made' } }) }),
+  'lock, without passkeys': situation(NOBODY, { at: 'locking', on: 'code', passkeys: false, fault: null }),
   'enrolling': situation(NOBODY, { at: 'working', on: 'enrol', stage: 1 }),
   'enrolled': situation(ENROLLED, { at: 'done', task: 'enrol', outcome: OUTCOME }),
   'enrolled not': situation(NOBODY, { at: 'done', task: 'enrol', outcome: { ...OUTCOME, matched: false } }),
@@ -83,10 +97,20 @@ export const SITUATIONS: Readonly<Record<string, Situation>> = {
   'waiting': situation({ ...ENROLLED, failures: 6 }, { at: 'failed', on: 'verify', fault: WAIT, seconds: NOW - 13 }),
   'waiting, busy': situation(ENROLLED, { at: 'failed', on: 'verify', fault: { ...WAIT, retryAfter: 8 }, seconds: NOW }),
   'ended': situation({ ...ENROLLED, consentExpires: NOW - 3 * DAY }),
+  'behind': situation({ ...ENROLLED, isBehind: true }),
+  'behind, as was found out': situation(ENROLLED, { at: 'failed', on: 'verify', fault: fault('RefusedError', 'the server runs another model release', { why: { name: 'why.other_release' } }), seconds: NOW }),
+  'over, agree': situation({ ...ENROLLED, isBehind: true }, { at: 'agreeing', task: 'over' }),
+  'over, look': situation({ ...ENROLLED, isBehind: true }, { at: 'looking', task: 'over', part: 'references', by: 'camera', fault: null }),
+  'over, comparing': situation({ ...ENROLLED, isBehind: true }, { at: 'working', on: 'over', stage: 1 }),
+  'came over': situation(ENROLLED, { at: 'done', task: 'over', outcome: OUTCOME }),
+  'came over not': situation({ ...ENROLLED, isBehind: true, failures: 1 }, { at: 'done', task: 'over', outcome: { ...OUTCOME, matched: false } }),
+  'no way over': situation({ ...ENROLLED, isBehind: true }, { at: 'failed', on: 'over', fault: fault('RefusedError', 'nobody comes over here from the release of this device', { why: { name: 'why.no_way_over' } }), seconds: NOW }),
   'renew, agree': situation(ENROLLED, { at: 'agreeing', task: 'renew' }),
   'renewed': situation(ENROLLED, { at: 'done', task: 'renew', outcome: OUTCOME }),
   'renewed not': situation({ ...ENROLLED, failures: 1 }, { at: 'done', task: 'renew', outcome: { ...OUTCOME, matched: false } }),
-  'admitting, look': situation(ENROLLED, { at: 'looking', task: 'admit', part: 'probe', by: 'files', fault: null }),
+  'admitting, look': situation(ENROLLED, { at: 'looking', task: 'admit', part: 'probe', by: 'camera', fault: null }),
+  'admitting, from files': situation(ENROLLED, { at: 'looking', task: 'admit', part: 'probe', by: 'files', fault: null }),
+  'removing, look': situation(ENROLLED, { at: 'looking', task: 'remove', part: 'probe', by: 'camera', fault: null }),
   'admitted': situation(ENROLLED, { at: 'done', task: 'admit', outcome: OUTCOME }),
   'admitted not': situation({ ...ENROLLED, failures: 1 }, { at: 'done', task: 'admit', outcome: { ...OUTCOME, matched: false } }),
   'removed': situation(ENROLLED, { at: 'done', task: 'remove', outcome: OUTCOME }),
@@ -97,7 +121,7 @@ export const SITUATIONS: Readonly<Record<string, Situation>> = {
   'kept, without keys': situation(null, undefined, { kept: { date: '', shown: null } }),
   'closed': situation({ ...ENROLLED, answers: 500 }),
   'revoked': situation({ ...ENROLLED, state: 'revoked' }, { at: 'gone', wish: 'revoke', position: null }),
-  'erased': situation({ ...ENROLLED, state: 'revoked' }, { at: 'gone', wish: 'erase', position: 1240 }),
+  'erased': situation({ ...ENROLLED, state: 'erased' }, { at: 'gone', wish: 'erase', position: 1240 }),
   'erased, without a proof': situation({ ...ENROLLED, state: 'revoked' }, { at: 'gone', wish: 'erase', position: null }),
   'failed, not allowed': situation(ENROLLED, { at: 'failed', on: 'verify', fault: fault('RefusedError', 'the server says: not enrolled here with this key, purpose and audience, or not signed by the enrolled device'), seconds: NOW }),
   'failed, without a kiosk': situation(ENROLLED, { at: 'failed', on: 'verify', fault: fault('RefusedError', 'the public rules ask for a supervised device', { why: { name: 'why.supervised' } }), seconds: NOW }),
@@ -106,4 +130,26 @@ export const SITUATIONS: Readonly<Record<string, Situation>> = {
   'failed, without a proof': situation(ENROLLED, { at: 'failed', on: 'verify', fault: fault('ProofError', 'the server does not show that it logged this comparison; nothing was opened'), seconds: NOW }),
   'failed, out of reach': situation(ENROLLED, { at: 'failed', on: 'verify', fault: UNREACHABLE, seconds: NOW }),
   'failed, cancelled': situation(ENROLLED, { at: 'failed', on: 'verify', fault: fault('CancelledError', 'stopped before it was done'), seconds: NOW }),
+  ...Object.fromEntries(['devices', 'history', 'held', 'backup'].map((name) => [`home, ${name}`, situation(ENROLLED)])),
+  ...Object.fromEntries([...PASSPHRASES, ...FINALITIES].map((name) => [`dialog, ${name}`, situation(ENROLLED)])),
 }
+
+/** What the person asked for and got, in some of them. */
+export const FOUND: Readonly<Record<string, Found>> = {
+  'home, devices': { devices: DEVICES }, 'home, history': { history: HISTORY }, 'home, held': { held: HELD }, 'home, backup': { backup: new Blob(['a backup']) },
+}
+
+/** Shows a form in one of the page's dialogs. */
+function dialog(id: 'keeping' | 'confirm', form: () => HTMLFormElement): () => void {
+  return () => {
+    const shown = document.getElementById(id) as HTMLDialogElement
+    shown.replaceChildren(form())
+    shown.showModal()
+  }
+}
+
+/** What lies over the screen, in some of them. */
+export const DIALOGS: Readonly<Record<string, () => void>> = Object.fromEntries([
+  ...PASSPHRASES.map((name) => [`dialog, ${name}`, dialog('keeping', () => passphraseForm(name, () => undefined))]),
+  ...FINALITIES.map((name) => [`dialog, ${name}`, dialog('confirm', () => finalForm(name, name === 'remove' ? 'My phone' : null))]),
+])

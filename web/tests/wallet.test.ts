@@ -2,7 +2,8 @@
 
 import { beforeEach, expect, test, vi } from 'vitest'
 
-import { concat, hex, randomBytes, sha256, utf8 } from '../src/bytes'
+import { concat, hex, packBits, randomBytes, sha256, unpackBits, utf8 } from '../src/bytes'
+import { seenOf, trustOf } from '../src/device/owner'
 import { RefusedError, UsageError } from '../src/errors'
 import { ONEBIT_2048, PARAMETER_SETS } from '../src/onebit/parameters'
 import { TemplateSecret } from '../src/onebit/template'
@@ -54,7 +55,7 @@ test.each(PARAMETER_SETS)('a wallet with a secret of $name is there again after 
   const [wallet, secret] = await enrolled(ENROLMENT, parameters)
   await wallet.remember({ checkpoint: 'a checkpoint' })
   const again = await Wallet.open(KEY.secret)
-  expect(again?.memory).toEqual({ enrolment: ENROLMENT, checkpoint: 'a checkpoint', rules: null })
+  expect(again?.memory).toEqual({ enrolment: ENROLMENT, checkpoint: 'a checkpoint', rules: null, names: {} })
   expect(hex(again!.keyId)).toBe(hex(wallet.keyId))
   expect(again!.requireSecret().parameters).toBe(parameters)
   expect(hex(again!.requireSecret().secretBytes())).toBe(hex(secret.secretBytes()))
@@ -103,7 +104,7 @@ test('a template that is forgotten leaves neither code seed nor pad, and the res
   await wallet.forget({ state: 'revoked' })
   expect(() => wallet.requireSecret()).toThrow('revoked')
   const again = await Wallet.open(KEY.secret)
-  expect(again!.memory).toEqual({ enrolment: { ...ENROLMENT, state: 'revoked' }, checkpoint: 'a checkpoint', rules: null })
+  expect(again!.memory).toEqual({ enrolment: { ...ENROLMENT, state: 'revoked' }, checkpoint: 'a checkpoint', rules: null, names: {} })
   expect(() => again!.requireSecret()).toThrow('revoked')
   expect(before - ((await stored())['sealed'] as Uint8Array).length).toBe(32 + 256 + 'enrolled'.length - 'revoked'.length)
 })
@@ -213,4 +214,17 @@ test.each([null, { ...ENROLMENT, state: 'revoked' } as const])('without an enrol
   const wallet = await Wallet.create(KEY)
   await wallet.remember({ enrolment })
   await expect(wallet.countAnswer()).rejects.toThrow(UsageError)
+})
+
+test('a wallet that never enrolled shows that nothing was tried, and believes no log', async () => {
+  const wallet = await Wallet.create(KEY)
+  await wallet.remember({ checkpoint: null })
+  expect(await Wallet.look()).toEqual({ lock: KEY.lock, name: hex(wallet.keyId.slice(0, 8)), state: 'none', answers: 0, failures: 0, consentExpires: null, agreed: [], trust: null })
+  expect(() => trustOf(wallet, 0)).toThrow('this device is not enrolled')
+  expect(seenOf(wallet)).toBe(0n)
+})
+
+test('bits are packed with the first in the lowest place, eight to a byte', () => {
+  expect(hex(packBits(Uint8Array.of(1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 1)))).toBe('0182')
+  expect([...unpackBits(Uint8Array.of(1, 0x82))]).toEqual([1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 1])
 })

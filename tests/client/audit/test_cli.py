@@ -217,6 +217,19 @@ def test_only_the_first_ten_bad_rows_are_listed(tmp_path):
     assert "and 15 more" in result.output
 
 
+@pytest.mark.parametrize(("bad", "more"), [(9, ""), (10, ""), (11, "and 1 more")])
+def test_what_is_not_listed_is_counted(tmp_path, bad, more):
+    rows = [["?", "1", "a", "a", "x", "x"]] * bad + [["0.5", "1", "a", "a", "x", "x"]]
+    path = write_csv(tmp_path / "scores.csv", rows)
+    with pytest.raises(UsageError, match=f"{bad} bad rows") as caught:
+        read_scores(path, ["group"]).require_good(path)
+    listed = [line.strip() for line in str(caught.value).splitlines()[1:-1]]
+    assert [line for line in listed if line.startswith("line ")] == [
+        f"line {line}: the score is not a finite number" for line in range(2, 2 + min(bad, 10))
+    ]
+    assert "".join(line for line in listed if not line.startswith("line ")) == more
+
+
 def test_an_error_about_a_row_does_not_show_its_values(tmp_path):
     path = write_csv(tmp_path / "scores.csv", [["0.4711x", "1", "a", "a", "Mallory", "Mallory"]])
     result = intaglio("audit", path, "--groups", "group")

@@ -128,15 +128,18 @@ def test_a_public_release_that_cannot_be_stated_is_not_written(run, tmp_path, ch
 
 def test_d2_public_files_alone_give_the_verdict_again_byte_for_byte(run, tmp_path):
     draw = np.random.default_rng(5)
-    rows = ["score,same,sex,person_a,person_b,wolf"]
+    rows = ["score,same,sex,person_a,person_b,wolf,pad,species,level"]
     for number in range(3000):
         first, second = (f"p{one}" for one in draw.choice(60, 2, replace=False))
-        rows.append(f"{draw.normal(500, 30):.0f},0,{'fm'[number % 2]},{first}{number % 2},{second}{number % 2},")
-        rows.append(f"{draw.normal(150, 30):.0f},1,{'fm'[number % 2]},{first}{number % 2},{first}{number % 2},")
+        rows.append(f"{draw.normal(500, 30):.0f},0,{'fm'[number % 2]},{first}{number % 2},{second}{number % 2},,,,")
+        asked = "bona fide" if number < 120 else ""
+        mine = f"{first}{number % 2}"
+        rows.append(f"{draw.normal(150, 30):.0f},1,{'fm'[number % 2]},{mine},{mine},,{asked},,")
     owners = sorted({row.split(",")[3] for row in rows[1:]})
     rows += [
-        f"{draw.normal(310, 5):.0f},0,,{k} {n % 2},{o},{k}" for k in ("mean", "best") for n, o in enumerate(owners)
+        f"{draw.normal(310, 5):.0f},0,,{k} {n % 2},{o},{k},,," for k in ("mean", "best") for n, o in enumerate(owners)
     ]
+    rows += [f"150,1,,{o},{o},,{'bona fide' if n < 3 else 'attack'},print,A" for n, o in enumerate(owners)]
     (tmp_path / "scores.csv").write_text("\n".join(rows) + "\n")
     settings = ["--groups", "sex", "--distance", "--threshold", "300", "--max-fmr", "0.001", "--seed", "3", "--json"]
     subject = ["--subject", f"release {a_release().digest}", "--replicates", "20"]
@@ -149,6 +152,7 @@ def test_d2_public_files_alone_give_the_verdict_again_byte_for_byte(run, tmp_pat
     verify = ["verify", "bundle.zip", "--trust", "trust.json", "--scores"]
     assert "byte for byte" in run(*verify, "scores.csv").stdout
     assert bundle.manifest.audit.wolf.people == len(owners)
+    assert bundle.manifest.audit.pad.species[0].people == len(owners)
     assert run(*verify, "scores.csv").stdout.splitlines()[0].endswith(bundle.manifest.warning)
     rows[1] = rows[1].replace(rows[1].partition(",")[0], "100", 1)
     (tmp_path / "others.csv").write_text("\n".join(rows) + "\n")

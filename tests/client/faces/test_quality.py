@@ -1,16 +1,19 @@
 """A gate for photographs that become references: large and whole faces; a probe needs less."""
 
 import io
+import json
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
+from scipy.ndimage import uniform_filter1d
 
 from client.faces.finding import Aligner, FaceFinder
 from client.faces.images import UnusableImageError, read_image
-from client.faces.quality import Quality
-from federation.recognition.cropping import placed
+from client.faces.quality import Quality, sharpness
+from federation.recognition.cropping import aligned_cut, placed
 from federation.recognition.profiles import PROBE, REFERENCE
 from federation.recognition.templates import ARCFACE
 from tests.faces import orl_image
@@ -39,28 +42,29 @@ def smaller(number):
 
 @pytest.mark.parametrize("apart", [18.0, 18.5, 60.0])
 def test_eyes_far_enough_apart_make_a_reference(apart):
-    Quality(apart, 0.08, 0.25, 40, 0.6).require(REFERENCE)
+    Quality(apart, 0.08, 0.25, 40, 0.6, 0.19).require(REFERENCE)
 
 
 @pytest.mark.parametrize(
     ("quality", "message"),
     [
-        (Quality(17.9, 0, 0, 128, 0), r"^only 17 pixels lie between the eyes, 18 are needed to enrol: come closer"),
-        (Quality(0, 0, 0, 128, 0), r"^only 0 pixels"),
+        (Quality(17.9, 0, 0, 128, 0, 1), r"^only 17 pixels lie between the eyes, 18 are needed to enrol: come closer"),
+        (Quality(0, 0, 0, 128, 0, 1), r"^only 0 pixels"),
         (
-            Quality(60, 0.081, 0.1, 128, 0),
+            Quality(60, 0.081, 0.1, 128, 0, 1),
             r"cut off: 9 % of what is compared lies above or below the photograph, 8 % may: leave",
         ),
         (
-            Quality(60, 0.0, 0.251, 128, 0),
+            Quality(60, 0.0, 0.251, 128, 0, 1),
             r"cut off: 26 % of what is compared lies outside of the photograph, 25 % may: leave",
         ),
-        (Quality(60, 0.3, 0.4, 128, 0), r"30 % of what is compared lies above or below"),
-        (Quality(60, 0, 0, 39.9, 0), r"^the face is too dark to enrol: turn to the light, and take it again"),
+        (Quality(60, 0.3, 0.4, 128, 0, 1), r"30 % of what is compared lies above or below"),
+        (Quality(60, 0, 0, 39.9, 0, 1), r"^the face is too dark to enrol: turn to the light, and take it again"),
         (
-            Quality(60, 0, 0, 200, 0.601),
+            Quality(60, 0, 0, 200, 0.601, 1),
             r"^there is too much light to enrol: 61 % of what is compared is white, 60 % may",
         ),
+        (Quality(60, 0, 0, 128, 0, 0.189), r"^the face is not sharp enough to enrol: hold still, wipe the lens"),
     ],
 )
 def test_a_poor_reference_is_refused_with_what_is_wrong_and_what_to_do(quality, message):
@@ -71,11 +75,12 @@ def test_a_poor_reference_is_refused_with_what_is_wrong_and_what_to_do(quality, 
 @pytest.mark.parametrize(
     "quality",
     [
-        Quality(13, 0, 0, 128, 0),
-        Quality(17.9, 0.3, 0.4, 128, 0),
-        Quality(60, 1, 1, 128, 0),
-        Quality(60, 0, 0, 0, 0),
-        Quality(60, 0, 0, 255, 1),
+        Quality(13, 0, 0, 128, 0, 1),
+        Quality(17.9, 0.3, 0.4, 128, 0, 1),
+        Quality(60, 1, 1, 128, 0, 1),
+        Quality(60, 0, 0, 0, 0, 1),
+        Quality(60, 0, 0, 255, 1, 1),
+        Quality(60, 0, 0, 128, 0, 0),
     ],
 )
 def test_a_poor_probe_passes(quality):
@@ -84,13 +89,17 @@ def test_a_poor_probe_passes(quality):
 
 def test_a_probe_in_which_nothing_can_be_seen_is_refused():
     with pytest.raises(UnusableImageError, match=r"only 12 pixels lie between the eyes, 13 are needed: come closer"):
-        Quality(12.9, 0, 0, 128, 0).require(PROBE)
+        Quality(12.9, 0, 0, 128, 0, 1).require(PROBE)
 
 
 def test_the_distance_of_the_eyes_is_that_in_the_photograph_however_the_head_is_tilted():
-    assert Quality.of(WHOLE, FACE, ARCFACE).eyes_apart == 30
+    assert quality_of(WHOLE, FACE).eyes_apart == 30
     across = np.stack([FACE[:, 1], 130 - FACE[:, 0]], axis=1)
-    assert Quality.of(WHOLE, across, ARCFACE).eyes_apart == 30
+    assert quality_of(WHOLE, across).eyes_apart == 30
+
+
+def quality_of(pixels, landmarks):
+    return Quality.of(pixels, aligned_cut(pixels, landmarks, ARCFACE), landmarks, ARCFACE)
 
 
 def lit(dark, light, share):
@@ -98,7 +107,7 @@ def lit(dark, light, share):
     pixels = np.full((200, 200, 3), dark, np.uint8)
     cut = placed(FACE, ARCFACE).apply(np.array([[0.0, 0.0], [ARCFACE.side, ARCFACE.side]]))[:, 1]
     pixels[: round(cut[0] + share * (cut[1] - cut[0]))] = light
-    return Quality.of(pixels, FACE, ARCFACE)
+    return quality_of(pixels, FACE)
 
 
 def test_the_light_is_that_of_the_brightest_tenth_of_what_is_compared():
@@ -106,18 +115,73 @@ def test_the_light_is_that_of_the_brightest_tenth_of_what_is_compared():
     assert lit(20, 200, 0.15).bright == pytest.approx(200)
     assert lit(20, 200, 0.15).white == 0
     assert lit(20, 255, 0.3).white == pytest.approx(0.3, abs=0.02)
-    assert Quality.of(np.full((200, 200, 3), (0, 0, 255), np.uint8), FACE, ARCFACE).bright == pytest.approx(29.07)
+    assert quality_of(np.full((200, 200, 3), (0, 0, 255), np.uint8), FACE).bright == pytest.approx(29.07)
+
+
+VECTORS = json.loads((Path(__file__).parents[2] / "vectors/recognition/sharpness.json").read_text())
+
+
+def cut_of(block, contrast, noise, slope=0):
+    """A cut of nobody: a chessboard, noise and a slope, of which other languages can make the same."""
+    values, state = np.empty((112, 112), int), 1
+    for row, column in np.ndindex(112, 112):
+        state = (75 * state + 74) % 65537
+        values[row, column] = (
+            ((row // block + column // block) % 2) * contrast + state % (noise + 1) + slope * (row + column)
+        )
+    return np.stack([values, values // 2, 255 - values], axis=-1).astype(np.uint8)
+
+
+def naively(cut):
+    """By the definition, with a filter of somebody else's."""
+    grey = (cut @ [0.299, 0.587, 0.114])[14:98, 14:98]
+    shares = []
+    for axis in (0, 1):
+        fine, coarse = (
+            np.abs(np.diff(level, axis=axis)) for level in (grey, uniform_filter1d(grey, 5, axis=axis, mode="nearest"))
+        )
+        whole = np.moveaxis(np.stack([fine, coarse]), axis + 1, -1)[..., 2:-2]
+        shares.append(np.maximum(whole[0] - whole[1], 0).sum() / whole[0].sum())
+    return min(shares)
+
+
+@pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector["name"])
+def test_sharpness_is_what_it_is_in_the_page(vector):
+    cut = cut_of(vector["block"], vector["contrast"], vector["noise"], vector["slope"])
+    assert sharpness(cut) == pytest.approx(vector["sharpness"], rel=1e-12)
+    assert naively(cut) == pytest.approx(vector["sharpness"], rel=1e-12)
+
+
+def test_sharpness_is_of_both_directions_and_of_no_light():
+    y, x = np.mgrid[:112, :112].astype(float)
+    grey = [np.repeat(level[..., None], 3, axis=2).astype(np.uint8) for level in (x + y, 255 * (x % 2), 0 * x + 9)]
+    assert [sharpness(cut) for cut in grey] == pytest.approx([0, 0, 0])  # even; in rows alone; nothing to be seen
+    chess = cut_of(1, 200, 0)
+    assert sharpness(chess) == sharpness(chess // 2) == pytest.approx(0.8)
+
+
+def blurred(number, radius):
+    """One of the ORL faces out of focus: by so much of the distance of its eyes, about 33 pixels."""
+    image = Image.fromarray(read_image(orl_image(*number))).filter(ImageFilter.GaussianBlur(33 * radius))
+    return np.asarray(image)
+
+
+def test_a_face_out_of_focus_is_no_reference_and_a_probe():
+    with pytest.raises(UnusableImageError, match="not sharp enough to enrol"):
+        cutter().chip_of_pixels(blurred((2, 1), 0.06), REFERENCE)
+    assert cutter().chip_of_pixels(blurred((2, 1), 0.06), PROBE).shape == (112, 112, 3)
+    assert cutter().chip_of_pixels(blurred((2, 1), 0.015), REFERENCE).shape == (112, 112, 3)
 
 
 def test_what_is_missing_above_and_below_is_told_from_what_is_missing_beside():
-    whole = Quality.of(WHOLE, FACE, ARCFACE)
+    whole = quality_of(WHOLE, FACE)
     assert (whole.over, whole.outside) == (0, 0)
     for shift, over, outside in (([-40, 0], 0, 0.2), ([0, -30], 0.1, 0.1), ([0, 120], 0.1, 0.1)):
-        quality = Quality.of(WHOLE, FACE + np.array(shift), ARCFACE)
+        quality = quality_of(WHOLE, FACE + np.array(shift))
         assert quality.over >= over
         assert quality.outside >= outside
         assert (quality.over == 0) == (over == 0)
-    corner = Quality.of(WHOLE, FACE - np.array([40, 30]), ARCFACE)
+    corner = quality_of(WHOLE, FACE - np.array([40, 30]))
     assert corner.outside > corner.over > 0
 
 

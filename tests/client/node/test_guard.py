@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import signal
+import subprocess
+import threading
+import time
 from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -16,11 +22,14 @@ from flwr.proto.node_pb2 import Node
 from flwr.proto.run_pb2 import GetRunRequest, GetRunResponse, Run
 
 import client.node.records
+from client.node import start
 from client.node.guard import guard_app
+from client.node.reaching import Reached
 from client.node.start import node_config, require_ready
 from client.preparing.people import withdraw
 from federation.errors import RefusedError, UsageError
 from federation.membership.joining import LocalPolicy
+from tests.commands import Stand
 from tests.people import synthetic_people
 
 APP = b"an application"
@@ -178,13 +187,26 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_a_node_hands_its_limits_to_the_application(folder):
-    config = node_config(folder, require_ready(folder))
-    assert "max-epsilon=2.0" in config.split()
-    assert "min-colluders=1" in config.split()
-    assert "budget-epsilon=4.0" in config.split()
-    assert f'ledgers="{folder}/ledgers"' in config.split()
-    assert f'embeddings="{folder}/active.npz"' in config.split()
+def test_a_node_hands_every_limit_and_every_file_to_the_application_as_flower_reads_them(folder):
+    (folder / "policy.toml").write_text(
+        "max-epsilon = 2.5\nbudget-epsilon = 4.5\ndelta = 2e-6\nmin-colluders = 3\n"
+        f'recipes = ["moments", "threshold"]\napp-hashes = ["{HASH}"]\nhours = "00:00-00:00"\n'
+    )
+    assert parse_config_args([node_config(folder, require_ready(folder))]) == {
+        "embeddings": f"{folder}/active.npz",
+        "identity": f"{folder}/organisation.pem",
+        "roster": f"{folder}/roster",
+        "ledgers": f"{folder}/ledgers",
+        "chips": f"{folder}/chips.npz",
+        "model": f"{folder}/model",
+        "groups": f"{folder}/groups.json",
+        "recipes": "moments,threshold",
+        "max-epsilon": 2.5,
+        "budget-epsilon": 4.5,
+        "delta": 2e-6,
+        "min-colluders": 3,
+        "delay-class-seconds": 2.0,
+    }
     assert (folder / "active.npz").is_file()
 
 
@@ -201,9 +223,10 @@ def test_a_node_without_a_file_says_which(folder, missing):
         require_ready(folder)
 
 
-def test_a_folder_that_flower_cannot_be_told_is_refused(folder):
+@pytest.mark.parametrize("name", ['a"quote', "an'apostrophe", "a space", "a\\backslash", "a\ttab", "a\nline"])
+def test_a_folder_that_flower_cannot_be_told_is_refused(folder, name):
     with pytest.raises(UsageError, match="move the folder"):
-        node_config(folder / 'a "quoted" name', require_ready(folder))
+        node_config(folder / name, require_ready(folder))
 
 
 def test_a_running_node_leaves_a_person_out_from_the_withdrawal_on(folder):
@@ -215,14 +238,134 @@ def test_a_running_node_leaves_a_person_out_from_the_withdrawal_on(folder):
     assert set(client.node.records.embeddings(context).people) == {"anna"}
 
 
-def test_flower_reads_the_limits_as_numbers(folder):
-    config = parse_config_args([node_config(folder, require_ready(folder))])
-    assert (config["max-epsilon"], config["min-colluders"]) == (2.0, 1)
-    assert config["identity"] == f"{folder}/organisation.pem"
-
-
 def test_a_node_whose_own_ledger_was_altered_does_not_start(folder):
     (folder / "ledgers").mkdir()
     (folder / "ledgers" / "own.jsonl").write_bytes(b"{}\n")
     with pytest.raises(UsageError, match=r"own\.jsonl was altered"):
         require_ready(folder)
+
+
+class Supernode:
+    """Flower's program, as far as a node looks at it."""
+
+    pid = 2**22 + 17  # of nobody: Linux has fewer
+
+    def __init__(self, ends_with=None):
+        self.ends_with, self.looks, self.events = ends_with, 0, []
+
+    def poll(self):
+        self.looks += 1
+        if self.looks == 3 and self.ends_with is None:
+            signal.raise_signal(signal.SIGTERM)
+        self.returncode = self.ends_with if self.looks >= 3 else None
+        return self.returncode
+
+    def terminate(self):
+        self.events.append("asked to end")
+
+    def wait(self, seconds=None):
+        self.events.append(("waited for", seconds))
+
+
+class GuardServer:
+    """A guard that listens at once, and until it is told to end."""
+
+    def __init__(self):
+        self.started, self.should_exit, self.ended = True, False, threading.Event()
+
+    def run(self):
+        while not self.should_exit:
+            time.sleep(0.01)
+        self.ended.set()
+
+
+@pytest.fixture
+def running(folder, monkeypatch):
+    """Runs a node without Flower and without a coordinator; gives what everything was called with."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    gateway = SimpleNamespace(address="fed.example.org:8443", authority="an authority")
+    monkeypatch.setattr(start, "gateway_of", lambda _: gateway)
+    monkeypatch.setattr(start, "tethered", lambda command, **_: command)
+    monkeypatch.setattr(start, "reach", lambda _: Reached(0.25, 2e9))
+
+    def run(supernode, **options):
+        guard = GuardServer()
+        hidden = []
+        made = {"guard_app": "the guard", "gateway_client": "a client", "guard_server": guard}
+        seen = Stand(monkeypatch, "client.node.start", made | {"show": lambda: hidden.append(True)})
+        started = []
+        monkeypatch.setattr(
+            start.subprocess, "Popen", lambda *words, **named: started.append((*words, named)) or supernode
+        )
+        status = start.run_node(folder, **options)
+        assert guard.ended.wait(10)
+        ((command, named),) = started
+        return SimpleNamespace(status=status, seen=seen, command=command, named=named, hidden=hidden, gateway=gateway)
+
+    yield run
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def test_a_node_starts_flower_behind_its_own_guard_and_with_nobody_else_s_certificate(folder, running):
+    done = running(Supernode(5), metrics=("127.0.0.3", 9003))
+    assert done.status == 5
+    (program, *words) = done.command
+    options = dict(zip(words[::2], words[1::2], strict=True))
+    port, own_port = options.pop("--superlink"), options.pop("--port")
+    assert Path(program).name == "flower-supernode"
+    assert options == {
+        "--root-certificates": f"{folder}/guard.pem",
+        "--auth-supernode-private-key": f"{folder}/node",
+        "--host": "127.0.0.1",
+        "--node-config": node_config(folder, require_ready(folder)),
+    }
+    assert port == f"127.0.0.1:{done.seen['guard_server']['port']}"
+    assert own_port.isdecimal()
+    assert own_port != port.rpartition(":")[2]
+    environment = done.named.pop("env")
+    assert environment["FLWR_HOME"] == f"{folder}/flower"
+    assert done.named == {"cwd": folder, "stdin": subprocess.DEVNULL, "start_new_session": True}
+    guard, asked = done.seen["guard_app"], done.seen["gateway_client"]
+    assert (guard["gateway"], guard["policy"].app_hashes) == ("a client", frozenset({HASH}))
+    assert asked == {"address": "fed.example.org:8443", "authority": folder / "authority.pem"}
+    assert (folder / "authority.pem").read_text() == "an authority"
+    served = done.seen["guard_server"]
+    assert (served["app"], served["certificate"], served["key"]) == (
+        "the guard",
+        folder / "guard.pem",
+        folder / "guard-key.pem",
+    )
+    shown = done.seen["show"]
+    assert (shown["host"], shown["port"], done.hidden) == ("127.0.0.3", 9003, [True])
+    guard["tally"]["hours"] += 3
+    values = {sample.name: sample.value for family in shown["metrics"].collect() for sample in family.samples}
+    assert values["intaglio_node_refusals_total"] == 3
+    assert values["intaglio_node_clock_ahead_seconds"] == 0.25
+    assert values["intaglio_node_epsilon_left"] == 4.0
+
+
+def test_a_node_that_is_told_to_end_ends_flower_gently_first_and_ends_well(running):
+    supernode = Supernode()
+    done = running(supernode)
+    assert done.status == 0
+    assert done.seen.calls["show"] == []
+    assert supernode.events == ["asked to end", ("waited for", 10.0), ("waited for", None)]
+
+
+def test_a_node_looks_at_its_gateway_again_after_six_hours_and_not_before(running, monkeypatch):
+    hours, looks, clock = iter([0.0, 5.99, 6.0, 11.9, 12.1]), [], [100.0]
+    monkeypatch.setattr(start, "look", lambda *_, starting: looks.append((clock[0], starting)))
+
+    class Slow(Supernode):
+        def poll(self):
+            hour = next(hours, None)
+            if hour is None:
+                self.returncode = 7
+                return 7
+            clock[0] = 100.0 + 3600 * hour
+            return None
+
+    monkeypatch.setattr(start.time, "monotonic", lambda: clock[0])
+    assert running(Slow()).status == 7
+    assert looks == [(100.0, True), (100.0 + 6 * 3600, False), (100.0 + 12.1 * 3600, False)]

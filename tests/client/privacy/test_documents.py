@@ -10,10 +10,13 @@ from typer.testing import CliRunner
 
 from client import cli
 from client.privacy.documents import DOCUMENTS, facts_of, fill, places, template
+from federation.consent.purposes import Category, Tier
+from federation.consent.receipts import Party
 from federation.promise import PrivacyStatement
 from federation.rates import Basis
 from federation.release.manifest import Use
 from federation.rules.rulebook import Rulebook
+from tests import agreeing
 from tests.bundles import a_bundle, a_cell, a_release, a_report, an_attack, wolves
 from tests.running import DEPLOYMENT, TERMS, a_rules_file, write_rules
 
@@ -96,6 +99,88 @@ def test_the_numbers_are_those_of_the_papers():
     assert "door-access as physical-access, tier minimal" in assessment
     nobody = replace(a_release(), privacy=PrivacyStatement.nobody("person", "add_or_remove_one"), basis=Basis.PUBLIC)
     assert "nobody: the release rests on public sets of faces" in fill("model-card", facts(a_bundle(nobody)), {}).text
+
+
+SAID = {
+    "made_at": "2030-03-17",
+    "recogniser": "made-up",
+    "recogniser_digest": "ab" * 32,
+    "adaptation": "none: tests need no adaptation",
+    "condition": "res16",
+    "code_length": "1024",
+    "threshold": "300",
+    "references": "3",
+    "frames": "2",
+    "fmr": "FMR 0.1 % (0.05 to 0.2 % with 90 %), checked privately on 24 people of the run",
+    "fmr_number": "0.001",
+    "audit": "audit PASS on 50 people at limits of FMR 0.1 % and FNMR 10 %",
+    "use": "general",
+    "begins": "2030-03-06",
+    "ends": "2030-06-14",
+    "privacy": "1 for a person at delta 1e-05",
+    "attacks": "Whoever accuses one innocent in a thousand finds at most 0.23 % of the members; of guesses at even "
+    "odds at most 54.98 % are right.",
+    "worst_cell": "women",
+    "data_statement": "# Data\n\nNobody's.",
+    "card": "# Model\n\nFor tests.",
+    "created": "2030-01-01",
+    "wolf": "0 % (0 to 0.5) by the domain's mean, 0.3 % (0.1 to 2) by the best image, of 600 people",
+    "trained_on": "24 people of 3 organisations",
+    "events": "threshold with noise multiplier 4.000",
+    "epsilon_attacked": "0.50 of 1",
+    "groups": "2 groups by gender",
+    "differentials": "| men | 50 | 0.01 to 0.06 % | 0 to 5 % |\n| women | 50 | 0.02 to 0.09 % | 0 to 5 % |",
+    "deployment": "trial",
+    "operator": "Example Office Ltd",
+    "operator_contact": "mailto:privacy@example.org",
+    "audience": "example.org",
+    "purposes": "account-sign-in, door-access",
+    "jurisdictions": "DE, EU, FR",
+    "deployment_begins": "2030-01-02",
+    "deployment_ends": "2030-12-30",
+    "rule_signers": "2 of 3 signers",
+    "tiers": "DE: account-sign-in as sign-in, tier limited, door-access as physical-access, tier minimal; "
+    "EU: door-access as physical-access, tier minimal; FR: nothing is allowed",
+    "controller": "Office Ltd, 1 Example Street, 10115 Berlin",
+    "controller_contact": "mailto:who@example.org",
+    "storage_location": "FR",
+    "retention": "deleted after 30 days",
+    "alternative": "Ask the porter.",
+    "contest": "mailto:contest@example.org",
+    "withdrawal": "mailto:withdraw@example.org",
+    "notice": "https://example.org/notice, version 7",
+    "language": "de",
+    "jurisdiction": "DE",
+}
+
+
+def test_every_place_has_what_its_paper_says():
+    release = replace(a_release(), references=3, frames=2, condition="res16")
+    bundle = a_bundle(release, epsilon_audit=an_attack(0.5), begins_at=1_899_000_000)
+    sign_in = agreeing.a_rule(purpose="account-sign-in", category=Category.SIGN_IN, tier=Tier.LIMITED)
+    registered = agreeing.a_deployment(
+        identifier="trial",
+        operator="Example Office Ltd",
+        purposes=("account-sign-in", "door-access"),
+        jurisdictions=("DE", "EU", "FR"),
+        begins_at=agreeing.NOW + agreeing.DAY,
+        ends_at=agreeing.NOW + 363 * agreeing.DAY,
+    )
+    other = agreeing.a_rule(purpose="time-clock")
+    packs = agreeing.a_pack("DE", sign_in, agreeing.a_rule(), other), agreeing.a_pack("EU", agreeing.a_rule())
+    terms = replace(
+        TERMS,
+        controller=Party("Office Ltd", "1 Example Street, 10115 Berlin", "mailto:who@example.org"),
+        storage_location="FR",
+        retention_days=30,
+        alternative="Ask the porter.",
+        notice_version="7",
+        language="de",
+    )
+    book = agreeing.a_rulebook(*packs, registered, read_at=NOW)
+    told = facts_of(bundle, book, "trial", terms, now=NOW)
+    assert told.pop("release") == bundle.release.digest
+    assert told == SAID
 
 
 def test_the_header_of_the_model_card_is_one_that_a_hub_reads():

@@ -334,8 +334,43 @@ def test_the_picture_shows_what_was_measured_and_says_which_line_is_whose(monkey
     for each in (axes, attacks):
         named = [line.get_label() for line in [*each.lines, *each.containers] if not line.get_label().startswith("_")]
         assert sorted(text.get_text() for text in each.get_legend().get_texts()) == sorted(named)
-        assert each.get_xlabel()
-        assert each.get_ylabel()
+        assert each.get_xscale() == "log"
+        assert not [*each.get_xticks(minor=True), *each.get_yticks(minor=True)]
+        assert [each.spines[side].get_visible() for side in ("left", "bottom", "top", "right")] == [1, 1, 0, 0]
+        assert not each.get_legend().get_frame_on()
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["2", "8"]
+    assert axes.get_xticks().tolist() == [2.0, 8.0]
+    assert attacks.get_xticks().tolist() == [0.01, 0.1, 1, 10, 100]
+    assert [text.get_text() for text in attacks.get_xticklabels()] == ["0.01", "0.1", "1", "10", "100"]
+    assert (axes.get_ylim()[0], attacks.get_ylim()) == (0, (0, 100))
+    assert (axes.get_xlabel(), axes.get_ylabel()) == (
+        "epsilon for each person (log scale)",
+        "EER in %, held-out people",
+    )
+    assert (attacks.get_xlabel(), attacks.get_ylabel()) == (
+        "innocents accused, % (log scale)",
+        "members found at most, %",
+    )
+    titles = [each.get_legend().get_title().get_text() for each in (axes, attacks)]
+    assert titles == ["bars: one standard deviation over splits", "epsilon"]
+    called = {line.get_label(): line.get_linestyle() for line in axes.lines if not line.get_label().startswith("_")}
+    assert called == {
+        "not adapted": ":",
+        "public knowledge alone": "--",
+        "one organisation alone, shared with nobody": "--",
+        "all organisations, without privacy": "-.",
+    }
+    dashes = {line.get_label(): line._dash_pattern for line in axes.lines}
+    assert len({str(dashes[label]) for label in called}) == 4
+    assert found["guessing"][[0, -1], 0].tolist() == pytest.approx([0.01, 100])
+    (whose,) = [
+        text.get_text()
+        for text in axes.get_legend().get_texts()
+        if "private" in text.get_text() and "noise" in text.get_text()
+    ]
+    assert whose == "private, noise for 12 people"
+    colours = [line.get_color() for line in attacks.lines]
+    assert len(set(colours)) == len(colours) == 3
 
 
 # ------------------------------------------------------------------------------------------------------------ command

@@ -48,11 +48,14 @@ def test_every_command_says_what_it_needs_and_writes_how_it_ends_and_one_example
     assert example == path or example.startswith(f"{path} ")
 
 
+LISTS = {"former-release"}
+"""What stands at the top and is more than one."""
+
+
 def a_configuration(name):
     """One that says what commands share, as somebody has who follows the examples."""
-    settings = Settings(
-        MODULES[name].PROGRAM, Path("/etc") / f"{name}.toml", dict.fromkeys(MODULES[name].PROGRAM.shared, "x")
-    )
+    top = {key: ["x"] if key in LISTS else "x" for key in MODULES[name].PROGRAM.shared}
+    settings = Settings(MODULES[name].PROGRAM, Path("/etc") / f"{name}.toml", top)
     return lambda *_args, **_options: settings
 
 

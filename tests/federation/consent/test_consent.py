@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import FrozenInstanceError, fields, replace
 
 import pytest
@@ -211,32 +212,49 @@ def test_d5_a_receipt_without_a_non_biometric_alternative_cannot_exist(alternati
         replace(TERMS, alternative=alternative)
 
 
+PLACES = "jurisdiction and storage location are ISO 3166 codes"
+LEFT_OUT = {
+    "controller": "the controller's postal address needs",
+    "audience": "the audience is 1 to 64 of",
+    "purposes": "a receipt is for 1 to 8 purposes",
+    "jurisdiction": PLACES,
+    "storage_location": PLACES,
+    "retention_days": "templates are kept 0 to 30 days",
+    "alternative": "the non-biometric alternative needs",
+    "contest": "the address to contest at is",
+    "withdrawal": "the address to withdraw at is",
+    "notice": "the privacy notice is",
+    "notice_version": "the version of the notice needs",
+    "language": "the language of the notice needs",
+}
+
+
 @pytest.mark.parametrize("name", [f.name for f in fields(Terms)])
 def test_no_term_may_be_left_out(name):
     terms = TERMS.controller if name == "controller" else TERMS
     field = "address" if name == "controller" else name
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match=LEFT_OUT[name]):
         replace(terms, **{field: {"purposes": (), "retention_days": -1}.get(name, "")})
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "words"),
     [
-        {"purposes": (PURPOSE, PURPOSE)},
-        {"purposes": ("face-search",)},
-        {"purposes": tuple(f"purpose-{n}" for n in range(9))},
-        {"jurisdiction": "Germany"},
-        {"retention_days": 31},
-        {"contest": "javascript:alert(1)"},
-        {"withdrawal": "http://example.org"},
-        {"notice_version": "1\u202e2"},
-        {"notice_version": "u\u0308"},
-        {"language": "e"},
+        ({"purposes": (PURPOSE, PURPOSE)}, "purposes: a tuple in order, each once"),
+        ({"purposes": ("face-search",)}, "the purpose 'face-search' is never allowed:"),
+        ({"purposes": tuple(f"purpose-{n}" for n in range(9))}, "a receipt is for 1 to 8 purposes"),
+        ({"jurisdiction": "Germany"}, "jurisdiction and storage location are ISO"),
+        ({"retention_days": 31}, "templates are kept 0 to 30 days after the"),
+        ({"contest": "javascript:alert(1)"}, "the address to contest at is an address"),
+        ({"withdrawal": "http://example.org"}, "the address to withdraw at is an address"),
+        ({"notice_version": "1\u202e2"}, "the version of the notice holds characters"),
+        ({"notice_version": "u\u0308"}, "the version of the notice holds characters"),
+        ({"language": "e"}, "the language of the notice needs 2 to 35"),
     ],
     ids=str,
 )
-def test_terms_that_nobody_could_use_are_refused(change):
-    with pytest.raises(UsageError):
+def test_terms_that_nobody_could_use_are_refused(change, words):
+    with pytest.raises(UsageError, match=re.escape(words)):
         replace(TERMS, **change)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 
 import numpy as np
 import pytest
@@ -344,28 +345,28 @@ def test_where_sizes_are_not_public_too_few_people_are_noticed_afterwards():
 
 # -------------------------------------------------------------------------------------------------------------- plan
 @pytest.mark.parametrize(
-    "change",
+    ("change", "words"),
     [
-        {"bins": 3},
-        {"bins": 0},
-        {"bins": 18},
-        {"threshold": 0},
-        {"threshold": 1024},
-        {"groups": ()},
-        {"groups": (Group("a", 9999, 9999), Group("a", 9999, 9999))},
-        {"organisations": 1},
-        {"colluders": 4},
-        {"dropouts": 2},
-        {"dropouts": -1},
-        {"noise_multiplier": 0.1},
-        {"noise_multiplier": 1},
-        {"largest_half_width": 0.0},
-        {"epsilon": 1.0},
+        ({"bins": 3}, "histograms have an even number of bins, got"),
+        ({"bins": 0}, "bins must be from 2 to 16, got 0"),
+        ({"bins": 18}, "bins must be from 2 to 16, got 18"),
+        ({"threshold": 0}, "a threshold lies between 0 and 1024 bits,"),
+        ({"threshold": 1024}, "a threshold lies between 0 and 1024 bits,"),
+        ({"groups": ()}, "an evaluation is about 1 to 64 groups of"),
+        ({"groups": (Group("a", 9999, 9999), Group("a", 9999, 9999))}, "an evaluation is about 1 to 64 groups of"),
+        ({"organisations": 1}, "1 organisations cannot stand 1 colluders"),
+        ({"colluders": 4}, "4 organisations cannot stand 4 colluders"),
+        ({"dropouts": 2}, "4 organisations cannot stand 1 colluders"),
+        ({"dropouts": -1}, "an evaluation plan has a field of the wrong"),
+        ({"noise_multiplier": 0.1}, "the noise is too small for the promise;"),
+        ({"noise_multiplier": 1}, "an evaluation plan has a field of the wrong"),
+        ({"largest_half_width": 0.0}, "an evaluation plan has a field of the wrong"),
+        ({"epsilon": 1.0}, "the noise is too small for the promise;"),
     ],
     ids=str,
 )
-def test_an_evaluation_plan_out_of_range_cannot_be_built(change):
-    with pytest.raises(UsageError):
+def test_an_evaluation_plan_out_of_range_cannot_be_built(change, words):
+    with pytest.raises(UsageError, match=re.escape(words)):
         dataclasses.replace(plan_for(), **change)
 
 

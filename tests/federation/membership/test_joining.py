@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -287,29 +288,29 @@ def test_hours_are_in_utc_and_may_pass_midnight(hours, minute, is_open):
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "words"),
     [
-        ("max-epsilon = 4.0", "max-epsilon = 0.0"),
-        ("max-epsilon = 4.0", "max-epsilon = nan"),
-        ("max-epsilon = 4.0", 'max-epsilon = "4"'),
-        ("max-epsilon = 4.0", ""),
-        ("budget-epsilon = 8.0", ""),
-        ("budget-epsilon = 8.0", "budget-epsilon = 65.0"),
-        ("budget-epsilon = 8.0", "budget-epsilon = 8"),
-        ("min-colluders = 1", "min-colluders = -1"),
-        ("min-colluders = 1", "min-colluders = true"),
-        ('["moments", "threshold"]', "[]"),
-        ('["moments", "threshold"]', '["moments", "anything"]'),
-        ('["moments", "threshold"]', '"moments"'),
-        ("ab" * 32, "AB" * 32),
-        ("08:00-18:00", "8-18"),
-        ("08:00-18:00", "24:00-06:00"),
-        ("hours", "opening"),
+        (("max-epsilon = 4.0", "max-epsilon = 0.0"), "max-epsilon is a number such as 8.0, above"),
+        (("max-epsilon = 4.0", "max-epsilon = nan"), "max-epsilon is a number such as 8.0, above"),
+        (("max-epsilon = 4.0", 'max-epsilon = "4"'), "max-epsilon is a number such as 8.0, above"),
+        (("max-epsilon = 4.0", ""), "a policy has exactly the keys app-hashes,"),
+        (("budget-epsilon = 8.0", ""), "a policy has exactly the keys app-hashes,"),
+        (("budget-epsilon = 8.0", "budget-epsilon = 65.0"), "budget-epsilon is a number such as 16.0,"),
+        (("budget-epsilon = 8.0", "budget-epsilon = 8"), "budget-epsilon is a number such as 16.0,"),
+        (("min-colluders = 1", "min-colluders = -1"), "min-colluders is a whole number, 0 or more"),
+        (("min-colluders = 1", "min-colluders = true"), "min-colluders is a whole number, 0 or more"),
+        (('["moments", "threshold"]', "[]"), "recipes are some of moments, scales,"),
+        (('["moments", "threshold"]', '["moments", "anything"]'), "recipes are some of moments, scales,"),
+        (('["moments", "threshold"]', '"moments"'), "recipes is a list of text"),
+        (("ab" * 32, "AB" * 32), "app-hashes are SHA-256 digests, 64"),
+        (("08:00-18:00", "8-18"), "hours are UTC such as"),
+        (("08:00-18:00", "24:00-06:00"), "hours are UTC such as"),
+        (("hours", "opening"), "a policy has exactly the keys app-hashes,"),
     ],
 )
-def test_a_wrong_policy_is_refused(change):
+def test_a_wrong_policy_is_refused(change, words):
     text = POLICY.format(digest="ab" * 32, hours="08:00-18:00").replace(*change)
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match=re.escape(words)):
         LocalPolicy.from_toml(text)
 
 

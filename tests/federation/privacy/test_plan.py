@@ -1,5 +1,6 @@
 import dataclasses
 import math
+import re
 
 import dp_accounting as dp
 import numpy as np
@@ -93,37 +94,37 @@ def test_a_plan_with_too_little_noise_does_not_add_up():
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "words"),
     [
-        {"epsilon": 0.0},
-        {"epsilon": math.nan},
-        {"epsilon": 65.0},
-        {"epsilon": 1e-9},
-        {"delta": 1e-300},
-        {"delta": 0.0},
-        {"delta": 0.1},
-        {"people": 3},
-        {"people": 24.0},
-        {"people": True},
-        {"organisations": 0},
-        {"organisations": 1},
-        {"colluders": -1},
-        {"colluders": 4},
-        {"colluders": True},
-        {"dropouts": 2},
-        {"dropouts": 0.0},
-        {"noise_multiplier": math.inf},
-        {"threshold_share": 1.0},
-        {"centre_clip": -1.0},
-        {"centre_clip": "0.9"},
-        {"directions": 0},
-        {"directions": 193},
-        {"directions": 58.0},
+        ({"epsilon": 0.0}, "the plan's epsilon must be a positive"),
+        ({"epsilon": math.nan}, "the plan's epsilon must be a positive"),
+        ({"epsilon": 65.0}, "epsilon must be from 0.01 to 64, got 65"),
+        ({"epsilon": 1e-9}, "epsilon must be from 0.01 to 64, got 1e-09"),
+        ({"delta": 1e-300}, "delta must be from 1e-12 to 0.001, got"),
+        ({"delta": 0.0}, "the plan's delta must be a positive float,"),
+        ({"delta": 0.1}, "delta must be from 1e-12 to 0.001, got 0.1"),
+        ({"people": 3}, "3 people cannot fill 4 organisations"),
+        ({"people": 24.0}, "the plan's people must be a positive int,"),
+        ({"people": True}, "the plan's people must be a positive int,"),
+        ({"organisations": 0}, "the plan's organisations must be a positive"),
+        ({"organisations": 1}, "1 organisations cannot stand 1 colluders"),
+        ({"colluders": -1}, "the plan's colluders must be a positive"),
+        ({"colluders": 4}, "4 organisations cannot stand 4 colluders"),
+        ({"colluders": True}, "the plan's colluders must be a positive"),
+        ({"dropouts": 2}, "4 organisations cannot stand 1 colluders"),
+        ({"dropouts": 0.0}, "the plan's dropouts must be a positive int,"),
+        ({"noise_multiplier": math.inf}, "the plan's noise_multiplier must be a"),
+        ({"threshold_share": 1.0}, "threshold_share must be from 0.001 to"),
+        ({"centre_clip": -1.0}, "the plan's centre_clip must be a positive"),
+        ({"centre_clip": "0.9"}, "the plan's centre_clip must be a positive"),
+        ({"directions": 0}, "the plan's directions must be a positive"),
+        ({"directions": 193}, "an embedding of 192 numbers has no 193"),
+        ({"directions": 58.0}, "the plan's directions must be a positive"),
     ],
     ids=str,
 )
-def test_a_plan_out_of_range_cannot_be_built(change):
-    with pytest.raises(UsageError):
+def test_a_plan_out_of_range_cannot_be_built(change, words):
+    with pytest.raises(UsageError, match=re.escape(words)):
         dataclasses.replace(plan_for(), **change)
 
 

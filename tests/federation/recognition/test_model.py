@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -158,95 +159,104 @@ def test_a_release_cannot_be_changed_afterwards():
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "words"),
     [
-        {"model_name": ""},
-        {"model_digest": "0A" * 32},
-        {"model_digest": "0a" * 31},
-        {"threshold": -1},
-        {"threshold": 2048},
-        {"threshold": 7.0},
-        {"threshold": True},
-        {"fmr": 0.0},
-        {"fmr": 1},
-        {"fmr_low": 0},
-        {"fmr_low": -0.001},
-        {"fmr_low": 0.03},
-        {"fmr_low": 0.015},
-        {"fmr_high": 1.001},
-        {"fmr_people": 0},
-        {"fmr_people": 24.0},
-        {"fmr_high": float("nan")},
-        {"basis": "checked"},
-        {"basis": Basis.CHECKED, "privacy": NOBODY},
-        {"basis": Basis.LABELLED},
-        {"held_for": HELD},
-        {"held_for": HELD, "basis": Basis.LABELLED, "fmr_high": 0.01, "fmr_people": 101},
-        {"held_for": HELD, "basis": Basis.LABELLED, "fmr_high": 0.0101, "fmr_people": 102},
-        {"held_for": HELD, "basis": Basis.LABELLED, "fmr": 0.02, "fmr_high": 0.01, "fmr_people": 102},
-        {"held_for": replace(HELD, fmr=0.02, rule=ThresholdFor.EVERYBODY)},
-        {"basis": Basis.MEASURED, "privacy": NOBODY},
-        {"basis": Basis.CHECKED, "privacy": promised(("moments", 0.64))},
-        {"basis": Basis.MEASURED, "privacy": promised(("scales-1", 0.9))},
-        {"adaptation": "centre and scatter"},
-        {"condition": ""},
-        {"references": 0},
-        {"references": 6},
-        {"references": True},
-        {"frames": 0},
-        {"frames": 4},
-        {"code_length": 1023},
-        {"created": "yesterday"},
-        {"created": "2025-01-02T03:04:05"},
-        {"created": "2025-01-02T03:04:05+01:00"},
-        {"created": "2025-01-02T03:04:05Z"},
+        ({"model_name": ""}, "a release needs a model name, a reason and"),
+        ({"model_digest": "0A" * 32}, "the model digest must be a SHA-256 in"),
+        ({"model_digest": "0a" * 31}, "the model digest must be a SHA-256 in"),
+        ({"threshold": -1}, "the threshold must be a whole number of"),
+        ({"threshold": 2048}, "the threshold must be a whole number of"),
+        ({"threshold": 7.0}, "the threshold must be a whole number of"),
+        ({"threshold": True}, "the threshold must be a whole number of"),
+        ({"fmr": 0.0}, "the false match rate must be a float"),
+        ({"fmr": 1}, "the false match rate must be a float"),
+        ({"fmr_low": 0}, "the interval of the false match rate is one"),
+        ({"fmr_low": -0.001}, "the interval of the false match rate lies"),
+        ({"fmr_low": 0.03}, "the interval of the false match rate lies"),
+        ({"fmr_low": 0.015}, "the interval of the false match rate lies"),
+        ({"fmr_high": 1.001}, "the interval of the false match rate lies"),
+        ({"fmr_people": 0}, "a false match rate says what it rests on,"),
+        ({"fmr_people": 24.0}, "a false match rate says what it rests on,"),
+        ({"fmr_high": float("nan")}, "the interval of the false match rate lies"),
+        ({"basis": "checked"}, "a false match rate says what it rests on,"),
+        ({"basis": Basis.CHECKED, "privacy": NOBODY}, "the rate of a release rests on what is"),
+        ({"basis": Basis.LABELLED}, "the rate of a release rests on labelled"),
+        ({"held_for": HELD}, "the rate of a release rests on labelled"),
+        (
+            {"held_for": HELD, "basis": Basis.LABELLED, "fmr_high": 0.01, "fmr_people": 101},
+            "a rate that every large group keeps has",
+        ),
+        (
+            {"held_for": HELD, "basis": Basis.LABELLED, "fmr_high": 0.0101, "fmr_people": 102},
+            "a rate that every large group keeps has",
+        ),
+        (
+            {"held_for": HELD, "basis": Basis.LABELLED, "fmr": 0.02, "fmr_high": 0.01, "fmr_people": 102},
+            "the groups of a release were held to",
+        ),
+        ({"held_for": replace(HELD, fmr=0.02, rule=ThresholdFor.EVERYBODY)}, "the groups of a release were held to"),
+        ({"basis": Basis.MEASURED, "privacy": NOBODY}, "the rate of a release rests on what is"),
+        ({"basis": Basis.CHECKED, "privacy": promised(("moments", 0.64))}, "the rate of a release rests on what is"),
+        ({"basis": Basis.MEASURED, "privacy": promised(("scales-1", 0.9))}, "the rate of a release rests on what is"),
+        ({"adaptation": "centre and scatter"}, "a release adapts one of these: none,"),
+        ({"condition": ""}, "a release needs a model name, a reason and"),
+        ({"references": 0}, "a release is for 1 to 5 references and 1 to"),
+        ({"references": 6}, "a release is for 1 to 5 references and 1 to"),
+        ({"references": True}, "a release is for 1 to 5 references and 1 to"),
+        ({"frames": 0}, "a release is for 1 to 5 references and 1 to"),
+        ({"frames": 4}, "a release is for 1 to 5 references and 1 to"),
+        ({"code_length": 1023}, "codes have 1024 or 2048 bits in this format"),
+        ({"created": "yesterday"}, "the time of creation must be ISO 8601"),
+        ({"created": "2025-01-02T03:04:05"}, "the time of creation must be UTC, as"),
+        ({"created": "2025-01-02T03:04:05+01:00"}, "the time of creation must be UTC, as"),
+        ({"created": "2025-01-02T03:04:05Z"}, "the time of creation must be UTC, as"),
     ],
     ids=str,
 )
-def test_a_wrong_release_cannot_be_built(change):
-    with pytest.raises(UsageError):
+def test_a_wrong_release_cannot_be_built(change, words):
+    with pytest.raises(UsageError, match=re.escape(words)):
         a_release(**change)
 
 
 @pytest.mark.parametrize(
-    "arrays",
+    ("arrays", "words"),
     [
-        ({}, None),
-        ({PROBE: np.zeros((2, 2))}, None),
-        ({PROBE: np.zeros(2), REFERENCE: np.zeros(3)}, None),
-        ({PROBE: np.zeros(2, np.float32)}, None),
-        ({PROBE: np.array([np.nan, 0.0])}, None),
-        ({PROBE: np.zeros(2)}, np.zeros((3, 2))),
-        ({PROBE: np.zeros(2)}, np.zeros((3, 3))),
-        ({PROBE: np.zeros(2)}, np.zeros((2, 1))),
-        ({PROBE: np.zeros(2)}, np.zeros(2)),
-        ({PROBE: np.zeros(2)}, np.zeros((2, 1025))),
-        ({PROBE: np.zeros(2)}, None, {PROBE: np.zeros((2, 2))}),
-        ({PROBE: np.zeros(2)}, None, {PROBE: np.zeros(0)}),
-        ({PROBE: np.zeros(2)}, None, {PROBE: np.array([np.inf])}),
-        ({PROBE: np.zeros(2)}, None, {REFERENCE: np.zeros(4)}),
+        (({}, None), "an adapter needs the centre of at least one"),
+        (({PROBE: np.zeros((2, 2))}, None), "all centres must be vectors of one length,"),
+        (({PROBE: np.zeros(2), REFERENCE: np.zeros(3)}, None), "all centres must be vectors of one length,"),
+        (({PROBE: np.zeros(2, np.float32)}, None), "the numbers of a release must be finite"),
+        (({PROBE: np.array([np.nan, 0.0])}, None), "the numbers of a release must be finite"),
+        (({PROBE: np.zeros(2)}, np.zeros((3, 2))), "the projection must be 2 x d, with d from 2"),
+        (({PROBE: np.zeros(2)}, np.zeros((3, 3))), "the projection must be 2 x d, with d from 2"),
+        (({PROBE: np.zeros(2)}, np.zeros((2, 1))), "the projection must be 2 x d, with d from 2"),
+        (({PROBE: np.zeros(2)}, np.zeros(2)), "the projection must be 2 x d, with d from 2"),
+        (({PROBE: np.zeros(2)}, np.zeros((2, 1025))), "the projection must be 2 x d, with d from 2"),
+        (({PROBE: np.zeros(2)}, None, {PROBE: np.zeros((2, 2))}), "scales must be vectors, for camera profiles"),
+        (({PROBE: np.zeros(2)}, None, {PROBE: np.zeros(0)}), "scales must be vectors, for camera profiles"),
+        (({PROBE: np.zeros(2)}, None, {PROBE: np.array([np.inf])}), "the numbers of a release must be finite"),
+        (({PROBE: np.zeros(2)}, None, {REFERENCE: np.zeros(4)}), "scales must be vectors, for camera profiles"),
     ],
 )
-def test_a_wrong_adapter_cannot_be_built(arrays):
-    with pytest.raises(UsageError):
+def test_a_wrong_adapter_cannot_be_built(arrays, words):
+    with pytest.raises(UsageError, match=re.escape(words)):
         Adapter(*arrays)
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "words"),
     [
-        {"epsilon": 8},
-        {"delta": -1.0},
-        {"people_train": 0},
-        {"privacy_unit": ""},
-        {"events": (("x", 0.0),)},
-        {"events": ()},
-        {"attacks": None},
-        {"attacks": 0.1},
+        ({"epsilon": 8}, "epsilon, delta and noise multipliers must"),
+        ({"delta": -1.0}, "epsilon, delta and noise multipliers must"),
+        ({"people_train": 0}, "a privacy statement needs positive counts"),
+        ({"privacy_unit": ""}, "a privacy statement needs a unit, a"),
+        ({"events": (("x", 0.0),)}, "epsilon, delta and noise multipliers must"),
+        ({"events": ()}, "who released nothing of people has nothing"),
+        ({"attacks": None}, "a privacy statement says what an attacker"),
+        ({"attacks": 0.1}, "a privacy statement says what an attacker"),
     ],
 )
-def test_a_wrong_statement_cannot_be_built(change):
-    with pytest.raises(UsageError):
+def test_a_wrong_statement_cannot_be_built(change, words):
+    with pytest.raises(UsageError, match=re.escape(words)):
         dataclasses.replace(STATEMENT, **change)
 
 

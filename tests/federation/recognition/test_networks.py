@@ -1,5 +1,6 @@
 """Our layers against other people's: TensorFlow Lite and TensorFlow.js gave the numbers, SciPy and torch the layers."""
 
+import hashlib
 import json
 from functools import cache
 from pathlib import Path
@@ -36,9 +37,9 @@ def detector():
     return BlazeFace(*blazeface_files())
 
 
-def pattern(side):
-    """An image that shows nobody: (side, side, 3) uint8."""
-    y, x = np.mgrid[:side, :side]
+def pattern(rows, columns=None):
+    """An image that shows nobody: (rows, columns, 3) uint8."""
+    y, x = np.mgrid[:rows, : columns or rows]
     channels = [(3 * x + y) % 256, (x * y // 7) % 256, (255 - 2 * y + x // 3) % 256]
     return np.stack(channels, axis=-1).astype(np.uint8)
 
@@ -124,6 +125,16 @@ def test_convolutions_are_those_of_torch(side, stride, rows, columns, seed):
         )
         np.testing.assert_allclose(ours, theirs.permute(0, 2, 3, 1).numpy(), atol=1e-5)
         assert ours.dtype == np.float32
+
+
+def test_the_numbers_of_channels_alone_are_these_to_the_bit():
+    """Elementwise and in one order, so on every processor; however many are worked on at once."""
+    digest = hashlib.sha256()
+    for size, channels, stride in ((128, 24, 1), (64, 24, 2), (7, 512, 1), (33, 3, 2)):
+        x = pattern(size, size * channels)[..., 0].reshape(size, size, channels).astype(np.float32) / 7
+        kernel = pattern(3, 3 * channels)[..., 2].reshape(3, 3, channels).astype(np.float32) / 3
+        digest.update(depthwise(np.stack([x, 1 - x]), kernel, kernel[0, 0], stride=stride).tobytes())
+    assert digest.hexdigest() == "71dea25b9fcf0bf23d259d7ab6b8b752d8fcae51c52b90163a8846e5410050cf"
 
 
 def test_rectifier_and_pooling_do_what_they_say():

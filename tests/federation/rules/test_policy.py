@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import json
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -764,33 +765,33 @@ def test_rule_signers_need_a_threshold_that_they_can_reach():
 
 
 @pytest.mark.parametrize(
-    "build",
+    ("build", "words"),
     [
-        lambda: a_pack("Germany"),
-        lambda: a_pack(version=0),
-        lambda: a_pack("DE", a_rule(), a_rule()),
-        lambda: a_pack("DE", a_rule(purpose="payment-x"), a_rule()),
-        lambda: a_pack(ends_at=NOW - DAY),
-        lambda: a_moratorium(categories=("search",)),
-        lambda: a_moratorium(reason="no"),
-        lambda: a_deployment(purposes=("face-search",)),
-        lambda: a_deployment(release_digests=(b"short",)),
-        lambda: a_deployment(contact="nowhere"),
-        lambda: replace(ISSUER, address="nowhere"),
-        lambda: replace(ISSUER, public_key=b"short"),
-        lambda: a_rule(begins_at=0),
-        lambda: a_rule(purpose="Door Access"),
-        lambda: a_rule(purpose=""),
-        lambda: a_rule(ends_at=1.5),
-        lambda: a_kiosk(certificate=b"short"),
-        lambda: a_kiosk(place=""),
-        lambda: a_kiosk(deployment="Berlin"),
-        lambda: a_kiosk(ends_at=NOW - DAY),
-        lambda: a_kiosk(ends_at=NOW + 89 * DAY + 1),
+        (lambda: a_pack("Germany"), "jurisdictions are ISO 3166 codes such as DE"),
+        (lambda: a_pack(version=0), "the version of a pack is 1, 2, 3 ..."),
+        (lambda: a_pack("DE", a_rule(), a_rule()), "the purposes of a pack: a tuple in order,"),
+        (lambda: a_pack("DE", a_rule(purpose="payment-x"), a_rule()), "the purposes of a pack: a tuple in order,"),
+        (lambda: a_pack(ends_at=NOW - DAY), "a pack must end after it begins"),
+        (lambda: a_moratorium(categories=("search",)), "a moratorium names categories that do not"),
+        (lambda: a_moratorium(reason="no"), "the reason of a moratorium needs 20 to 500"),
+        (lambda: a_deployment(purposes=("face-search",)), "the purpose 'face-search' is never allowed:"),
+        (lambda: a_deployment(release_digests=(b"short",)), "a release digest has 32 bytes"),
+        (lambda: a_deployment(contact="nowhere"), "the operator's contact is an address that"),
+        (lambda: replace(ISSUER, address="nowhere"), "the issuer is an address that begins with"),
+        (lambda: replace(ISSUER, public_key=b"short"), "the issuer's public key has 32 bytes"),
+        (lambda: a_rule(begins_at=0), "the beginning of a rule is a whole number"),
+        (lambda: a_rule(purpose="Door Access"), "a purpose is 1 to 64 of a-z 0-9 . _ / -"),
+        (lambda: a_rule(purpose=""), "a purpose is 1 to 64 of a-z 0-9 . _ / -"),
+        (lambda: a_rule(ends_at=1.5), "the end of a rule is a whole number of"),
+        (lambda: a_kiosk(certificate=b"short"), "the digest of a kiosk's certificate has 32"),
+        (lambda: a_kiosk(place=""), "the place of a kiosk needs 1 to 500"),
+        (lambda: a_kiosk(deployment="Berlin"), "a kiosk's deployment is 1 to 64 of a-z 0-9"),
+        (lambda: a_kiosk(ends_at=NOW - DAY), "a kiosk must end after it begins"),
+        (lambda: a_kiosk(ends_at=NOW + 89 * DAY + 1), "a kiosk is believed for at most 90 days"),
     ],
 )
-def test_a_rule_that_makes_no_sense_cannot_be_built(build):
-    with pytest.raises(UsageError):
+def test_a_rule_that_makes_no_sense_cannot_be_built(build, words):
+    with pytest.raises(UsageError, match=re.escape(words)):
         build()
 
 

@@ -1,6 +1,7 @@
 """Messages of secure aggregation: any bytes give a value that re-serialises identically, or MalformedMessageError."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -58,10 +59,60 @@ def test_lengths_are_the_documented_ones():
     }
 
 
+IN_ORDER = "the members of a list must be in ascending order, each once"
+NO_MEMBER = "a member number or count is {}; it must be from 1 to 1024"
+WRONG_KIND = "not a secure aggregation message of kind {}"
+MISSING = "{} bytes are missing from byte {} on"
+WORDS = {
+    "advertisement-of-another-member": "an advertisement carries another member's keys",
+    "advertisement-without-its-ed25519-signature": MISSING.format(2484, 2522),
+    "advertisement-without-its-ml-dsa-signature": MISSING.format(2484, 2522),
+    "advertisement-without-ml-kem": MISSING.format(2484, 2522),
+    "both-shares-of-one-member": IN_ORDER,
+    "coordinator-as-a-member": "masked_input is not for member 0 to send",
+    "empty": "a message of 0 bytes is too short",
+    "header-only": MISSING.format(2, 40),
+    "key-list-without-keys": MISSING.format(2, 192),
+    "kind-of-another-message": WRONG_KIND.format("opened_shares"),
+    "lines-out-of-order": IN_ORDER,
+    "list-longer-than-announced": "2 bytes are left over",
+    "list-of-1025": NO_MEMBER.format(1025),
+    "list-of-nobody": NO_MEMBER.format(0),
+    "list-shorter-than-announced": MISSING.format(2, 46),
+    "magic-of-another-format": WRONG_KIND.format("survivors"),
+    "masked-input-without-confirmations": MISSING.format(2, 84),
+    "member-0-in-a-list": NO_MEMBER.format(0),
+    "member-as-the-coordinator": "survivors is not for member 1 to send",
+    "one-byte-long": "1 bytes are left over",
+    "reserved-bits-set": WRONG_KIND.format("survivors"),
+    "sender-1025": "masked_input is not for member 1025 to send",
+    "share-beyond-the-field": "a share is not in the field",
+    "share-list-without-dealers": NO_MEMBER.format(6441),
+    "share-of-kind-0": "no share is of kind 0",
+    "share-of-kind-3": "no share is of kind 3",
+    "shares-cut-in-the-ciphertext": MISSING.format(1200, 6144),
+    "shares-for-one-member-twice": IN_ORDER,
+    "signature-cut": MISSING.format(2484, 40),
+    "signature-of-ed25519-alone": MISSING.format(2484, 40),
+    "signature-of-ml-dsa-alone": MISSING.format(2484, 40),
+    "survivor-twice": IN_ORDER,
+    "survivors-out-of-order": IN_ORDER,
+    "vector-longer-than-announced": "8 bytes are left over",
+    "vector-of-nothing": "a masked input holds 1 to 1048576 numbers, got 0",
+    "vector-shorter-than-announced": MISSING.format(16, 124),
+    "vector-too-long": "a masked input holds 1 to 1048576 numbers, got 1048577",
+    "version-before-this-one": WRONG_KIND.format("survivors"),
+}
+
+
+def test_every_damage_has_words_of_its_own():
+    assert {file.stem for file in DAMAGES} == set(WORDS)
+
+
 @pytest.mark.parametrize("file", DAMAGES, ids=lambda file: file.stem)
 def test_damaged_messages_are_malformed(file):
     record = json.loads(file.read_text())
-    with pytest.raises(MalformedMessageError):
+    with pytest.raises(MalformedMessageError, match=f"^{re.escape(WORDS[file.stem])}$"):
         KINDS[record["message"]].from_bytes(bytes.fromhex(record["bytes"]))
 
 

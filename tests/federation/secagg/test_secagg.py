@@ -220,28 +220,28 @@ def test_secrets_stay_out_of_sight():
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "words"),
     [
-        {"roster": ()},
-        {"roster": (b"one",)},
-        {"roster": (b"same", b"same", b"other", b"more")},
-        {"roster": (b"", b"a", b"b", b"c")},
-        {"roster": tuple(b"%d" % i for i in range(1025))},
-        {"run": ""},
-        {"release": "x" * 257},
-        {"agreement": b"short"},
-        {"size": 0},
-        {"size": 2**20 + 1},
-        {"colluders": -1},
-        {"colluders": 4},
-        {"colluders": 2},
-        {"dropouts": 2},
-        {"dropouts": -1},
+        ({"roster": ()}, "secure aggregation is for 2 to 1024"),
+        ({"roster": (b"one",)}, "secure aggregation is for 2 to 1024"),
+        ({"roster": (b"same", b"same", b"other", b"more")}, "every organisation needs a key of its own,"),
+        ({"roster": (b"", b"a", b"b", b"c")}, "every organisation needs a key of its own,"),
+        ({"roster": tuple(b"%d" % i for i in range(1025))}, "secure aggregation is for 2 to 1024"),
+        ({"run": ""}, "a session's run and release need 1 to 256"),
+        ({"release": "x" * 257}, "a session's run and release need 1 to 256"),
+        ({"agreement": b"short"}, "the agreement is a SHA-256 digest, and"),
+        ({"size": 0}, "the agreement is a SHA-256 digest, and"),
+        ({"size": 2**20 + 1}, "the agreement is a SHA-256 digest, and"),
+        ({"colluders": -1}, "4 organisations cannot stand -1 colluders"),
+        ({"colluders": 4}, "4 organisations cannot stand 4 colluders"),
+        ({"colluders": 2}, "4 organisations cannot stand 2 colluders"),
+        ({"dropouts": 2}, "4 organisations cannot stand 1 colluders"),
+        ({"dropouts": -1}, "4 organisations cannot stand 1 colluders"),
     ],
     ids=str,
 )
-def test_a_session_that_protects_nobody_cannot_exist(change):
-    with pytest.raises(UsageError):
+def test_a_session_that_protects_nobody_cannot_exist(change, words):
+    with pytest.raises(UsageError, match=re.escape(words)):
         replace(session_of(4, colluders=1, dropouts=1), **change)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 
 import pytest
 from hypothesis import given
@@ -202,39 +203,76 @@ GOOD = an_attempt().to_bytes()
 
 
 @pytest.mark.parametrize(
-    "data",
+    ("data", "words"),
     [
-        pytest.param(b"", id="empty"),
-        pytest.param(b"[]", id="list"),
-        pytest.param(b"[" * 20_000, id="deep-nesting"),
-        pytest.param(b'{"a":' * 10_000, id="deep-objects"),
-        pytest.param(GOOD + b"\n", id="newline-at-the-end"),
-        pytest.param(GOOD.replace(b":", b": "), id="spaces"),
-        pytest.param(GOOD.replace(b'"version":1', b'"version":2'), id="another-version"),
-        pytest.param(GOOD.replace(b'"version":1', b'"version":1,"who":"me"'), id="one-field-more"),
-        pytest.param(GOOD.replace(b',"version":1', b""), id="one-field-less"),
-        pytest.param(GOOD.replace(b'"time":', b'"time":1,"time":'), id="field-twice"),
-        pytest.param(GOOD.replace(b"1900000000", b"1.9e9"), id="time-as-a-fraction"),
-        pytest.param(GOOD.replace(b"1900000000", b"true"), id="time-as-a-truth"),
-        pytest.param(GOOD.replace(b"1900000000", b"9" * 5000), id="endless-time"),
-        pytest.param(GOOD.replace(b'"attempt"', b'"search"'), id="unknown-kind"),
-        pytest.param(GOOD.replace(b'"attempt"', b'"enrolment"'), id="kind-of-another-shape"),
-        pytest.param(GOOD.replace(b'"attempt"', b'["attempt"]'), id="kind-in-a-list"),
-        pytest.param(GOOD.replace(b'"opened"', b'"match"'), id="unknown-outcome"),
-        pytest.param(GOOD.replace(b'"door-access"', b'"Door"'), id="purpose-is-no-name"),
-        pytest.param(GOOD.replace(b'"door-access"', b"null"), id="purpose-is-null"),
-        pytest.param(GOOD.replace(b'"commitment":"', b'"commitment":"00'), id="commitment-too-long"),
+        pytest.param(b"", "an entry is not JSON", id="empty"),
+        pytest.param(b"[]", "an entry is a JSON object", id="list"),
+        pytest.param(b"[" * 20_000, "an entry is not JSON", id="deep-nesting"),
+        pytest.param(b'{"a":' * 10_000, "an entry is not JSON", id="deep-objects"),
+        pytest.param(GOOD + b"\n", "an entry is not in its one canonical form", id="newline-at-the-end"),
+        pytest.param(GOOD.replace(b":", b": "), "an entry is not in its one canonical form", id="spaces"),
+        pytest.param(
+            GOOD.replace(b'"version":1', b'"version":2'),
+            "an entry is not in its one canonical form",
+            id="another-version",
+        ),
+        pytest.param(
+            GOOD.replace(b'"version":1', b'"version":1,"who":"me"'),
+            "an entry is not in its one canonical form",
+            id="one-field-more",
+        ),
+        pytest.param(
+            GOOD.replace(b',"version":1', b""), "an entry is not in its one canonical form", id="one-field-less"
+        ),
+        pytest.param(
+            GOOD.replace(b'"time":', b'"time":1,"time":'), "an entry is not in its one canonical form", id="field-twice"
+        ),
+        pytest.param(
+            GOOD.replace(b"1900000000", b"1.9e9"), "a time is a whole number of seconds since", id="time-as-a-fraction"
+        ),
+        pytest.param(
+            GOOD.replace(b"1900000000", b"true"), "a time is a whole number of seconds since", id="time-as-a-truth"
+        ),
+        pytest.param(GOOD.replace(b"1900000000", b"9" * 5000), "an entry is not JSON", id="endless-time"),
+        pytest.param(
+            GOOD.replace(b'"attempt"', b'"search"'), "an entry lacks a field, or a field has the", id="unknown-kind"
+        ),
+        pytest.param(
+            GOOD.replace(b'"attempt"', b'"enrolment"'),
+            "an entry is not in its one canonical form",
+            id="kind-of-another-shape",
+        ),
+        pytest.param(
+            GOOD.replace(b'"attempt"', b'["attempt"]'),
+            "an entry lacks a field, or a field has the",
+            id="kind-in-a-list",
+        ),
+        pytest.param(
+            GOOD.replace(b'"opened"', b'"match"'), "an entry lacks a field, or a field has the", id="unknown-outcome"
+        ),
+        pytest.param(
+            GOOD.replace(b'"door-access"', b'"Door"'),
+            "requester and purpose are 1 to 64 of a-z",
+            id="purpose-is-no-name",
+        ),
+        pytest.param(
+            GOOD.replace(b'"door-access"', b"null"), "an entry lacks a field, or a field has the", id="purpose-is-null"
+        ),
+        pytest.param(
+            GOOD.replace(b'"commitment":"', b'"commitment":"00'), "a commitment has 32 bytes", id="commitment-too-long"
+        ),
         pytest.param(
             GOOD.replace(an_opening().commitment.hex().encode(), an_opening().commitment.hex().upper().encode()),
+            "an entry is not in its one canonical form",
             id="commitment-in-capitals",
         ),
-        pytest.param(b"\xff" + GOOD, id="not-utf8"),
-        pytest.param(b" " * 70_000, id="too-long"),
+        pytest.param(b"\xff" + GOOD, "an entry is not JSON", id="not-utf8"),
+        pytest.param(b" " * 70_000, "an entry has at most 65535 bytes", id="too-long"),
     ],
 )
-def test_a_damaged_entry_does_not_parse(data):
+def test_a_damaged_entry_does_not_parse(data, words):
     entry_from_bytes(GOOD)
-    with pytest.raises(MalformedMessageError):
+    with pytest.raises(MalformedMessageError, match=re.escape(words)):
         entry_from_bytes(data)
     with pytest.raises(MalformedMessageError, match="an opening"):
         Opening.from_secret_bytes(data)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -275,42 +276,92 @@ def test_a_damaged_consistency_proof_is_refused(damage):
 
 
 @pytest.mark.parametrize(
-    ("leaf", "index", "head"),
+    ("leaf", "index", "head", "words"),
     [
-        pytest.param(leaf_hash(LEAVES[5]), _INDEX, _HEAD, id="another-leaf"),
-        pytest.param(LEAVES[_INDEX], _INDEX, _HEAD, id="the-entry-instead-of-its-hash"),
-        pytest.param(_LEAF, 5, _HEAD, id="next-index"),
-        pytest.param(_LEAF, 3, _HEAD, id="previous-index"),
-        pytest.param(_LEAF, -1, _HEAD, id="negative-index"),
-        pytest.param(_LEAF, _SIZE, _HEAD, id="index-beyond-the-tree"),
-        pytest.param(_LEAF, _INDEX, TreeHead(9, ROOTS[7]), id="another-size"),
-        pytest.param(_LEAF, _INDEX, TreeHead(14, ROOTS[7]), id="size-doubled"),
-        pytest.param(_LEAF, _INDEX, TreeHead(_SIZE, ROOTS[6]), id="another-root"),
-        pytest.param(_LEAF, 0, TreeHead(0, EMPTY_ROOT), id="empty-tree"),
+        pytest.param(leaf_hash(LEAVES[5]), _INDEX, _HEAD, "entry 4 is not in this tree of 7: the", id="another-leaf"),
+        pytest.param(
+            LEAVES[_INDEX], _INDEX, _HEAD, "every hash of a proof has 32 bytes", id="the-entry-instead-of-its-hash"
+        ),
+        pytest.param(_LEAF, 5, _HEAD, "entry 5 is not in this tree of 7: the", id="next-index"),
+        pytest.param(_LEAF, 3, _HEAD, "entry 3 is not in this tree of 7: the", id="previous-index"),
+        pytest.param(_LEAF, -1, _HEAD, "entry -1 cannot be in a tree of 7", id="negative-index"),
+        pytest.param(_LEAF, _SIZE, _HEAD, "entry 7 cannot be in a tree of 7", id="index-beyond-the-tree"),
+        pytest.param(
+            _LEAF, _INDEX, TreeHead(9, ROOTS[7]), "the proof has 4 hashes where 5 are needed", id="another-size"
+        ),
+        pytest.param(
+            _LEAF, _INDEX, TreeHead(14, ROOTS[7]), "the proof has 4 hashes where 5 are needed", id="size-doubled"
+        ),
+        pytest.param(
+            _LEAF, _INDEX, TreeHead(_SIZE, ROOTS[6]), "entry 4 is not in this tree of 7: the", id="another-root"
+        ),
+        pytest.param(_LEAF, 0, TreeHead(0, EMPTY_ROOT), "entry 0 cannot be in a tree of 0", id="empty-tree"),
     ],
 )
-def test_an_inclusion_proof_for_something_else_is_refused(leaf, index, head):
-    with pytest.raises(ProofError):
+def test_an_inclusion_proof_for_something_else_is_refused(leaf, index, head, words):
+    with pytest.raises(ProofError, match=re.escape(words)):
         verify_inclusion(leaf, index, head, _INCLUSION)
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "proof"),
+    ("old", "new", "proof", "words"),
     [
-        pytest.param(TreeHead(5, ROOTS[5]), _HEAD, _CONSISTENCY, id="older-tree"),
-        pytest.param(TreeHead(6, ROOTS[5]), _HEAD, _CONSISTENCY, id="another-old-root"),
-        pytest.param(_OLD_HEAD, TreeHead(9, ROOTS[7]), _CONSISTENCY, id="another-new-size"),
-        pytest.param(_OLD_HEAD, TreeHead(7, ROOTS[8]), _CONSISTENCY, id="another-new-root"),
-        pytest.param(_HEAD, _OLD_HEAD, _CONSISTENCY, id="backwards"),
-        pytest.param(TreeHead(0, EMPTY_ROOT), _HEAD, (), id="from-the-empty-tree"),
-        pytest.param(TreeHead(0, EMPTY_ROOT), TreeHead(0, EMPTY_ROOT), (), id="between-empty-trees"),
-        pytest.param(_HEAD, _HEAD, (ROOTS[1],), id="same-tree-with-a-proof"),
-        pytest.param(_HEAD, TreeHead(7, ROOTS[8]), (), id="same-size-and-another-root"),
-        pytest.param(TreeHead(4, ROOTS[4]), _HEAD, (), id="power-of-two-without-a-proof"),
+        pytest.param(
+            TreeHead(5, ROOTS[5]), _HEAD, _CONSISTENCY, "the proof has 3 hashes where 4 are needed", id="older-tree"
+        ),
+        pytest.param(
+            TreeHead(6, ROOTS[5]),
+            _HEAD,
+            _CONSISTENCY,
+            "the tree of 7 entries does not begin with",
+            id="another-old-root",
+        ),
+        pytest.param(
+            _OLD_HEAD,
+            TreeHead(9, ROOTS[7]),
+            _CONSISTENCY,
+            "the proof has 3 hashes where 4 are needed",
+            id="another-new-size",
+        ),
+        pytest.param(
+            _OLD_HEAD,
+            TreeHead(7, ROOTS[8]),
+            _CONSISTENCY,
+            "the tree of 7 entries does not begin with",
+            id="another-new-root",
+        ),
+        pytest.param(_HEAD, _OLD_HEAD, _CONSISTENCY, "a tree of 7 cannot be shown to have grown", id="backwards"),
+        pytest.param(
+            TreeHead(0, EMPTY_ROOT), _HEAD, (), "a tree of 0 cannot be shown to have grown", id="from-the-empty-tree"
+        ),
+        pytest.param(
+            TreeHead(0, EMPTY_ROOT),
+            TreeHead(0, EMPTY_ROOT),
+            (),
+            "a tree of 0 cannot be shown to have grown",
+            id="between-empty-trees",
+        ),
+        pytest.param(
+            _HEAD, _HEAD, (ROOTS[1],), "the proof has 2 hashes where 1 are needed", id="same-tree-with-a-proof"
+        ),
+        pytest.param(
+            _HEAD,
+            TreeHead(7, ROOTS[8]),
+            (),
+            "the tree of 7 entries does not begin with",
+            id="same-size-and-another-root",
+        ),
+        pytest.param(
+            TreeHead(4, ROOTS[4]),
+            _HEAD,
+            (),
+            "the proof has 1 hashes where 2 are needed",
+            id="power-of-two-without-a-proof",
+        ),
     ],
 )
-def test_a_consistency_proof_for_something_else_is_refused(old, new, proof):
-    with pytest.raises(ProofError):
+def test_a_consistency_proof_for_something_else_is_refused(old, new, proof, words):
+    with pytest.raises(ProofError, match=re.escape(words)):
         verify_consistency(old, new, proof)
 
 

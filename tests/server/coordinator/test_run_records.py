@@ -314,6 +314,16 @@ def test_the_command_lists_runs_with_drop_outs_and_reasons(tmp_path):
         assert words in result.output
 
 
+def test_the_command_lists_the_runs_of_every_ledger_of_the_folder(tmp_path):
+    for ledger, name in (("north.jsonl", "7"), ("south.jsonl", "9")):
+        folder = tmp_path / f"{ledger}.runs"
+        folder.mkdir()
+        (folder / f"{name}.json").write_bytes(replace(RECORD, run=name).to_bytes())
+    result = CliRunner().invoke(cli.app, ["federation", "runs", str(tmp_path)])
+    assert result.exit_code == 0
+    assert [run for run in ("7", "9") if f"{run}: not ended" in result.output] == ["7", "9"]
+
+
 def test_the_command_says_when_there_is_nothing_to_list(tmp_path):
     result = CliRunner().invoke(cli.app, ["federation", "runs", str(tmp_path)])
     assert result.exit_code != 0

@@ -25,7 +25,7 @@ from server.dashboard.dashboard import RECENT_DAYS, Dashboard, ReleaseState, Unr
 from server.dashboard.log import LogState, Use, Witnessed, WitnessState
 from server.dashboard.page import POLICY, dashboard_page
 from server.dashboard.times import date
-from server.fleet.expiry import Certificate
+from server.expiry import Certificate
 from tests.bundles import a_bundle, a_report, wolves
 from tests.running import a_rules_file, signed
 from tests.server.dashboard.organisation import BUNDLE, RUN, WITNESS
@@ -117,6 +117,11 @@ def certificate(days):
     return {"certificates": (Certificate("the gateway's certificate", end, advice),)}
 
 
+def own_certificate(days):
+    end = dt.datetime.fromtimestamp(NOW + days * DAY_SECONDS, dt.UTC)
+    return {"own": (Certificate("the certificate in server.pem", end, "renew tls/server.pem, or have it renewed"),)}
+
+
 ALERTS = {
     "expired": (at(BUNDLE.manifest.ends_at), True, "not valid now"),
     "expires soon": (at(BUNDLE.manifest.ends_at - DAY_SECONDS), False, "audit it again"),
@@ -147,6 +152,13 @@ ALERTS = {
     "drop-out": ({"runs": (RUN,)}, False, "Dropped out of the last run: west"),
     "gateway's certificate ends soon": (certificate(59), False, "The gateway's certificate expires on"),
     "gateway's certificate has ended": (certificate(-1), True, "federation renew`; nothing else changes."),
+    "a certificate of its own ends soon": (own_certificate(59), False, "The certificate in server.pem expires on"),
+    "a certificate of its own has ended": (own_certificate(-1), True, "renew tls/server.pem, or have it renewed."),
+    "a certificate of its own that is unreadable": (
+        {"own": Unreadable("torn")},
+        True,
+        "The certificates could not be read: torn",
+    ),
     "unreadable certificates": (
         {"certificates": Unreadable("torn")},
         True,
@@ -171,6 +183,7 @@ def test_what_needs_attention_is_said(changes, now, words):
 
 CALM = {
     "gateway's certificate of 61 days": certificate(61),
+    "a certificate of its own of 61 days": own_certificate(61),
     "log that nobody asked for an hour": {"log": dataclasses.replace(LOG, signed_at=NOW - 7200)},
     "few refusals": {"log": use(limited=19)},
     "old refusals": {

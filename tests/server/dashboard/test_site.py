@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import socket
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from server.certificates import write_pki
 from server.dashboard.page import POLICY
 from server.dashboard.site import PATH, FreshPage, organisation_app
 from server.listening import SECURITY_HEADERS
@@ -116,19 +118,25 @@ def test_the_command_serves_what_is_there_and_ends_when_told(tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    arguments = ["web", "organisation", *options(tmp_path), f"--port={port}", "--every=1"]
+    ago = dt.datetime.now(dt.UTC) - dt.timedelta(days=350)
+    write_pki(tmp_path / "tls", hosts=["localhost"], clients=[], now=ago)
+    named = f"--certificate={tmp_path / 'tls' / 'server.pem'}"
+    arguments = ["web", "organisation", *options(tmp_path), f"--port={port}", "--every=1", named]
     program = str(Path(sys.executable).parent / "intaglio-server")
     with subprocess.Popen([program, *arguments], stderr=subprocess.PIPE, text=True) as process:
         try:
             page = served(f"http://127.0.0.1:{port}{PATH}", process)
             assert BUNDLE.release.digest in page
+            assert "The certificate in server.pem expires on" in page
             (tmp_path / "rules.jsonl").write_bytes(b"torn")
             deadline = time.monotonic() + 30
             while "The rules could not be read" not in served(f"http://127.0.0.1:{port}{PATH}", process):
                 assert time.monotonic() < deadline
         finally:
             process.terminate()
-        assert f"http://localhost:{port}{PATH}" in process.stderr.read()
+        log = process.stderr.read()
+    assert f"http://localhost:{port}{PATH}" in log
+    assert log.count("the certificate in server.pem expires on") == 1
 
 
 def served(url, process):

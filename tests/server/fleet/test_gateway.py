@@ -11,6 +11,7 @@ import os
 import socket
 import ssl
 from collections import Counter
+from pathlib import Path
 
 import httpx
 import pytest
@@ -262,7 +263,8 @@ async def test_a_wrong_clock_is_named_as_such_to_both_sides_once(ahead, said, lo
     async with asking(gateway) as client:
         for _ in range(2):
             reply = await client.post("/v1/fleet/pull-messages", headers=headers)
-        assert (reply.status_code, said in reply.text) == (401, True)
+        words = f"this node's clock is {said}; set the clocks of both, by NTP. 5 s ahead and 305 s behind is the most"
+        assert (reply.status_code, reply.text) == (401, words)
         assert gateway.clocks == {"north": reply.text}
         assert (await client.post("/v1/fleet/get-run", headers=signed(federation[1]["north"]))).status_code == 200
     assert warned == [f"north: {reply.text}"]
@@ -512,6 +514,16 @@ def test_a_changed_last_segment_is_not_continued(tmp_path):
     path.write_bytes(path.read_bytes().replace(b'"received":1', b'"received":9'))
     with pytest.raises(ProofError, match="line 3 of the log does not follow"):
         CallLog(tmp_path / "calls")
+
+
+def test_a_log_that_is_refused_leaves_no_file_open(tmp_path):
+    (tmp_path / "calls").mkdir()
+    (tmp_path / "calls/000001.jsonl").write_bytes(b"junk\n")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(3):
+        with pytest.raises(MalformedMessageError, match=r"line"):
+            CallLog(tmp_path / "calls")
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_a_torn_last_line_is_cut_off_and_the_chain_goes_on(tmp_path):

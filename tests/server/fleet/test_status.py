@@ -27,6 +27,7 @@ from client.node.metrics import NodeMetrics
 from client.node.reaching import Reached
 from federation.errors import UsageError
 from federation.membership.fleet import tethered
+from federation.privacy.plan import epsilon_of_gaussians
 from server.cli import app
 from server.coordinator.ledger import PrivacyLedger
 from server.fleet import status as federation_status
@@ -81,37 +82,63 @@ def status(folder, *options):
     return CliRunner().invoke(app, ["federation", "status", str(folder), *options])
 
 
-@pytest.mark.usefixtures("superlink")
+def left_of_staff():
+    return 8.0 - epsilon_of_gaussians((2.0,), 1e-5)
+
+
+@pytest.fixture
+def a_queue(coordinator):
+    queue = RunQueue(coordinator.folder)
+    with queue.turn("moments for staff", lambda: False, print):
+        _, waits = queue._join("scales for visitors")
+        yield
+        waits.close()
+
+
+@pytest.mark.usefixtures("superlink", "a_queue")
 def test_status_names_members_runs_budgets_and_certificates(coordinator):
-    with RunQueue(coordinator.folder).turn("moments for staff", lambda: False, print):
-        done = status(coordinator.folder)
+    done = status(coordinator.folder)
     assert done.exit_code == 0, done.output
-    lines = done.stdout.splitlines()
-    assert lines[0] == "gateway at fed.example.org:8443; its SuperLink answers"
-    assert "member north: online, since 2029-12-31T08:00:00Z" in lines
-    assert "member south: offline, never seen" in lines
-    assert "member west: the SuperLink does not know its node: revoke it and invite it again" in lines
-    assert f"run {FIRST_RUN} is running" in lines
-    assert "moments for staff has begun as 1 in the queue" in lines
-    assert "runs: 1 aborted, 1 released" in lines
-    assert next(line for line in lines if line.startswith("budget of staff: ")).endswith("of 8 is left")
-    assert (
-        f"the gateway's certificate ends on {ends_at(coordinator.folder / 'tls' / 'server.pem'):%Y-%m-%d}"
-        in done.stdout
-    )
+    gateway, authority = (ends_at(coordinator.folder / "tls" / name) for name in ("server.pem", "ca.pem"))
+    left = [(end - dt.datetime.now(dt.UTC)).total_seconds() / 86_400 for end in (gateway, authority)]
+    assert done.stdout.splitlines() == [
+        "gateway at fed.example.org:8443; its SuperLink answers",
+        f"the gateway's certificate ends on {gateway:%Y-%m-%d}, in {left[0]:.0f} days",
+        f"the authority of the gateway's certificate ends on {authority:%Y-%m-%d}, in {left[1]:.0f} days",
+        "member north: online, since 2029-12-31T08:00:00Z",
+        "member south: offline, never seen",
+        "member west: the SuperLink does not know its node: revoke it and invite it again",
+        f"run {FIRST_RUN} is running",
+        "moments for staff has begun as 1 in the queue",
+        "scales for visitors waits as 2 in the queue",
+        "runs: 1 aborted, 1 released",
+        f"budget of staff: {left_of_staff():.2f} of 8 is left",
+    ]
 
 
-@pytest.mark.usefixtures("superlink")
+@pytest.mark.usefixtures("superlink", "a_queue")
 def test_status_as_json_says_the_same(coordinator):
     value = json.loads(status(coordinator.folder, "--json").stdout)
-    assert value["members"] == {
-        "north": {"online": True, "seen_at": int(dt.datetime(2029, 12, 31, 8, tzinfo=dt.UTC).timestamp())},
-        "south": {"online": False, "seen_at": None},
-        "west": None,
+    ends = value.pop("certificates")
+    assert value == {
+        "address": "fed.example.org:8443",
+        "superlink": True,
+        "members": {
+            "north": {"online": True, "seen_at": int(dt.datetime(2029, 12, 31, 8, tzinfo=dt.UTC).timestamp())},
+            "south": {"online": False, "seen_at": None},
+            "west": None,
+        },
+        "under_way": [str(FIRST_RUN)],
+        "queue": ["moments for staff", "scales for visitors"],
+        "runs": {"released": 1, "aborted": 1},
+        "epsilon_left": {"staff": pytest.approx(left_of_staff())},
+        "unreadable": [],
     }
-    assert (value["under_way"], value["runs"]) == ([str(FIRST_RUN)], {"released": 1, "aborted": 1})
-    assert 0 < value["epsilon_left"]["staff"] < 8
-    assert set(value["certificates"]) == {"the gateway's certificate", "the authority of the gateway's certificate"}
+    for what, name in (("", "server.pem"), ("the authority of ", "ca.pem")):
+        left = ends_at(coordinator.folder / "tls" / name) - dt.datetime.now(dt.UTC)
+        days = left.total_seconds() / 86_400
+        assert ends.pop(f"{what}the gateway's certificate") == pytest.approx(days, abs=0.01)
+    assert ends == {}
 
 
 def test_status_without_a_superlink_says_what_the_folder_knows_and_ends_with_4(coordinator):
@@ -164,60 +191,80 @@ def text_of(metrics):
     return generate_latest(registry).decode()
 
 
+def samples(metrics):
+    """Every value that Prometheus would read."""
+    said = (line.rpartition(" ") for line in text_of(metrics).splitlines() if not line.startswith("#"))
+    return {name: float(value) for name, _, value in said}
+
+
 @pytest.mark.enable_socket
-@pytest.mark.usefixtures("superlink")
+@pytest.mark.usefixtures("superlink", "a_queue")
 def test_metrics_of_a_coordinator_tell_runs_members_budgets_certificates_and_refusals(coordinator, tmp_path):
     upstream = httpx.AsyncClient(transport=httpx.MockTransport(lambda _: httpx.Response(200)))
     gateway = Gateway(upstream, CallLog(tmp_path / "calls"), Members(coordinator.folder))
-    gateway.refused.update({"stranger": 3, "clock": 2})
+    gateway.refused.update({"stranger": 3, "clock": 2, "full": 1})
     gateway.clocks["south"] = "8 s ahead"
-    with Door("127.0.0.1", 0) as door:
+    came = dt.datetime(2029, 12, 31, 8, tzinfo=dt.UTC).timestamp()
+    with Door("127.0.0.1", 0) as door, socket.create_connection(door.getsockname()[:2]):
+        connection, _ = door.accept()
         door.turned_away["full"] += 4
-        said = text_of(FederationMetrics(coordinator.folder, gateway, door, clock=lambda: NOW))
-    for line in (
-        "intaglio_federation_superlink_up 1.0",
-        'intaglio_federation_runs{state="released"} 1.0',
-        'intaglio_federation_runs{state="aborted"} 1.0',
-        "intaglio_federation_runs_under_way 1.0",
-        "intaglio_federation_runs_waiting 0.0",
-        'intaglio_federation_member_online{member="north"} 1.0',
-        'intaglio_federation_member_online{member="south"} 0.0',
-        'intaglio_federation_certificate_days_left{certificate="the gateway\'s certificate"} 397.0',
-        'intaglio_federation_member_clock_wrong{member="south"} 1.0',
-        'intaglio_federation_refusals_total{reason="stranger"} 3.0',
-        'intaglio_federation_refusals_total{reason="full"} 4.0',
-        "intaglio_federation_connections 0.0",
-    ):
-        assert line in said
-    assert 'intaglio_federation_epsilon_left{population="staff"}' in said
-    assert 'member_seen_timestamp_seconds{member="south"}' not in said
+        found = samples(FederationMetrics(coordinator.folder, gateway, door, clock=lambda: NOW))
+        connection.close()
+    assert found.pop('intaglio_federation_epsilon_left{population="staff"}') == pytest.approx(left_of_staff())
+    assert {name.removeprefix("intaglio_federation_"): value for name, value in found.items()} == {
+        "superlink_up": 1,
+        'runs{state="released"}': 1,
+        'runs{state="aborted"}': 1,
+        "runs_under_way": 1,
+        "runs_waiting": 1,
+        'member_online{member="north"}': 1,
+        'member_online{member="south"}': 0,
+        'member_seen_timestamp_seconds{member="north"}': came,
+        'certificate_days_left{certificate="the gateway\'s certificate"}': 397,
+        'certificate_days_left{certificate="the authority of the gateway\'s certificate"}': 3650,
+        'member_clock_wrong{member="south"}': 1,
+        "connections": 1,
+        'refusals_total{reason="stranger"}': 3,
+        'refusals_total{reason="clock"}': 2,
+        'refusals_total{reason="full"}': 5,
+    }
+
+
+@pytest.mark.enable_socket
+def test_metrics_of_a_coordinator_without_a_superlink_tell_that(coordinator, tmp_path):
+    upstream = httpx.AsyncClient(transport=httpx.MockTransport(lambda _: httpx.Response(200)))
+    gateway = Gateway(upstream, CallLog(tmp_path / "calls"), Members(coordinator.folder))
+    with Door("127.0.0.1", 0) as door:
+        found = samples(FederationMetrics(coordinator.folder, gateway, door, clock=lambda: NOW))
+    assert found["intaglio_federation_superlink_up"] == found["intaglio_federation_runs_under_way"] == 0
+    assert not any("member_online" in name for name in found)
+    assert found['intaglio_federation_runs{state="released"}'] == 1
 
 
 def test_metrics_of_a_node_tell_budget_certificate_clock_and_refusals(tmp_path):
     ledgers = Ledgers(tmp_path / "ledgers", 16.0)
+    refused = {
+        'intaglio_node_refusals_total{reason="recipe"}': 2,
+        'intaglio_node_refusals_total{reason="coordinator"}': 1,
+    }
     metrics = NodeMetrics(ledgers, Counter({"recipe": 2, "coordinator": 1}), clock=lambda: SECONDS)
-    before = text_of(metrics)
-    assert "intaglio_node_epsilon_left 16.0" in before
-    assert "intaglio_node_gateway_reached 0.0" in before
-    assert "certificate_days_left" not in before
+    silent = {"intaglio_node_gateway_reached": 0} | refused
+    assert samples(metrics) == {"intaglio_node_epsilon_left": 16} | silent
     (tmp_path / "ledgers").mkdir()
     (tmp_path / "ledgers" / OWN).write_bytes(b"damaged")
-    damaged = text_of(metrics)  # the others are shown all the same
-    assert "intaglio_node_epsilon_left" not in damaged
-    assert 'intaglio_node_refusals_total{reason="recipe"} 2.0' in damaged
+    assert samples(metrics) == silent  # the others are shown all the same
     (tmp_path / "ledgers" / OWN).unlink()
-    ledgers.charge("a run/moments/of something", 2.0)
     metrics.reached = Reached(1.5, SECONDS + 10 * 86_400)
-    after = text_of(metrics)
-    (left,) = [float(line.split()[1]) for line in after.splitlines() if line.startswith("intaglio_node_epsilon_left ")]
-    assert left == 16.0 - ledgers.own().accounts()[0].epsilon
-    assert ledgers.own().accounts()[0].population == PEOPLE
-    for line in (
-        "intaglio_node_certificate_days_left 10.0",
-        "intaglio_node_clock_ahead_seconds 1.5",
-        'intaglio_node_refusals_total{reason="recipe"} 2.0',
-    ):
-        assert line in after
+    for charged in (("a run/moments/of something", 2.0), ("another/moments/of something", 3.0)):
+        ledgers.charge(*charged)
+        (account,) = ledgers.own().accounts()
+        assert account.population == PEOPLE
+        assert samples(metrics) == refused | {
+            "intaglio_node_epsilon_left": 16 - account.epsilon,
+            "intaglio_node_gateway_reached": 1,
+            "intaglio_node_certificate_days_left": 10,
+            "intaglio_node_clock_ahead_seconds": 1.5,
+        }
 
 
 @pytest.mark.integration

@@ -12,6 +12,7 @@ import time
 from contextlib import ExitStack
 from types import SimpleNamespace
 
+import h11
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
@@ -20,6 +21,7 @@ from federation.errors import ProofError, UsageError
 from federation.transparency import KeyKind, LogPolicy, NoteSigner, SignedCheckpoint
 from federation.transparency.policy import NamedWitness
 from server.certificates import issue_server, make_authority
+from server.log import asking
 from server.log.asking import Witnesses
 from server.log.sequencer import Sequencer
 from server.log.storage import open_log_storage
@@ -268,6 +270,107 @@ LIES = {
     "endless news": lambda _: itertools.repeat(b"HTTP/1.1 103 Early Hints\r\n\r\n", 100_000),
     "too long": lambda _: response(200, bytes(40_000)),
 }
+
+
+SAID = {
+    "nothing": "cannot be reached: ",
+    "no HTTP": "cannot be reached: RemoteProtocolError",
+    "no line": "a signature line has a dash, a name and a signature",
+    "an error": "answers with status 500",
+    "somewhere else": "answers with status 302",
+    "another key": "answers without a cosignature of its key",
+    "of an hour ago": "dates its cosignature otherwise than now; check both clocks",
+    "of the future": "dates its cosignature otherwise than now; check both clocks",
+    "its size is the one that was named": "contradicts itself about the entries that it has seen",
+    "a size beyond the log": f"says that it has seen {1 << 62} entries, and was asked about 1",
+    "endless": "answers with more than 32768 bytes",
+    "endless headers": "cannot be reached: RemoteProtocolError|answers with more than 32768 bytes",
+    "too long": "answers with more than 32768 bytes",
+}
+
+
+@pytest.mark.parametrize("lie", SAID)
+def test_what_is_wrong_with_a_witness_is_said(site, lie):
+    log = site.log(site.witness(LIES[lie]))
+    appended(log)
+    assert re.match(SAID[lie], log.silent_witnesses[KEYS[0].name]), log.silent_witnesses
+
+
+@pytest.mark.parametrize(("apart", "counts"), [(-61, False), (-60, True), (60, True), (61, False)])
+def test_a_cosignature_is_dated_within_a_minute_of_now(site, apart, counts):
+    dated = over(lambda text: response(200, a_line(WITNESSES[0], text, time=NOW + apart)))
+    assert (signers(appended(site.log(site.witness(dated)))) == {KEYS[0]}) is counts
+
+
+def test_a_witness_is_asked_again_once_its_line_is_older_than_a_minute(site):
+    listener = site.witness(site.honest())
+    log = site.log(listener)
+    appended(log)
+    for later, asked in ((60, 1), (61, 2), (61, 2)):
+        site.now = NOW + later
+        log.witnessed()
+        assert len(listener.bodies) == asked
+
+
+@pytest.mark.parametrize(
+    ("address", "reached", "target", "named"),
+    [
+        ("http://w.example", ("w.example", 80), "/add-checkpoint", "w.example"),
+        ("https://w.example", ("w.example", 443), "/add-checkpoint", "w.example"),
+        ("http://w.example:8080/some/where", ("w.example", 8080), "/some/where/add-checkpoint", "w.example:8080"),
+        ("https://w.example:8443/a", ("w.example", 8443), "/a/add-checkpoint", "w.example:8443"),
+    ],
+)
+def test_a_witness_is_asked_at_its_own_port_and_path_by_its_own_name(monkeypatch, address, reached, target, named):
+    ours, theirs = socket.socketpair()
+    asked, heard = [], []
+
+    class Plain:
+        def wrap_socket(self, made, *, server_hostname):
+            asked.append(server_hostname)
+            return made
+
+    def connected(host, port, ends):
+        asked.append((host, port))
+        return ours
+
+    monkeypatch.setattr(asking, "_connected", connected)
+    monkeypatch.setattr(asking.ssl, "create_default_context", Plain)
+    monkeypatch.setattr(ours.__class__, "setsockopt", lambda *_: None, raising=False)
+
+    def answer():
+        heard.append(theirs.recv(65_536))
+        theirs.sendall(response(200, b"yes"))
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    assert asking._Wire(address, LONG).post(b"a question") == (200, b"yes")
+    thread.join()
+    for end in (ours, theirs):
+        end.close()
+    assert asked == [reached, *(["w.example"] if address.startswith("https") else [])]
+    head, _, body = heard[0].partition(b"\r\n\r\n")
+    lines = head.decode().lower().split("\r\n")
+    assert lines[0] == f"post {target} http/1.1"
+    assert {f"host: {named}", "content-length: 10", "content-type: text/plain; charset=utf-8"} <= set(lines[1:])
+    assert body == b"a question"
+
+
+def test_a_witness_that_fails_again_on_another_connection_leaves_none_open(monkeypatch):
+    pairs = [socket.socketpair() for _ in range(2)]
+    waiting = iter(pairs)
+    monkeypatch.setattr(asking, "_connected", lambda *_: next(waiting)[0])
+    monkeypatch.setattr(socket.socket, "setsockopt", lambda *_: None, raising=False)
+    wire = asking._Wire("http://w.example", LONG)
+    (_, first), (_, second) = pairs
+    first.sendall(response(200, b"yes"))
+    assert wire.post(b"a question")[1] == b"yes"
+    first.close()
+    second.sendall(b"HTTP/1.1 nonsense\r\n\r\n")
+    with pytest.raises(h11.RemoteProtocolError, match="illegal status line"):
+        wire.post(b"another")
+    assert [ours.fileno() for ours, _ in pairs] == [-1, -1]
+    second.close()
 
 
 @pytest.mark.parametrize("lie", LIES)

@@ -516,7 +516,7 @@ def test_a_start_reads_the_declarations_that_it_asks_for_and_no_other_entry(grow
 
     monkeypatch.setattr(storage, "entries", note_and_read)
     log = a_log(storage)
-    assert [log.declares(content) for content in (b"two", b"one", b"three")] == [True, True, False]
+    assert [log.position_of(content) for content in (b"two", b"one", b"three")] == [8, 6, None]
     assert read == [8, 6]
 
 
@@ -532,7 +532,7 @@ def test_an_index_that_is_wrong_declares_nothing_that_is_not_in_the_log(grown, s
     log = a_log(storage)
     log.append([Addition(a_declaration(b"one")), Addition(a_declaration(b"two"))])
     edit(grown / "log.db", statement)
-    assert not log.declares(b"one")
+    assert log.position_of(b"one") is None
 
 
 def test_a_log_of_the_version_before_gets_its_index_once(grown, storage):
@@ -542,7 +542,7 @@ def test_a_log_of_the_version_before_gets_its_index_once(grown, storage):
         edit(grown / "log.db", statement)
     for _ in range(2):
         reopened = open_log_storage(grown / "log.db")
-        assert a_log(reopened).declares(b"one")
+        assert a_log(reopened).position_of(b"one") is not None
         assert a_log(reopened).fsck().size == 8
         reopened.close()
 

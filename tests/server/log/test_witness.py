@@ -5,9 +5,14 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import json
 import os
+import signal
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -21,9 +26,12 @@ from federation.transparency import Checkpoint, Growth, KeyKind, NoteSigner, Sig
 from federation.transparency.notes import SignedNote
 from federation.transparency.proofs import MAX_GROWTH_BYTES
 from federation.transparency.tree import node_hash
+from server.log import witness_site
 from server.log.witness import CheckpointFiles, Witness, origin_hash
 from server.log.witness_site import witness_app
+from server.visitors.entrance import IN_ALL
 from server.visitors.peers import PeerRate
+from tests.commands import Stand
 from tests.transparency_log import NOW, SIGNER, WITNESSES, MemoryLog, cosigned
 
 ANOTHER_LOG = NoteSigner("another.example/log", KeyKind.NOTE, b"\7" * 32)
@@ -417,3 +425,35 @@ async def test_what_fails_inside_says_nothing_to_strangers_and_signs_nothing(wit
     file.write_bytes(b"damaged")
     answer = await site.ask(MemoryLog().growth(6, 8).to_bytes())
     assert (answer.status_code, answer.text) == (503, "this witness cannot answer now\n")
+
+
+# ---------------------------------------------------------------------- as a server
+def test_a_witness_serves_behind_its_door_and_says_where_while_it_does(tmp_path, witness, monkeypatch):
+    ready, before = tmp_path / "ready.json", signal.getsignal(signal.SIGTERM)
+    door = SimpleNamespace(getsockname=lambda: ("127.0.0.1", 7446))
+    served = {}
+
+    async def serve_at(at, server):
+        served.update(door=at, server=server, said=json.loads(ready.read_text()))
+        raise KeyboardInterrupt
+
+    made = {
+        "opened_door": nullcontext(door),
+        "welcome_at": "welcome",
+        "page_server": "a server",
+        "witness_app": "the app",
+    }
+    seen = Stand(monkeypatch, "server.log.witness_site", made)
+    monkeypatch.setattr(witness_site, "serve_at", serve_at)
+    rate = PeerRate(3.0, burst=6)
+    with pytest.raises(KeyboardInterrupt):
+        witness_site.serve_witness(witness, host="127.0.0.1", port=7001, rate=rate, ready_file=ready)
+    signal.signal(signal.SIGTERM, before)
+    assert seen["opened_door"] == {"host": "127.0.0.1", "port": 7001, "in_all": IN_ALL}
+    app = seen["witness_app"]
+    assert (app["witness"], app["welcome"], app["rate"]) == (witness, "welcome", rate)
+    assert abs(app["clock"]() - time.time()) < 60
+    assert seen["page_server"]["app"] == "the app"
+    assert (served["door"], served["server"]) == (door, "a server")
+    assert served["said"] == {"port": 7446, "pid": os.getpid()}
+    assert not ready.exists()

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -19,7 +19,7 @@ from server.log.storage import Addition, open_log_storage
 from server.log.transparency_log import TransparencyLog
 from server.matching.deeds import Deeds
 from server.matching.journal import Journal
-from server.matching.reconciling import Gap, finish, reconcile, take_up
+from server.restoring.reconciling import Gap, finish, reconcile, take_up
 from server.storage.disk import Disk
 from server.storage.sqlstorage import SqlStorage, open_storage
 from server.storage.storage import Owner, Storage, StoredTemplate
@@ -188,6 +188,11 @@ class Office:
     def renew_template(self, device: bytes, other: bytes) -> None:
         self.end_attempt(self.begin(Operation.RENEW_TEMPLATE, key_of(device), a_template(other)), Decision.MATCH)
 
+    def come_over(self, device: bytes, other: bytes) -> None:
+        """A renewal into a template of another release."""
+        session = self.begin(Operation.RENEW_TEMPLATE, key_of(device), of_another_release(other))
+        self.end_attempt(session, Decision.MATCH)
+
     def revoke(self, device: bytes) -> None:
         self._do(lambda deeds: deeds.revoke(key_of(device), self._digest()))
 
@@ -229,6 +234,10 @@ class Office:
         asyncio.run(main())
 
 
+def of_another_release(device: bytes) -> StoredTemplate:
+    return replace(a_template(device), release_digest=b"\6" * 32)
+
+
 def key_of(device: bytes) -> bytes:
     return hashlib.sha256(device).digest()
 
@@ -240,7 +249,7 @@ BYSTANDER, FOURTH = b"\7" * 32, b"\4" * 32
 DEEDS: dict[str, Callable[[Office], None]] = {
     "enrolment": lambda office: office.enrol(FOURTH),
     "consent": lambda office: office.renew_consent(DEVICE, b"the second"),
-    "template": lambda office: office.renew_template(DEVICE, FOURTH),
+    "template": lambda office: office.come_over(DEVICE, FOURTH),  # what a renewal does, and one thing more
     "revocation": lambda office: office.revoke(DEVICE),
     "erasure": lambda office: office.erase(OTHER_DEVICE),
 }
@@ -280,6 +289,12 @@ def people_of(storage: Storage) -> dict[str, Any]:
 _ONE, _OTHER = Owner(DEVICE, "example.org"), Owner(OTHER_DEVICE, "example.org")
 _NOBODY: Standing = (None, [], None, False)
 _ENROLLED: Standing = (a_template(FOURTH), [], Owner(FOURTH, "example.org"), True)
+_OVER: Standing = (
+    of_another_release(FOURTH),
+    [(NOW, "match")],  # by which it came over
+    Owner(FOURTH, "example.org"),
+    True,
+)
 
 BEFORE: dict[str, Any] = {
     "one": (a_template(), _ONE, True),
@@ -290,7 +305,7 @@ BEFORE: dict[str, Any] = {
 AFTER: dict[str, dict[str, Any]] = {
     "enrolment": BEFORE | {"fourth": _ENROLLED},
     "consent": BEFORE | {"one": (a_template(receipts=b"first\nthe second"), _ONE, True)},
-    "template": BEFORE | {"one": (None, _ONE, True), "fourth": _ENROLLED},
+    "template": BEFORE | {"one": (None, _ONE, True), "fourth": _OVER},
     "revocation": BEFORE | {"one": (None, _ONE, True)},
     "erasure": BEFORE | {"other": (None, [], None, True)},
 }

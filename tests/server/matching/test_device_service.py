@@ -16,7 +16,7 @@ from federation.transparency import PersonalKind, entry_from_bytes
 from federation.wire.devices import ADMISSION_SECONDS, MOST_DEVICES, Admission, DeviceChange, code_of, devices_in
 from federation.wire.ticket import Ticket
 from server.certificates import write_pki
-from server.matching.reconciling import gap_between
+from server.restoring.reconciling import gap_between
 from server.storage.sqlstorage import open_storage
 from tests.running import LOG_TRUST, RunningServer, a_face, a_release, a_service, a_wallet, an_issuer, public_rules
 

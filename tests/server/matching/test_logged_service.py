@@ -306,12 +306,18 @@ def test_a_moratorium_is_logged_by_a_running_server_and_no_rule_twice(tls, worke
 
 
 def test_which_program_runs_is_logged_once_and_again_when_it_is_another(tls, workers, storage, tmp_path):
-    kinds = []
-    for software in (None, b"one", b"one", b"two"):
+    kinds, told = [], []
+    for software in (None, b"one", b"one", b"two", b"one"):
         service = a_service(a_release(), storage, workers, public_rules(a_rules_file()), tmp_path, software=software)
         with RunningServer(service, tls) as running:
             kinds.append(follow(running, a_wallet(a_release()))[0].usage.kinds.get("software", 0))
-    assert kinds == [0, 1, 1, 2]
+            with running.device(a_wallet(a_release())) as device:
+                answer = device._connection.log.GetCheckpoint(pb.GetCheckpointRequest(), timeout=30)
+            log = service.journal.log
+            told += [entry_from_bytes(leaf).content for leaf in log.entries(answer.software - 1, answer.software)][:1]
+            assert (answer.software == 0) == (software is None)
+    assert kinds == [0, 1, 1, 2, 2]
+    assert told == [b"one", b"one", b"two", b"one"]  # where the entry stands, whoever asks is told
 
 
 def test_s9_counts_of_use_follow_from_the_entries_alone(server, wallet):

@@ -82,7 +82,16 @@ def test_whatever_comes_of_it_the_material_is_spent_before(pool, people, damage)
     pool.fill()
     with pytest.raises(MalformedMessageError, match=r"message|residue"):
         pool.match(template, probe, b"transcript", 0)
+    assert pool.depth == (2 if damage == "other parameters" else 1)  # those have material of their own, made just then
+
+
+def test_who_comes_over_from_other_parameters_gets_material_of_their_own_and_leaves_what_is_ready(pool, people):
+    other = Person(parameters_for(3072 - people[0]._parameters.slots), FACES[1])
+    pool.fill()
+    assert other.decides(pool) == (False, True)
+    assert other.decides(pool, Person(other._parameters, FACES[0]).template) == (False, False)
     assert pool.depth == 1
+    assert people[0].decides(pool) == (True, True)
 
 
 def test_a_threshold_that_is_no_distance_is_refused_and_spends_the_material(pool, people):

@@ -33,9 +33,9 @@ from federation.wire.owner import OwnerOperation, OwnerProof
 from federation.wire.v1 import verification_pb2 as pb
 from federation.wire.v1 import verification_pb2_grpc as pb_grpc
 from server.matching.admission import Admission
-from server.matching.reconciling import gap_between
 from server.matching.serving import start_server
 from server.matching.workers import MatchWorkers
+from server.restoring.reconciling import gap_between
 from server.storage.limits import AttemptHistory
 from server.storage.sqlstorage import open_storage
 from tests import dying

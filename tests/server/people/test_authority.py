@@ -12,12 +12,15 @@ import subprocess
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from typer.testing import CliRunner
 
-from federation.errors import UsageError
-from server import cli
+from federation.errors import ProofError, RefusedError, UsageError
+from federation.wire.certificates import Renewal
+from server import certificates, cli
 from server.certificates import read_revoked, write_pki
 from server.people import authority
+from server.storage.sqlstorage import open_storage
 from tests.durable import act_while_another_process_writes, is_locked
 
 NOW = dt.datetime(2026, 11, 1, tzinfo=dt.UTC)
@@ -48,6 +51,10 @@ def states(tls, now=NOW):
 
 def whole(tls):
     return {path.relative_to(tls): path.read_bytes() for path in tls.rglob("*") if path.is_file()}
+
+
+def but_lock(tls):
+    return {path: data for path, data in whole(tls).items() if path.name != ".lock"}
 
 
 def typed(*arguments, expected=0):
@@ -239,7 +246,12 @@ def test_a_revocation_that_dies_at_any_step_is_finished_by_doing_it_again(tls, m
         return call
 
     with monkeypatch.context() as patch:
-        for owner, name in ((authority, "write_durably"), (authority, "sync_directory"), (authority.Path, "unlink")):
+        for owner, name in (
+            (authority, "write_durably"),
+            (certificates, "write_durably"),
+            (authority, "sync_directory"),
+            (authority.Path, "unlink"),
+        ):
             patch.setattr(owner, name, counted(getattr(owner, name)))
         try:
             authority.revoke(tls, "bob", now=NOW)
@@ -283,3 +295,142 @@ def test_a_pair_that_was_moved_away_and_not_copied_is_revoked_all_the_same(tls, 
         (tls / name).unlink()
     assert set(authority.revoke(tls, "carol", now=NOW)) == serials
     assert len(serials) == 1 + renewed
+
+
+# ---------------------------------------------------------------------- what follows a certificate that ends
+
+LATE = NOW + 380 * DAY
+"""In the last days of what was made at `NOW`."""
+
+
+def wish(tls, name="bob", *, key=None):
+    """As the device makes it that has the pair of that name."""
+    own = serialization.load_pem_private_key((tls / f"{name}-key.pem").read_bytes(), None)
+    return Renewal.sign(certificate(tls, name), own, key or ec.generate_private_key(ec.SECP256R1()))
+
+
+def test_what_follows_has_the_name_of_the_old_one_and_a_key_that_only_the_device_has(tls):
+    old, asked, before = certificate(tls, "bob"), wish(tls), whole(tls)
+    new = authority.follow(tls, old.serial_number, asked, now=LATE)
+    assert new.subject == old.subject
+    assert new.public_key() == asked.require_of(old) != old.public_key()
+    assert new.not_valid_after_utc == LATE + 397 * DAY
+    assert certificate(tls, "bob") == new
+    assert not (tls / "bob-key.pem").exists()
+    assert states(tls, LATE).count(("bob", "in force, and another was made since")) == 1
+    after = whole(tls)
+    changed = {path.name for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
+    assert changed - {".lock"} == {"bob.pem", "bob-key.pem", f"{new.serial_number:x}.pem"}
+    assert set(authority.revoke(tls, "bob", now=LATE)) == {old.serial_number, new.serial_number}
+
+
+def test_asked_again_it_is_the_same_and_no_third(tls):
+    serial, asked = certificate(tls, "bob").serial_number, wish(tls)
+    first = authority.follow(tls, serial, asked, now=LATE)
+    assert authority.follow(tls, serial, asked, now=LATE + DAY) == first
+    assert [one.name for one in authority.known(tls)].count("bob") == 2
+
+
+def test_neither_a_stranger_nor_the_service_gets_a_certificate_of_somebody_s(tls):
+    """The service can put any wish beside any number; the old key's signature decides."""
+    before = whole(tls)
+    with pytest.raises(ProofError, match="not signed with the key of the certificate that ends"):
+        authority.follow(tls, certificate(tls, "bob").serial_number, wish(tls, "alice"), now=LATE)
+    assert but_lock(tls) == {path: data for path, data in before.items() if path.name != ".lock"}
+
+
+NOT_FOLLOWED = {
+    "revoked": (lambda tls: authority.revoke_number(tls, serial(tls, "alice"), now=NOW), LATE, "alice was revoked"),
+    "ended": (lambda _: None, NOW + 398 * DAY, "ended on 2027-12-03 and renews nothing"),
+    "not ending soon": (lambda _: None, NOW + 366 * DAY, "in its last 30 days"),
+    "not made here": (lambda tls: shutil.rmtree(tls / "former") or (tls / "alice.pem").unlink(), LATE, "no client's"),
+}
+
+
+@pytest.mark.parametrize("why", NOT_FOLLOWED)
+def test_nothing_follows_a_certificate(tls, why):
+    happens, now, said = NOT_FOLLOWED[why]
+    asked, number = wish(tls, "alice"), serial(tls, "alice")
+    happens(tls)
+    before = whole(tls)
+    with pytest.raises(RefusedError, match=said):
+        authority.follow(tls, number, asked, now=now)
+    assert but_lock(tls) == {path: data for path, data in before.items() if path.name != ".lock"}
+
+
+def test_nothing_follows_the_server_s_certificate_this_way(tls):
+    with pytest.raises(RefusedError, match="no client's certificate"):
+        authority.follow(tls, serial(tls, "server"), wish(tls, "server"), now=LATE)
+
+
+def test_a_pair_that_lies_with_its_device_is_not_renewed_here(tls):
+    number = serial(tls, "bob")
+    authority.follow(tls, number, wish(tls), now=LATE)
+    with pytest.raises(UsageError, match="the key of bob is with its device, which asks"):
+        authority.renew(tls, now=LATE, names=("bob",))
+    assert {path.stem for path in authority.renew(tls, now=LATE)} == {"alice", "server"}
+
+
+# ---------------------------------------------------------------------- pairs that were moved away, and numbers
+
+
+def test_a_pair_of_the_first_day_that_was_moved_to_its_device_is_revoked_by_its_name(tls):
+    number = serial(tls, "bob")
+    for name in ("bob.pem", "bob-key.pem"):
+        (tls / name).unlink()
+    assert ("bob", "in force, and another was made since") in states(tls)
+    assert authority.revoke(tls, "bob", now=NOW) == [number]
+    assert revoked(tls) == {number}
+
+
+def test_one_certificate_is_revoked_by_its_number_and_its_holder_s_other_stays(tls):
+    first = serial(tls, "bob")
+    authority.renew(tls, now=NOW, names=("bob",))
+    assert authority.revoke_number(tls, first, now=NOW)
+    assert not authority.revoke_number(tls, first, now=NOW)
+    assert revoked(tls) == {first}
+    assert (tls / "bob.pem").exists()
+    assert authority.revoke_number(tls, serial(tls, "bob"), now=NOW)
+    assert not (tls / "bob.pem").exists()
+    assert not (tls / "bob-key.pem").exists()
+
+
+def test_a_number_that_nobody_kept_is_revoked_too_and_a_server_s_is_not(tls):
+    assert authority.revoke_number(tls, 0xABCDEF, now=NOW)
+    assert revoked(tls) == {0xABCDEF}
+    with pytest.raises(UsageError, match="the number of a server's certificate"):
+        authority.revoke_number(tls, serial(tls, "server"), now=NOW)
+    for wrong in (0, -1, 1 << 160):
+        with pytest.raises(UsageError, match="1 to 40 hex digits"):
+            authority.revoke_number(tls, wrong, now=NOW)
+    assert revoked(tls) == {0xABCDEF}
+
+
+def test_an_operator_revokes_by_a_number_as_the_list_shows_it(tls):
+    facts = json.loads(typed("pki", "list", tls, "--json").stdout)
+    number = next(one["serial"] for one in facts if one["name"] == "bob")
+    assert f"certificate {number} is revoked" in typed("pki", "revoke", tls, "--serial", number).stdout
+    assert f"{number} was revoked before" in typed("pki", "revoke", tls, "--serial", number).stdout
+    assert "no number of a certificate" in typed("pki", "revoke", tls, "--serial", "bob", expected=2).stderr
+    assert "name a person or a device" in typed("pki", "revoke", tls, expected=2).stderr
+    assert "name a person or a device" in typed("pki", "revoke", tls, "bob", "--serial", "1", expected=2).stderr
+
+
+def test_an_operator_signs_what_waits_in_the_database_and_is_told_what_is_not_signed(tmp_path):
+    tls, database, now = tmp_path / "aged", tmp_path / "matching.db", dt.datetime.now(dt.UTC)
+    write_pki(tls, hosts=["localhost"], clients=["alice", "bob"], now=now - 380 * DAY)
+    asked = {name: wish(tls, "alice") for name in ("alice", "bob")}  # bob's as a service puts it that was taken over
+    numbers, end = {name: serial(tls, name) for name in asked}, int((now + 17 * DAY).timestamp())
+    with open_storage(database) as storage:
+        for name, one in asked.items():
+            storage.ask_for_certificate(numbers[name], one, key_digest=name.encode().ljust(32), ends_at=end)
+    result = typed("pki", "sign", tls, "--database", database)
+    assert result.stdout.startswith("alice  ends on 20")
+    assert "not signed: the request is not signed with the key of the certificate that ends" in result.stderr
+    assert typed("pki", "sign", tls, "--database", database).stdout == ""
+    with open_storage(database) as storage:
+        options = {"key_digest": b"alice".ljust(32), "ends_at": end}
+        answer = storage.ask_for_certificate(numbers["alice"], asked["alice"], **options)
+        (left,) = storage.waiting_renewals(now=int(now.timestamp()))
+    assert x509.load_der_x509_certificate(answer) == certificate(tls, "alice")
+    assert left.serial == numbers["bob"]

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import datetime as dt
 import os
 import signal
 import socket
@@ -13,6 +14,7 @@ import httpx
 import pytest
 
 from federation.errors import UsageError
+from server.certificates import renew_pki
 from server.listening import MOST_CONNECTIONS, page_server
 from server.visitors.door import MEMBER_SECONDS, PER_ADDRESS, STRANGER_SECONDS, Door, opened_door
 from server.visitors.entrance import IN_ALL, serve_at, welcome_at
@@ -114,7 +116,8 @@ def test_the_command_serves_through_its_door_until_it_is_told_to_stop(tmp_path):
     files |= {"tls": "tls", "page": "page", "log-policy": "transparency/policy"}
     options = {name: tmp_path / file for name, file in files.items()} | {"server": "localhost:1", "port": port}
     options |= {"origin": f"http://localhost:{port}", "peer-sessions": 3, "peer-enrolments": 5}
-    command = [sys.executable, "-c", "from server.cli import main; main()", "web", "start"]
+    program = "from server.web import upstream; upstream._LOOK_SECONDS = 0.05; from server.cli import main; main()"
+    command = [sys.executable, "-c", program, "web", "start"]
     command += [f"--{name}={value}" for name, value in options.items()]
     environment = os.environ | {"PYTHONPATH": str(HOUSE)}
     with (
@@ -125,6 +128,8 @@ def test_the_command_serves_through_its_door_until_it_is_told_to_stop(tmp_path):
             assert "serving http://localhost" in serving.stderr.readline()
             answer = client.get(f"http://127.0.0.1:{port}/")
             assert (answer.status_code, answer.content) == (200, b"<!doctype html>")
+            renew_pki(tmp_path / "tls", now=dt.datetime.now(dt.UTC))
+            assert "the bridge's certificate was renewed" in serving.stderr.readline()
             with connected(port):
                 serving.send_signal(signal.SIGTERM)
                 assert serving.wait(60) in {0, -signal.SIGTERM}

@@ -111,6 +111,37 @@ async def test_nothing_is_read_of_who_sends_more_than_the_server_takes():
         assert side.transport.is_reading()
 
 
+async def test_what_comes_before_the_server_has_a_visitor_is_kept_and_is_not_much(monkeypatch):
+    """As on Python 3.11.2, whose asyncio begins to read although it was paused when the connection was made.
+
+    There the beginning of TLS was lost, and the visitor waited in vain.
+    """
+
+    def begins(transport, descriptor, callback):
+        transport._loop._add_reader(descriptor, callback)
+
+    monkeypatch.setattr("asyncio.selector_events._SelectorTransport._add_reader", begins)
+    connect, go, sides = Passage._connect, asyncio.Event(), []
+
+    async def late(passage, side):
+        sides.append(side)
+        await go.wait()
+        await connect(passage, side)
+
+    monkeypatch.setattr(Passage, "_connect", late)
+    sent = bytes(range(256)) * (MUCH // 256)
+    async with passing() as (_, door, _echo):
+        reader, writer = await visit(door)
+        writer.write(sent)
+        await until(lambda: sides and sides[0]._early)
+        for _ in range(20):
+            await asyncio.sleep(0)  # the loop looks at its sockets
+        assert len(sides[0]._early) <= 256 * 1024
+        go.set()
+        assert await reader.readexactly(MUCH) == sent
+        assert not sides[0]._early
+
+
 async def test_connections_of_one_address_leave_room_for_another():
     """A certificate that opened as many as there are files closed the service, its log and its health check."""
     async with passing() as (_, door, echo):

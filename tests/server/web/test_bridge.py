@@ -473,3 +473,11 @@ def test_a_missing_page_ends_the_command_with_what_to_do(tmp_path):
     result = CliRunner().invoke(app, ["web", "start", *(f"--{name}={value}" for name, value in options.items())])
     assert result.exit_code == 2
     assert "make web" in result.output
+
+
+@pytest.mark.parametrize("given", [["--certificate", "own.pem"], ["--key", "own-key.pem"]])
+def test_https_takes_a_certificate_and_its_key(given):
+    needed = ("server", "tls", "release", "release-trust", "rules", "terms", "log-policy", "origin")
+    words = [part for name in needed for part in (f"--{name}", "nowhere")]
+    result = CliRunner(env={"COLUMNS": "200"}).invoke(app, ["web", "start", *words, *given])
+    assert (result.exit_code, "https takes both --certificate and --key" in result.output) == (2, True)

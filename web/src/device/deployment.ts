@@ -46,7 +46,8 @@ export function deploymentOf(told: Bytes, release: Bytes, manifest: Bytes, readR
     requireName('the deployment', identifier)
     new LogPolicy(log)
     requireTerms(terms)
-    if (!terms.purposes.includes(purpose) || !Number.isInteger(days) || !Number.isInteger(freeFailures)) throw new UsageError('the terms are for another purpose')
+    if (!terms.purposes.includes(purpose)) throw new UsageError('the terms are for another purpose')
+    if (!Number.isInteger(days) || days < 1 || !Number.isInteger(freeFailures) || freeFailures < 0) throw new UsageError('days and free failures are counted')
     return {
       purpose, audience: terms.audience, terms, days, freeFailures, log, identifier, release: new ModelRelease(release),
       manifest: SignedManifest.fromBytes(manifest), trust: releaseTrustOf(value['release_trust']), readRules,

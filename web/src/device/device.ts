@@ -48,6 +48,12 @@ export interface Use {
  */
 export type Probe = Float64Array | ((nonce: Uint8Array) => Promise<Float64Array>)
 
+/** One capture under two releases: the one that is left, and the one that is entered. */
+export interface Twice {
+  readonly left: Float64Array
+  readonly entered: Float64Array
+}
+
 /** One comparison that is about to be made. */
 interface Comparison {
   readonly operation: Operation
@@ -65,9 +71,11 @@ interface Comparison {
   /** What a match does to another device, or null. */
   readonly device?: DeviceChange
   /** The same, as the log's entry about it must say it; for a removal the digest of the last message is in it. */
-  readonly done: Done | null | ((request: Bytes) => Done)
+  readonly done: readonly Done[] | ((request: Bytes) => readonly Done[])
   /** Empty for none. */
   readonly audienceNonce: Bytes
+  /** Where the template comes over to another release: whose new one it is, and what allows it in the place of the rest. */
+  readonly over?: { readonly into: Wallet; readonly left: SignedReceipt; readonly requireAllowed: () => Promise<void> }
 }
 
 /** One device with its wallet, at one deployment. */
@@ -109,10 +117,10 @@ export class Device {
     const session = checkedSession(answer.session, started)
     const secret = TemplateSecret.generate(release.parameters, randomBytes)
     const template = secret.template(reference, randomBytes)
-    const consent = await this.#consentTo({ ...this.#binding(started), templateDigest: sha256(template) }, null, started)
+    const consent = await this.#consentTo({ ...bindingOf(wallet, started), templateDigest: sha256(template) }, null, started)
     await wallet.begin(secret, { ...started, receipts: [textOf(consent)] })
     const change = { devicePublicKey: wallet.devicePublicKey, template, receipt: consent.toBytes() }
-    const done = enrolled(wallet.devicePublicKey, audience, sha256(template), change.receipt)
+    const done = [enrolled(wallet.devicePublicKey, audience, sha256(template), change.receipt)]
     const outcome = await this.#compare({
       operation: Operation.ENROL, use: started, session, key, vector: second, presentationChecked: false, consent, change, done, audienceNonce: NONE,
     })
@@ -139,7 +147,7 @@ export class Device {
     await this.#requireAllowed(consent, use, levelOf(probe))
     if (audienceNonce.length > 0) this.#issuer()
     const session = await this.#startVerification(audienceNonce, use)
-    return this.#compare({ operation: Operation.VERIFY, use, session, key, ...(await filmed(probe, session)), consent, change: null, done: null, audienceNonce })
+    return this.#compare({ operation: Operation.VERIFY, use, session, key, ...(await filmed(probe, session)), consent, change: null, done: [], audienceNonce })
   }
 
   /**
@@ -160,11 +168,66 @@ export class Device {
     await this.#requireAllowed(consent, use, levelOf(probe))
     const change = { devicePublicKey: NONE, template: NONE, receipt: consent.toBytes() }
     const session = await this.#startVerification(NONE, use)
-    const done = renewed(this.#wallet.keyId, change.receipt)
+    const done = [renewed(this.#wallet.keyId, change.receipt)]
     const outcome = await this.#compare({
       operation: Operation.RENEW_CONSENT, use, session, key, ...(await filmed(probe, session)), consent, change, done, audienceNonce: NONE,
     })
     if (outcome.matched) await this.#wallet.remember({ enrolment: { ...this.#wallet.requireEnrolment(), receipts: [...held, consent].map(textOf) } })
+    return outcome
+  }
+
+  /**
+   * Comes over from a former release to the present one, with the account: a match under the release that is left puts the
+   * template of the other one in force. As `Device.renew_template` with a destination in `client/device/verification.py`.
+   *
+   * Seed and pad are drawn here, for the new template alone, and kept in `into` before it leaves. No server compares the new
+   * template with anything, so that is done here, in the clear, before anything leaves.
+   *
+   * @param key fresh, for this session alone, of the parameters of the release that is left.
+   * @param reference adapted by the present release.
+   * @param second another capture, or what films one under a challenge.
+   * @param former the release that this device is enrolled under.
+   * @param into the wallet of the new template, whose key no server knows.
+   * @throws RefusedError, UnavailableError, PeerError, ProofError as for `verify`. When it is the last answer that is missing
+   *   or proves nothing, nobody knows which wallet counts: `Owner.settle` of `into` tells.
+   */
+  async comeOver(key: SessionKey, reference: Float64Array, second: Twice | ((nonce: Uint8Array) => Promise<Twice>), former: Pick<Deployment, 'release' | 'manifest'>, into: Wallet): Promise<Outcome> {
+    const [wallet, { identifier, release, audience, terms, days }] = [this.#wallet, this.#deployment]
+    const old = wallet.requireEnrolment()
+    if (former.release.digest !== old.releaseDigest) throw new UsageError('this device is not enrolled under that release')
+    if (audience !== old.audience || !terms.purposes.includes(old.purpose)) throw new UsageError('the deployment offers another use than this device is enrolled for')
+    const begun: Enrolment = { ...old, releaseDigest: release.digest, deployment: identifier, state: 'started', receipts: [], answers: into.memory.enrolment?.answers ?? 0, failures: 0 }
+    const left = this.#consent(old)
+    await this.#readRules()
+    const secret = TemplateSecret.generate(release.parameters, randomBytes)
+    const template = secret.template(reference, randomBytes)
+    const agreeing = ({ left: compared, entered }: Twice): Float64Array => {
+      if (distance(secret.paddedCode(reference), secret.paddedCode(entered)) > release.threshold) {
+        throw new UsageError('the last picture does not match the others; take new ones of the same person, from the front and in even light. Nothing was sent', { why: { name: 'why.second_unlike' } })
+      }
+      return compared
+    }
+    const probe: Probe = typeof second === 'function' ? async (nonce) => agreeing(await second(nonce)) : agreeing(second)
+    const consent = await this.#consentTo({ ...bindingOf(into, begun), templateDigest: sha256(template) }, null, old, into)
+    const pad = levelOf(probe)
+    const requireAllowed = async (): Promise<void> => {
+      await this.#requirePublic({ ...old, deployment: identifier }, old, terms.jurisdiction, days * DAY_SECONDS, null, former.manifest)
+      await this.#requireAllowed(consent, begun, pad, into, begun)
+    }
+    await requireAllowed()
+    await into.remember({ checkpoint: wallet.memory.checkpoint, rules: wallet.memory.rules })
+    await into.begin(secret, { ...begun, receipts: [textOf(consent)] })
+    const session = await this.#startVerification(NONE, old, begun)
+    const change = { devicePublicKey: into.devicePublicKey, template, receipt: consent.toBytes() }
+    const done = (request: Bytes): readonly Done[] => [
+      revoked(wallet.keyId, request), enrolled(into.devicePublicKey, old.audience, sha256(template), change.receipt),
+    ]
+    const outcome = await this.#compare({
+      operation: Operation.RENEW_TEMPLATE, use: old, session, key, ...(await filmed(probe, session)), consent, change, done, audienceNonce: NONE,
+      over: { into, left, requireAllowed },
+    })
+    if (outcome.matched) await into.takePlace()
+    else await into.forget({ receipts: [] })
     return outcome
   }
 
@@ -176,7 +239,7 @@ export class Device {
    */
   async needsConsent(use: Use, isTold: boolean): Promise<boolean> {
     const consent = latestTo(this.#wallet.requireEnrolment().receipts.map((text) => SignedReceipt.fromBytes(utf8(text))), use)
-    const agrees = consent?.findFault(this.#binding(this.#wallet.requireEnrolment()), use.purpose, use.audience, this.#clock()) === null
+    const agrees = consent?.findFault(bindingOf(this.#wallet, this.#wallet.requireEnrolment()), use.purpose, use.audience, this.#clock()) === null
     if (!agrees && !isTold) throw new RefusedError(`nobody was told that a consent towards ${use.audience} begins`, { why: { name: 'why.consent' } })
     return !agrees
   }
@@ -188,7 +251,7 @@ export class Device {
    * @throws RefusedError as for `verify`; or there are as many devices as there may be.
    */
   admit(key: SessionKey, probe: Probe, ticket: Bytes): Promise<Outcome> {
-    return this.#changeDevices(key, probe, { admits: ticket }, admitted(this.#wallet.keyId, ticket))
+    return this.#changeDevices(key, probe, { admits: ticket }, [admitted(this.#wallet.keyId, ticket)])
   }
 
   /**
@@ -197,7 +260,7 @@ export class Device {
    * @throws RefusedError as for `verify`; or no other device of this person has that key.
    */
   remove(key: SessionKey, probe: Probe, keyId: Bytes): Promise<Outcome> {
-    return this.#changeDevices(key, probe, { removes: keyId }, (request) => revoked(keyId, request))
+    return this.#changeDevices(key, probe, { removes: keyId }, (request) => [revoked(keyId, request)])
   }
 
   async #changeDevices(key: SessionKey, probe: Probe, device: DeviceChange, done: Comparison['done']): Promise<Outcome> {
@@ -210,25 +273,27 @@ export class Device {
     return this.#compare({ operation, use, session, key, ...(await filmed(probe, session)), consent, change: null, device, done, audienceNonce: NONE })
   }
 
-  async #compare({ operation, use, session, key, vector, presentationChecked, consent, change, device, done, audienceNonce }: Comparison): Promise<Outcome> {
+  async #compare({ operation, use, session, key, vector, presentationChecked, consent, change, device, done, audienceNonce, over }: Comparison): Promise<Outcome> {
     const pad: PadLevel = presentationChecked ? 'on-device' : 'none' // never more: behind a bridge's certificate stand all browsers
     const asked = operation === Operation.ENROL ? null : pad
+    const requireAllowed = over?.requireAllowed ?? (() => this.#requireAllowed(consent, use, asked))
     const wallet = this.#wallet
     const enrolment = wallet.requireEnrolment()
-    const { sessionId, nonce, releaseDigest } = session
+    const [{ sessionId, nonce }, releaseDigest] = [session, fromHex(enrolment.releaseDigest)]
     const { purpose, audience } = use
-    await this.#requireAllowed(consent, use, asked)
+    await requireAllowed()
     const probe = key.encrypt(wallet.requireSecret().paddedCode(vector))
     const logSize = seenOf(wallet)
     const transcript = transcriptBytes({
       parameters: key.parameters.name, operation, sessionId, nonce, purpose, audience, audienceNonce, keyId: wallet.keyId,
-      templateDigest: consent.receipt.binding.templateDigest, releaseDigest, changeDigest: device === undefined ? changeDigest(change) : deviceChangeDigest(device), logSize, probeDigest: sha256(probe),
+      templateDigest: (over?.left ?? consent).receipt.binding.templateDigest, releaseDigest, changeDigest: device === undefined ? changeDigest(change) : deviceChangeDigest(device), logSize, probeDigest: sha256(probe),
       presentationChecked,
     })
     const signature = await wallet.sign(transcript)
+    const newSignature = over === undefined ? NONE : await over.into.sign(transcript)
     await wallet.countAnswer()
-    const { reply, log } = await this.#transport.call(verification.submitProbe, { sessionId, probe, signature, logSize, presentationChecked, ...(change && { change }), ...(device && { device }) })
-    await this.#requireAllowed(consent, use, asked) // a moment ago it was, but this is where a bit of the face leaves
+    const { reply, log } = await this.#transport.call(verification.submitProbe, { sessionId, probe, signature, newSignature, logSize, presentationChecked, ...(change && { change }), ...(device && { device }) })
+    await requireAllowed() // a moment ago it was, but this is where a bit of the face leaves
     const logged = await this.#requireLogged(log, transcript, reply, use)
     const token = key.openReply(reply, transcript)
     const last = { sessionId, token: token ?? NO_MATCH, logSize: seenOf(wallet) }
@@ -250,15 +315,16 @@ export class Device {
       })
     }
     const due = typeof done === 'function' ? done(requestDigest(last)) : done
-    const enacted = await checkDone(recorded.deeds, token === null ? null : due, trustOf(wallet, this.#clock()))
-    if (token !== null) await wallet.remember({ checkpoint: (enacted ?? logged).note, enrolment: { ...wallet.requireEnrolment(), state: 'enrolled' } })
+    const enacted = await checkDone(recorded.deeds, token === null ? [] : due, trustOf(wallet, this.#clock()))
+    const counts = over?.into ?? wallet
+    if (token !== null) await counts.remember({ checkpoint: (enacted ?? logged).note, enrolment: { ...counts.requireEnrolment(), state: 'enrolled' } })
     return { matched: token !== null, position: (enacted ?? logged).position, assertion }
   }
 
-  async #startVerification(audienceNonce: Bytes, { purpose, audience }: Use): Promise<Session> {
-    const enrolment = this.#wallet.requireEnrolment()
+  /** @param served the enrolment under the release that the server has to run. */
+  async #startVerification(audienceNonce: Bytes, { purpose, audience }: Use, served = this.#wallet.requireEnrolment()): Promise<Session> {
     const answer = await this.#transport.call(verification.startVerification, { keyId: this.#wallet.keyId, purpose, audience, audienceNonce })
-    return checkedSession(answer.session, enrolment)
+    return checkedSession(answer.session, served)
   }
 
   /** Returns when this very comparison and reply stand in a log that only grew. Until then nothing is opened. */
@@ -272,11 +338,11 @@ export class Device {
   }
 
   /** A signed receipt for one template, to the present terms. */
-  async #consentTo(binding: Binding, renews: Uint8Array | null, use: Use): Promise<SignedReceipt> {
+  async #consentTo(binding: Binding, renews: Uint8Array | null, use: Use, wallet = this.#wallet): Promise<SignedReceipt> {
     const { terms: offered, days } = this.#deployment
     const now = this.#clock()
     const terms = use.audience === offered.audience ? offered : { ...offered, audience: use.audience, purposes: [use.purpose] }
-    return new Receipt(randomBytes(16), terms, binding, now, now + days * DAY_SECONDS, renews).sign((message) => this.#wallet.sign(message))
+    return new Receipt(randomBytes(16), terms, binding, now, now + days * DAY_SECONDS, renews).sign((message) => wallet.sign(message))
   }
 
   /** The consent in force, as this device remembers it. */
@@ -300,9 +366,8 @@ export class Device {
   }
 
   /** Returns when two signatures, the validity of the release and the public rules allow this use now. */
-  async #requirePublic(enrolment: Enrolment, { purpose, audience }: Use, jurisdiction: string, consentSeconds: number, pad: PadLevel | null): Promise<void> {
+  async #requirePublic(enrolment: Enrolment, { purpose, audience }: Use, jurisdiction: string, consentSeconds: number, pad: PadLevel | null, manifest = this.#deployment.manifest): Promise<void> {
     const { deployment, releaseDigest, trust } = enrolment
-    const { manifest } = this.#deployment
     const { standing } = manifest
     if (this.#rules === null) throw new UsageError('the public rules were not read')
     if (standing.digest !== releaseDigest) throw new RefusedError('the server runs another model release than this device enrolled with; revoke and enrol again', { why: { name: 'why.other_release' } })
@@ -311,20 +376,21 @@ export class Device {
   }
 
   /** Returns when the public rules, the release and this consent of the owner's allow this use now, whatever the server thinks. */
-  async #requireAllowed(consent: SignedReceipt, use: Use, pad: PadLevel | null): Promise<void> {
-    const enrolment = this.#wallet.requireEnrolment()
-    const fault = consent.findFault(this.#binding(enrolment), use.purpose, use.audience, this.#clock())
+  async #requireAllowed(consent: SignedReceipt, use: Use, pad: PadLevel | null, wallet = this.#wallet, enrolment = wallet.requireEnrolment()): Promise<void> {
+    const fault = consent.findFault(bindingOf(wallet, enrolment), use.purpose, use.audience, this.#clock())
     if (fault !== null) throw new RefusedError(`the consent does not cover this: it is ${fault}`, { why: { name: 'why.consent' } })
     if (!(await consent.isSigned())) throw new ProofError('this device did not sign the consent in its wallet')
     const { terms, issuedAt, expiresAt } = consent.receipt
     await this.#requirePublic(enrolment, use, terms.jurisdiction, expiresAt - issuedAt, pad)
   }
-
-  #binding({ releaseDigest }: Enrolment): Omit<Binding, 'templateDigest'> {
-    const { devicePublicKey, keyId } = this.#wallet
-    return { devicePublicKey, keyId, releaseDigest: fromHex(releaseDigest) }
-  }
 }
+
+/** To what a consent of a wallet has to be bound, but for the template. */
+function bindingOf({ devicePublicKey, keyId }: Wallet, { releaseDigest }: Enrolment): Omit<Binding, 'templateDigest'> {
+  return { devicePublicKey, keyId, releaseDigest: fromHex(releaseDigest) }
+}
+
+const distance = (one: Uint8Array, other: Uint8Array): number => one.reduce((sum, bit, i) => sum + (bit ^ other[i]), 0)
 
 /** What a comparison of this face will say of presentation attacks. */
 const levelOf = (probe: Probe): PadLevel => (typeof probe === 'function' ? 'on-device' : 'none')

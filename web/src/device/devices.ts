@@ -8,6 +8,7 @@
 import { type Bytes, concat, equal, fromHex, hex, sha256, utf8 } from '../bytes'
 import { MalformedMessageError, ProofError } from '../errors'
 import { deviceChangeDigest, Operation } from '../onebit/transcript'
+import type { Names } from '../wallet/names'
 import { ticketDigest } from '../wallet/ticket'
 
 const CODE_TAG = utf8('intaglio-device-code/1\0')
@@ -22,6 +23,11 @@ export interface ListedDevice {
   readonly enrolledAt: number
   /** Key id of the device that let it in, in hex; null for one that enrolled with an operator's ticket. */
   readonly admittedBy: string | null
+}
+
+/** With what the person calls it, or null. */
+export interface NamedDevice extends ListedDevice {
+  readonly name: string | null
 }
 
 /** What a device that is not enrolled shows, to be let in by: 20 bytes. It is no secret. */
@@ -55,6 +61,10 @@ export async function devicesIn(record: string, mine: Uint8Array): Promise<Liste
     return { keyId: hex(keyId), enrolledAt, admittedBy: admission && hex(sha256(admission['by'])) }
   }))
 }
+
+/** Devices with the names that a wallet keeps for them. */
+export const withNames = (devices: readonly ListedDevice[], names: Names): NamedDevice[] =>
+  devices.map((one) => ({ ...one, name: names[hex(codeOf(fromHex(one.keyId)))] ?? null }))
 
 /** Throws ProofError unless a device signed an admission of exactly that key, as itself. */
 async function checkAdmission({ by, ticket, signature, transcript }: Record<string, Bytes>, admitted: Bytes): Promise<void> {

@@ -6,13 +6,16 @@ import type { Advice } from '../face/advice'
 import type { Prompt } from '../face/filming'
 import type { Omission } from '../face/movements'
 import type { FalseMatchRate, Profile } from '../face/release'
+import type { SelfReport } from '../log/software'
 import type { ReleaseTrust, WolfRates } from '../rules/manifest'
 import type { AttackRates, Audited, PadLevel } from '../rules/rates'
 import type { Key, Lock } from '../wallet/locks'
 import type { Terms } from '../wallet/receipts'
-import type { EnrolmentState, Shown } from '../wallet/wallet'
+import type { EnrolmentState } from '../wallet/state'
+import type { Wait } from '../wallet/wait'
+import type { Shown } from '../wallet/wallet'
 import type { Outcome } from './device'
-import type { ListedDevice } from './devices'
+import type { NamedDevice } from './devices'
 import type { Event } from './owner'
 
 /** What has to be there before anything can be done. */
@@ -53,6 +56,10 @@ export interface Status {
   readonly frames: number
   /** Seconds since 1970, or null without a consent. */
   readonly consentExpires: number | null
+  /** Whether this device is enrolled under another release than the service works with, as far as it is known before it is unlocked. */
+  readonly isBehind: boolean
+  /** How long the service has asked this device to wait, or null. */
+  readonly wait: Wait | null
 }
 
 /** What is held, in words and numbers. */
@@ -106,6 +113,13 @@ export interface Actions {
   /** Consents towards a site where that is due and the person was told (`consents`), and verifies for it. */
   login(argument: { readonly face: Face; readonly request: string; readonly consents: boolean }): Outcome
   renew(argument: { readonly face: Face }): Outcome
+  /**
+   * Comes over to the present release.
+   *
+   * @param pictures that are averaged; without a film, the last one is compared with the template that is left.
+   * @param film what is compared in its place, or null.
+   */
+  over(argument: { readonly pictures: readonly Blob[]; readonly film: Extract<Face, { readonly without: unknown }> | null }): Outcome
   revoke(): null
   erase(): number | null
   export(): HeldSummary
@@ -116,11 +130,15 @@ export interface Actions {
   revokeLost(argument: { readonly file: Blob; readonly passphrase: string }): string
   /** What another device lets this one in by; makes the keys if there are none. */
   code(): string
-  /** Lets another device in. @param code 20 bytes that it shows. */
-  admit(argument: { readonly face: Face; readonly code: Bytes }): Outcome
-  devices(): readonly ListedDevice[]
+  /** Lets another device in. @param code 20 bytes that it shows. @param name what the person calls it, or nothing. */
+  admit(argument: { readonly face: Face; readonly code: Bytes; readonly name: string }): Outcome
+  devices(): readonly NamedDevice[]
+  /** Keeps what the person calls a device. @param keyId in hex. @returns it as it is kept. */
+  rename(argument: { readonly keyId: string; readonly name: string }): string
   /** Ends the template of another device. @param keyId in hex. */
   remove(argument: { readonly face: Face; readonly keyId: string }): Outcome
+  /** Which page this is, and what the log says of it. */
+  self(): SelfReport
   /** Deletes the keys in this browser. The server keeps what it has. */
   forget(): null
 }

@@ -139,7 +139,11 @@ export class Owner {
     const revocation = await this.revoke()
     const { repeated } = this.#transport
     const { log } = await this.#transport.call(owner.erase, { proof: await this.#proof('erase') })
-    if (log !== undefined) return checkTombstone(log, revocation, trustOf(this.#wallet, this.#clock()))
+    if (log !== undefined) {
+      const position = await checkTombstone(log, revocation, trustOf(this.#wallet, this.#clock()))
+      await this.#wallet.forget({ state: 'erased' })
+      return position
+    }
     if (this.#transport.repeated > repeated) return null
     throw new PeerError("the answer says that everything is gone, without the log's entry about it; ask again")
   }

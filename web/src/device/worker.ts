@@ -4,27 +4,33 @@
 import '../disposal'
 
 import { type Bytes, fromHex, hex, randomBytes, utf8 } from '../bytes'
-import { CancelledError, IntaglioError, RefusedError, UnavailableError, UsageError } from '../errors'
+import { CancelledError, IntaglioError, PeerError, RefusedError, UnavailableError, UsageError } from '../errors'
 import type { Glance } from '../face/advice'
 import { Filming } from '../face/filming'
 import { UnusableImageError } from '../face/finding'
 import { fused, nameOf, requireDifferent, requireOnePerson } from '../face/fusing'
 import { challengeOf, type Omission } from '../face/movements'
 import { Recogniser } from '../face/recogniser'
+import { ModelRelease } from '../face/release'
 import { SessionKey } from '../onebit/device'
 import { Engine } from '../onebit/seal'
+import { SignedManifest } from '../rules/manifest'
 import { leastPad } from '../rules/policy'
 import type { PadLevel } from '../rules/rates'
 import { type Client, Rulebook } from '../rules/rulebook'
 import { LogPolicy } from '../log/notes'
+import { hashPage, softwareIn } from '../log/software'
 import { openBackup, sealBackup } from '../wallet/backup'
 import type { Key } from '../wallet/locks'
+import { nameOf as deviceName, named } from '../wallet/names'
+import { isOver } from '../wallet/state'
 import { ticketDigest, ticketText } from '../wallet/ticket'
+import { keepWait, keptWait } from '../wallet/wait'
 import { MOST_ANSWERS, OutdatedWalletError, type Shown, Wallet } from '../wallet/wallet'
 import { LogService } from '../wire/federation/wire/v1/verification_pb'
 import { type Deployment, deploymentOf } from './deployment'
-import { Device, type Probe, type Use } from './device'
-import { codeOf } from './devices'
+import { Device, type Probe, type Twice, type Use } from './device'
+import { codeOf, withNames } from './devices'
 import { LoginRequest, requireSite } from './login'
 import type { Action, Actions, Face, Fault, Reply, Request, Status } from './messages'
 import { Owner, revokeWith } from './owner'
@@ -76,15 +82,29 @@ async function present(): Promise<Shown | null | 'outdated'> {
 }
 
 async function readDeployment(): Promise<Deployment> {
-  const [told, release, manifest] = await Promise.all(['/deployment.json', '/release.json', '/manifest.json'].map(read))
+  const [told, release, manifest] = await Promise.all(['/deployment.json', '/release.json', '/manifest.json'].map((path) => read(path)))
   return deploymentOf(told, release, manifest, readRules)
+}
+
+/**
+ * A release under which this page's server lets people come over to the present one.
+ *
+ * @param digest of the one that this device is enrolled under, in hex.
+ * @throws RefusedError the server offers none: whoever is enrolled under it enrols again.
+ */
+async function readFormer(digest: string): Promise<Pick<Deployment, 'release' | 'manifest'>> {
+  const [release, manifest] = await Promise.all(['release', 'manifest'].map((name) => read(`/former/${digest}/${name}.json`, 'nobody comes over here from the release of this device')))
+  const former = { release: new ModelRelease(release), manifest: SignedManifest.fromBytes(manifest) }
+  if (former.release.digest !== digest) throw new PeerError('the server shows another release than the one that it was asked for')
+  return former
 }
 
 /** The public rules as they are now, never from a cache. */
 const readRules = (): Promise<Bytes> => read('/rules.jsonl')
 
-async function read(path: string): Promise<Bytes> {
+async function read(path: string, missing?: string): Promise<Bytes> {
   const response = await fetch(path, { credentials: 'omit', redirect: 'error', cache: 'no-store', signal: AbortSignal.timeout(READ_MS) }).catch(() => null)
+  if (response?.status === 404 && missing !== undefined) throw new RefusedError(missing, { why: { name: 'why.no_way_over' } })
   if (!response?.ok) throw new UnavailableError('the server cannot be reached; check the connection', null, { name: 'why.unreachable' })
   return new Uint8Array(await response.arrayBuffer())
 }
@@ -117,6 +137,8 @@ async function statusOf({ deployment }: Loaded): Promise<Status> {
     references: deployment.release.references,
     frames: deployment.release.frames,
     consentExpires: shown?.consentExpires ?? null,
+    isBehind: shown?.state === 'enrolled' && (shown.release ?? deployment.release.digest) !== deployment.release.digest,
+    wait: await keptWait(shown?.name ?? null, Math.floor(Date.now() / 1000)),
   }
 }
 
@@ -128,7 +150,22 @@ function requireKey(key: Key | null): Key {
 async function requireWallet(key: Key | null): Promise<Wallet> {
   const wallet = await Wallet.open(requireKey(key).secret)
   if (wallet === null) throw new UsageError('this browser holds no device; enrol first', { why: { name: 'why.not_enrolled' } })
-  return wallet
+  return await successorOf(requireKey(key)) ?? wallet
+}
+
+/**
+ * The wallet that has taken the place of the one that is there, where the log says so: the last answer of coming over was
+ * lost. Null where there is none, or nobody can be asked or knows of it: then the former one is the best that is known.
+ */
+async function successorOf({ secret }: Key): Promise<Wallet | null> {
+  const begun = await Wallet.begun(secret)
+  if (begun === null || begun.memory.enrolment === null) return null
+  await new Owner(begun, transport).settle().catch((error: unknown) => {
+    if (!(error instanceof RefusedError || error instanceof UnavailableError)) throw error
+  })
+  if (begun.memory.enrolment.state !== 'enrolled') return null
+  await begun.takePlace()
+  return begun
 }
 
 /** The public rules as they are now. @param wallet what it has seen of them, or null where it is locked or none. */
@@ -162,11 +199,11 @@ const owner = async (key: Key | null): Promise<Owner> => new Owner(await require
 async function newWallet(key: Key): Promise<Wallet> {
   const shown = await present()
   // What was revoked is replaced unopened: its lock may be lost.
-  const before = shown === 'outdated' || shown?.state === 'revoked' ? null : await Wallet.open(key.secret)
+  const before = shown === 'outdated' || isOver(shown?.state ?? 'none') ? null : await Wallet.open(key.secret)
   if (before !== null) {
     await new Owner(before, transport).settle().catch((error: unknown) => { if (!(error instanceof RefusedError)) throw error })
   }
-  const isFresh = before === null || before.memory.enrolment?.state === 'revoked'
+  const isFresh = before === null || isOver(before.memory.enrolment?.state ?? 'none')
   return isFresh ? await Wallet.create(key) : before // a new signing key: nobody can link it with the old one
 }
 
@@ -204,10 +241,14 @@ async function probe(loaded: Loaded, face: Face): Promise<Probe> {
   return loaded.deployment.release.adapt(fused(embeddings), 'probe')
 }
 
-async function filmed({ recogniser, deployment: { release } }: Loaded, nonce: Uint8Array, without: Omission | null): Promise<Float64Array> {
+async function filmed(loaded: Loaded, nonce: Uint8Array, without: Omission | null): Promise<Float64Array> {
+  return loaded.deployment.release.adapt(await filmedEmbedding(loaded, nonce, without), 'probe')
+}
+
+async function filmedEmbedding({ recogniser, deployment: { release } }: Loaded, nonce: Uint8Array, without: Omission | null): Promise<Float64Array> {
   using filming = new Filming(recogniser, challengeOf(nonce, without), release.frames)
   await studio.take(filming, transport.signal, () => { tell({ kind: 'film' }) })
-  return release.adapt(filming.embedding(release), 'probe')
+  return filming.embedding(release)
 }
 
 type Act<A extends Action> = (loaded: Loaded, argument: Parameters<Actions[A]>[0], key: Key | null) => Promise<ReturnType<Actions[A]>>
@@ -286,6 +327,24 @@ const actions: { [A in Action]: Act<A> } = {
     const vector = await probe(loaded, argument!.face)
     return await (await device(loaded, opener)).renew(key, vector)
   },
+  async over(loaded, argument, opener) {
+    const [wallet, { deployment: { release }, recogniser }] = [await requireWallet(opener), loaded]
+    const { releaseDigest } = wallet.requireEnrolment()
+    if (releaseDigest === release.digest) throw new UsageError('this device has come over', { why: { name: 'why.came_over' } })
+    const former = await readFormer(releaseDigest)
+    if (!recogniser.is(former.release.modelDigest)) throw new RefusedError('the release of this device is for another recogniser than the one of this page; use the intaglio program', { why: { name: 'why.other_recogniser' } })
+    const alike = former.release.parameters.name === loaded.engine.parameters.name
+    using key = SessionKey.generate(alike ? loaded.engine : await Engine.load(former.release.parameters), randomBytes)
+    const { pictures, film } = argument!
+    const averaged = film === null ? pictures.length - 1 : pictures.length
+    const embeddings = (await cuts(loaded, pictures, averaged)).map((cut) => recogniser.embed(cut))
+    const references = embeddings.slice(0, averaged)
+    requireOnePerson(references, release)
+    const twice = (embedding: Float64Array): Twice => ({ left: former.release.adapt(embedding, 'probe'), entered: release.adapt(embedding, 'probe') })
+    const second = film === null ? twice(embeddings.at(-1)!) : async (nonce: Uint8Array) => twice(await filmedEmbedding(loaded, nonce, film.without))
+    const into = await Wallet.successor(requireKey(opener))
+    return await new Device(wallet, transport, loaded.deployment).comeOver(key, release.adapt(fused(references), 'reference'), second, former, into)
+  },
   async revoke(_loaded, _argument, opener) { await (await owner(opener)).revoke(); return null },
   erase: async (_loaded, _argument, opener) => (await owner(opener)).erase(),
   async export(_loaded, _argument, opener) {
@@ -307,19 +366,38 @@ const actions: { [A in Action]: Act<A> } = {
   async admit(loaded, argument, opener) {
     using key = SessionKey.generate(loaded.engine, randomBytes)
     const vector = await probe(loaded, argument!.face)
-    return await (await device(loaded, opener)).admit(key, vector, ticketDigest(argument!.code))
+    const [wallet, { code, name }] = [await requireWallet(opener), argument!]
+    const outcome = await new Device(wallet, transport, loaded.deployment).admit(key, vector, ticketDigest(code))
+    if (outcome.matched) await wallet.remember({ names: named(wallet.memory.names, code, name) })
+    return outcome
   },
-  devices: async (_loaded, _argument, opener) => (await owner(opener)).devices(),
+  async devices(_loaded, _argument, opener) {
+    const wallet = await requireWallet(opener)
+    return withNames(await new Owner(wallet, transport).devices(), wallet.memory.names)
+  },
+  async rename(_loaded, argument, opener) {
+    const wallet = await requireWallet(opener)
+    await wallet.remember({ names: named(wallet.memory.names, codeOf(fromHex(argument!.keyId)), argument!.name) })
+    return deviceName(argument!.name)
+  },
   async remove(loaded, argument, opener) {
     using key = SessionKey.generate(loaded.engine, randomBytes)
     const vector = await probe(loaded, argument!.face)
     return await (await device(loaded, opener)).remove(key, vector, fromHex(argument!.keyId))
   },
   async forget() { await Wallet.delete(); return null },
+  async self({ deployment }) {
+    const found = await hashPage((path) => read(path))
+    const { software } = await transport.call(LogService.method.getCheckpoint, {})
+    if (software === 0n) return { ...found, log: 'none', position: null, commit: '', signer: '' }
+    const position = software - 1n
+    const { logged } = await transport.call(LogService.method.getInclusion, { position })
+    return { ...found, position: Number(position), ...await softwareIn(logged, Number(position), found.hash, new LogPolicy(deployment.log), Math.floor(Date.now() / 1000)) }
+  },
 }
 
 /** What is there even when nobody can be reached. */
-const NEEDS_NOBODY: ReadonlySet<Action> = new Set<Action>(['glance', 'code', 'backup', 'forget'])
+const NEEDS_NOBODY: ReadonlySet<Action> = new Set<Action>(['glance', 'code', 'backup', 'forget', 'rename'])
 
 function everything(): Promise<Loaded> {
   loading ??= load().catch((error: unknown) => { loading = undefined; throw error }) // another try may do better
@@ -332,6 +410,14 @@ function faultOf(error: unknown): Fault {
   return error instanceof UnavailableError
     ? { kind: UnavailableError.name, message: error.message, why: error.why, retryAfter: error.retryAfter }
     : { kind: error.name, message: error.message, why: error.why, retryAfter: null }
+}
+
+/** Keeps how long the service asks this device to wait, if that is what went wrong. */
+async function waited(error: unknown): Promise<void> {
+  if (!(error instanceof UnavailableError) || error.why?.name !== 'why.wait' || error.retryAfter === null) return
+  const shown = await Wallet.look()
+  const [now, of] = [Math.floor(Date.now() / 1000), Math.ceil(error.retryAfter)]
+  if (shown !== null) await keepWait({ name: shown.name, until: now + of, of })
 }
 
 /** @throws CancelledError the person stopped what runs. */
@@ -355,6 +441,7 @@ scope.onmessage = async ({ data }: MessageEvent<Request>) => {
     }))
     tell({ kind: 'done', id, value })
   } catch (error) {
+    await waited(error).catch(() => undefined) // the service says it again
     tell({ kind: 'failed', id, fault: faultOf(error) })
   } finally {
     running.delete(id)

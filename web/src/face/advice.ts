@@ -11,7 +11,7 @@ import { requireQuality } from './quality'
 import type { Profile } from './release'
 
 /** What to do; a message of the catalogues for each, `advice.NAME`. */
-export const ADVICE = ['nobody', 'several', 'far', 'near', 'off', 'dark', 'bright', 'straight', 'still'] as const
+export const ADVICE = ['nobody', 'several', 'far', 'near', 'off', 'dark', 'bright', 'straight', 'still', 'blurred'] as const
 export type Advice = (typeof ADVICE)[number]
 
 /** Distance of the eyes in shorter sides of the frame. */
@@ -55,28 +55,31 @@ export function advise(
   const side = Math.min(frame.width, frame.height)
   const eyes = Math.hypot(right.x - left.x, right.y - left.y)
   const wrong = (advice: Advice): { advice: Advice; seen: Glance } => ({ advice, seen })
-  if (eyes < FAR * side || isRefused(frame, landmarks, alignment, profile, 'why.small')) return wrong('far')
+  if (eyes < FAR * side) return wrong('far')
+  const refused = refusal(frame, landmarks, alignment, profile)
+  if (refused === 'why.small') return wrong('far')
   if (eyes > NEAR * side) return wrong('near')
   const [across, down] = [(box.left + box.right - frame.width) / 2, (box.top + box.bottom - frame.height) / 2]
-  if (Math.hypot(across, down) > OFF * side || isRefused(frame, landmarks, alignment, profile, 'why.cut_off')) return wrong('off')
+  if (Math.hypot(across, down) > OFF * side || refused === 'why.cut_off') return wrong('off')
   const grey = light(frame, box)
-  if (grey[Math.floor(0.9 * grey.length)] < DARK || isRefused(frame, landmarks, alignment, profile, 'why.dark')) return wrong('dark')
-  if (grey[Math.floor(0.1 * grey.length)] > BRIGHT || isRefused(frame, landmarks, alignment, profile, 'why.bright')) return wrong('bright')
+  if (grey[Math.floor(0.9 * grey.length)] < DARK || refused === 'why.dark') return wrong('dark')
+  if (grey[Math.floor(0.1 * grey.length)] > BRIGHT || refused === 'why.bright') return wrong('bright')
   const [ex, ey] = [(left.x - right.x) / eyes, (left.y - right.y) / eyes]
   const beside = ((nose.x - (right.x + left.x) / 2) * ex + (nose.y - (right.y + left.y) / 2) * ey) / eyes
   if (Math.abs(beside) > TURNED || Math.abs(Math.atan2(ey, ex)) > TILTED * Math.PI / 180) return wrong('straight')
   if (before === null) return wrong('still')
   const way = landmarks.reduce((sum, { x, y }, i) => sum + Math.hypot(x - before.landmarks[i].x, y - before.landmarks[i].y), 0) / landmarks.length
-  return way > MOVED * eyes ? wrong('still') : { advice: null, seen }
+  if (way > MOVED * eyes) return wrong('still')
+  return refused === 'why.blurred' ? wrong('blurred') : { advice: null, seen }
 }
 
-/** Whether the gate for pictures refuses this one for that reason. */
-function isRefused(frame: Seen, landmarks: readonly Point[], alignment: Alignment, profile: Profile, reason: string): boolean {
+/** Why the gate for pictures refuses this one, or null. */
+function refusal(frame: Seen, landmarks: readonly Point[], alignment: Alignment, profile: Profile): string | null {
   try {
     requireQuality(frame, landmarks, alignment, profile)
-    return false
+    return null
   } catch (error) {
-    if (error instanceof UnusableImageError) return error.why?.name === reason
+    if (error instanceof UnusableImageError) return error.why?.name ?? null
     throw error
   }
 }

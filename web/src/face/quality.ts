@@ -16,6 +16,12 @@ const LEAST_BRIGHT = 40
 const WHITE = 250
 /** Share of a reference's cut that may be white, which is where more light makes no difference any more. */
 const MOST_WHITE = 0.6
+/** What `sharpness` of a reference is at least. */
+const LEAST_SHARP = 0.19
+/** One over the share of a cut's side that is left out at each edge: hair and background there may be sharp. */
+const EDGE = 8
+/** Pixels on both sides of one that a blur averages with it. */
+const HALF = 2
 
 /**
  * Returns when a photograph is good enough for what it is to serve as.
@@ -36,16 +42,47 @@ export function requireQuality(photograph: Pick<Photograph, 'sharesOutside' | 'c
   }
   const { over, outside } = photograph.sharesOutside(placed(landmarks, alignment), alignment.side)
   if (!isReference) return
-  if (over <= MOST_OVER && outside <= MOST_OUTSIDE) { requireLight(photograph.cut(placed(landmarks, alignment), alignment.side)); return }
+  if (over <= MOST_OVER && outside <= MOST_OUTSIDE) { requireLitAndSharp(photograph.cut(placed(landmarks, alignment), alignment.side), alignment.side); return }
   const [where, share, most] = over > MOST_OVER ? ['above or below', over, MOST_OVER] as const : ['outside of', outside, MOST_OUTSIDE] as const
   throw new UnusableImageError(
     `the face is cut off: ${Math.ceil(100 * share)} % of what is compared lies ${where} the photograph, ${100 * most} % may: leave room around the face`,
     { why: { name: 'why.cut_off', values: { share: Math.ceil(100 * share) } } })
 }
 
+const greyOf = (cut: Uint8Array): Float64Array => Float64Array.from({ length: cut.length / 3 }, (_, i) => 0.299 * cut[3 * i] + 0.587 * cut[3 * i + 1] + 0.114 * cut[3 * i + 2])
+
 /** Of a reference's cut, red, green and blue. */
-function requireLight(cut: Uint8Array): void {
-  const grey = Float64Array.from({ length: cut.length / 3 }, (_, i) => 0.299 * cut[3 * i] + 0.587 * cut[3 * i + 1] + 0.114 * cut[3 * i + 2]).sort()
+function requireLitAndSharp(cut: Uint8Array, side: number): void {
+  requireLight(greyOf(cut).sort())
+  if (sharpness(cut, side) >= LEAST_SHARP) return
+  throw new UnusableImageError('the face is not sharp enough to enrol: hold still, wipe the lens, and take it again', { why: { name: 'why.blurred' } })
+}
+
+/** How much of the differences between neighbouring pixels a blur takes away, 0 to 1, as `sharpness` of Python. @param cut red, green and blue. */
+export function sharpness(cut: Uint8Array, side: number): number {
+  const [grey, edge] = [greyOf(cut), Math.floor(side / EDGE)]
+  const length = side - 2 * edge
+  const begin = edge * side + edge
+  return Math.min(lost(grey, { begin, length, along: 1, across: side }), lost(grey, { begin, length, along: side, across: 1 }))
+}
+
+/** The same along the rows, or the columns, of a square of grey levels. */
+function lost(grey: Float64Array, { begin, length, along, across }: { readonly begin: number; readonly length: number; readonly along: number; readonly across: number }): number {
+  let [total, gone] = [0, 0]
+  for (let line = 0; line < length; line++) {
+    const level = (place: number): number => grey[begin + line * across + place * along]
+    for (let place = HALF; place + HALF + 1 < length; place++) {
+      const fine = Math.abs(level(place + 1) - level(place))
+      const coarse = Math.abs(level(place + HALF + 1) - level(place - HALF)) / (2 * HALF + 1) // what comes into the mean of the next pixel, and what leaves it
+      total += fine
+      gone += Math.max(fine - coarse, 0)
+    }
+  }
+  return total === 0 ? 0 : gone / total
+}
+
+/** @param grey levels of a cut, the darkest first. */
+function requireLight(grey: Float64Array): void {
   if (grey[Math.floor(9 * grey.length / 10)] < LEAST_BRIGHT) {
     throw new UnusableImageError('the face is too dark to enrol: turn to the light, and take it again', { why: { name: 'why.dark' } })
   }

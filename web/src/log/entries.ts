@@ -17,6 +17,8 @@ export interface Entry {
   readonly requester?: string
   readonly purpose?: string
   readonly outcome?: string
+  /** Of what an operator declared: the document, in base64. */
+  readonly content?: string
 }
 
 /** Canonical JSON: ASCII, keys sorted, no spaces. */
@@ -153,21 +155,22 @@ export const says = (opening: Opening, done: Done): boolean => opening.kind === 
 /**
  * Checks that what a device asked for was done. It believes no other word of it: whoever terminates TLS has those.
  *
- * @param done what was asked for, or null for nothing.
- * @returns the entry about it, with the checkpoint to remember from now on; null where nothing was asked for.
- * @throws PeerError there is no entry, or there are more than one.
+ * @param done what was asked for, in the order of the entries.
+ * @returns the last entry about it, with the checkpoint to remember from now on; null where nothing was asked for.
+ * @throws PeerError there are fewer entries than things that were asked for, or more.
  * @throws ProofError, MalformedMessageError as for `checkComparison`.
  */
-export async function checkDone(receipts: readonly LogReceipt[], done: Done | null, trust: LogTrust): Promise<Logged | null> {
-  const count = done === null ? 0 : 1
-  if (receipts.length !== count) {
-    throw new PeerError(`the answer shows ${receipts.length} entries of the log for ${count} things that it says were done; whoever stands before the server may have answered in its place. Nothing is taken for done`)
+export async function checkDone(receipts: readonly LogReceipt[], done: readonly Done[], trust: LogTrust): Promise<Logged | null> {
+  if (receipts.length !== done.length) {
+    throw new PeerError(`the answer shows ${receipts.length} entries of the log for ${done.length} things that it says were done; whoever stands before the server may have answered in its place. Nothing is taken for done`)
   }
-  if (done === null) return null
-  const [receipt] = receipts
-  const [logged, opening] = await opened(receipt, trust)
-  if (!says(opening, done)) throw new ProofError(`the log's entry is not about the ${done.kind} that this device asked for; nothing is taken for done`)
-  return grown(logged, receipt, trust)
+  let last: Logged | null = null
+  for (const [place, one] of done.entries()) {
+    const [logged, opening] = await opened(receipts[place], trust)
+    if (!says(opening, one)) throw new ProofError(`the log's entry is not about the ${one.kind} that this device asked for; nothing is taken for done`)
+    last = grown(logged, receipts[place], trust)
+  }
+  return last
 }
 
 /**

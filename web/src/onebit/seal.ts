@@ -68,7 +68,8 @@ export class Engine {
     using plaintext = this.#plaintext(BigUint64Array.from(coefficients, (one) => (BigInt(one) + t) % t))
     // SEAL keeps a secret key as a plaintext in NTT form at the key level, so its own transform makes one.
     using evaluator = new this.#seal.Evaluator(this.#context)
-    evaluator.plainTransformToNttInplace(plaintext, this.#context.keyParmsId())
+    using level = this.#context.keyParmsId()
+    evaluator.plainTransformToNttInplace(plaintext, level)
     using secret = new this.#seal.SecretKey()
     secret.loadFromArray(this.#context, this.#checked(plaintext.saveToArray(this.#seal.ComprModeType.none)))
     using generator = new this.#seal.KeyGenerator(this.#context, secret)
@@ -92,7 +93,12 @@ export class Engine {
     prefix.setBigUint64(32, BigInt(coefficients.length), true)
     prefix.setFloat64(40, 1, true)
     const plaintext = new this.#seal.Plaintext()
-    plaintext.loadFromArray(this.#context, wrap(new Uint8Array(prefix.buffer), array(coefficients)))
+    try {
+      plaintext.loadFromArray(this.#context, wrap(new Uint8Array(prefix.buffer), array(coefficients)))
+    } catch (error) {
+      plaintext.delete()
+      throw error
+    }
     return plaintext
   }
 

@@ -8,9 +8,10 @@
 
 import { type Bytes, randomBytes, utf8 } from '../bytes'
 import type { Action, Fault, Status } from '../device/messages'
-import { freshSalt, type Key, LEAST_CHARACTERS, type Lock, PRF_BYTES } from '../wallet/locks'
-import { h } from './dom'
-import { say } from './texts'
+import { freshSalt, type Key, type Lock, PRF_BYTES } from '../wallet/locks'
+import { isOver } from '../wallet/state'
+import { passphraseForm, type PASSPHRASES } from './dialogs'
+import type { Chosen } from './locking'
 
 /** Nobody gave a key. */
 export class LockedError extends Error {
@@ -23,37 +24,47 @@ export class LockedError extends Error {
 }
 
 /** What is done with the wallet open. */
-const LOCKED: ReadonlySet<Action> = new Set<Action>(['enrol', 'verify', 'login', 'renew', 'revoke', 'erase', 'export', 'history', 'backup', 'code', 'admit', 'devices', 'remove'])
+const LOCKED: ReadonlySet<Action> = new Set<Action>(['enrol', 'verify', 'login', 'renew', 'over', 'revoke', 'erase', 'export', 'history', 'backup', 'code', 'admit', 'devices', 'rename', 'remove'])
 const [ED25519, ES256, RS256] = [-8, -7, -257]
 const TIMEOUT_MS = 120_000
+
+/** Lets the person choose how new keys are locked. @param fault why the way that they chose before did not do. @throws LockedError they would rather not. */
+export type Choosing = (passkeys: boolean, fault: Fault | null) => Promise<Chosen>
 
 /**
  * What an action needs to open the wallet, or null when it needs nothing.
  *
  * @throws LockedError nobody gave a key.
  */
-export async function keyFor(action: Action, { lock, state }: Pick<Status, 'lock' | 'state'>): Promise<Key | null> {
+export async function keyFor(action: Action, { lock, state }: Pick<Status, 'lock' | 'state'>, choose: Choosing): Promise<Key | null> {
   if (!LOCKED.has(action)) return null
-  const isNew = lock === null || ((action === 'enrol' || action === 'code') && state === 'revoked')
+  const isNew = lock === null || ((action === 'enrol' || action === 'code') && isOver(state))
   if (!isNew) return await keyOf(lock)
-  return action === 'enrol' || action === 'code' ? await newKey() : null
+  return action === 'enrol' || action === 'code' ? await newKey(choose) : null
 }
 
 async function keyOf(lock: Lock): Promise<Key> {
   if (lock.kind === 'passkey') return { lock, secret: await evaluate(lock) }
-  const { passphrase } = await asked('open')
-  return { lock, secret: utf8(passphrase) }
+  return { lock, secret: utf8(await asked('open')) }
 }
 
-async function newKey(): Promise<Key> {
-  const { choice, passphrase } = await asked('new', await mayHavePasskeys())
-  void navigator.storage?.persist?.() // as the dialog says
-  if (choice === 'passkey') return await newPasskey()
-  return { lock: { kind: 'passphrase', salt: freshSalt() }, secret: utf8(passphrase) }
+async function newKey(choose: Choosing): Promise<Key> {
+  for (let [passkeys, fault]: [boolean, Fault | null] = [await mayHavePasskeys(), null]; ;) {
+    const chosen = await choose(passkeys, fault)
+    void navigator.storage?.persist?.() // as the screen says
+    if (chosen.kind === 'passphrase') return { lock: { kind: 'passphrase', salt: freshSalt() }, secret: utf8(chosen.passphrase) }
+    try {
+      return await newPasskey()
+    } catch (error) {
+      if (!(error instanceof LockedError)) throw error
+      fault = error.fault
+      passkeys = fault.why?.name !== 'why.passkey_no_prf'
+    }
+  }
 }
 
 /** A passphrase for a backup: a new one, or the one that it was sealed with. @throws LockedError nobody gave one. */
-export const passphraseFor = async (what: 'backup' | 'open_backup'): Promise<string> => (await asked(what)).passphrase
+export const passphraseFor = (what: 'backup' | 'open_backup'): Promise<string> => asked(what)
 
 /** Whether this browser may know passkeys that evaluate a function. Some say so only once one is made. */
 async function mayHavePasskeys(): Promise<boolean> {
@@ -113,43 +124,19 @@ async function asking(failed: 'why.passkey_not_made' | 'why.passkey_not_used', a
   return credential as PublicKeyCredential
 }
 
-/** What the person chose in the dialog, and typed. */
-interface Chosen {
-  readonly choice: string
-  readonly passphrase: string
-}
-
-/** Shows the dialog until the person has chosen. A new passphrase is typed twice, and none stays in the page. */
-function asked(what: 'open' | 'new' | 'backup' | 'open_backup', passkeys = false): Promise<Chosen> {
+/** Shows the dialog until the person has typed a passphrase, which does not stay in the page. */
+function asked(what: (typeof PASSPHRASES)[number]): Promise<string> {
   const dialog = document.getElementById('keeping') as HTMLDialogElement
-  const isNew = what === 'new' || what === 'backup'
-  const field = (id: string): HTMLInputElement => h('input', { id, type: 'password', required: true, minLength: LEAST_CHARACTERS, autocomplete: isNew ? 'new-password' : 'current-password' })
-  const [first, again] = [field('passphrase'), field('passphrase-again')]
-  const check = (): void => { again.setCustomValidity(isNew && first.value !== again.value ? say('keeping.differ') : '') }
-  first.oninput = again.oninput = check
-  let end: (choice: string) => void
-  const close = (choice: string) => (): void => { end(choice) }
-  const form = h('form', {},
-    h('h2', { id: 'keeping-title' }, say(`keeping.${what}`)), h('p', {}, say(what === 'new' && !passkeys ? 'keeping.new_passphrase_lead' : `keeping.${what}_lead`)),
-    passkeys && h('p', {}, h('button', { id: 'passkey-button', type: 'button', className: 'main', onclick: close('passkey') }, say('keeping.passkey'))),
-    passkeys && h('p', {}, say('keeping.or')),
-    h('p', {}, h('label', { htmlFor: 'passphrase' }, say('keeping.passphrase', { least: LEAST_CHARACTERS })), first),
-    isNew && h('p', {}, h('label', { htmlFor: 'passphrase-again' }, say('keeping.again')), again),
-    h('div', { className: 'buttons' },
-      h('button', { id: 'passphrase-button', className: passkeys ? '' : 'main' }, say('keeping.use')),
-      h('button', { type: 'button', onclick: close('') }, say('cancel'))))
-  form.onsubmit = (event) => { event.preventDefault(); end('passphrase') }
-  dialog.replaceChildren(form)
-  dialog.showModal()
   return new Promise((resolve, reject) => {
-    end = (choice) => {
-      const passphrase = first.value
+    const end = (passphrase: string | null): void => {
       dialog.onclose = null
       dialog.replaceChildren()
-      if (choice === '') reject(new LockedError('why.lock_kept'))
-      else resolve({ choice, passphrase })
+      if (passphrase === null) reject(new LockedError('why.lock_kept'))
+      else resolve(passphrase)
       dialog.close()
     }
-    dialog.onclose = () => { if (!dialog.open) end('') } // by the Escape key; the event may be one of the dialog before
+    dialog.replaceChildren(passphraseForm(what, end))
+    dialog.onclose = () => { if (!dialog.open) end(null) } // by the Escape key; the event may be one of the dialog before
+    dialog.showModal()
   })
 }

@@ -7,14 +7,16 @@ import type { Action, Actions, Face, Fault, Status } from '../device/messages'
 import { IntaglioError } from '../errors'
 import { ticketOf } from '../wallet/ticket'
 import { Camera, NoCameraError } from './camera'
-import { drawing, h } from './dom'
-import { keyFor, LockedError, passphraseFor } from './keeping'
+import { drawing } from './dom'
+import { type Finality, finalForm } from './dialogs'
+import { type Choosing, keyFor, LockedError, passphraseFor } from './keeping'
+import type { Chosen } from './locking'
 import { Login } from './login'
 import { Pictures } from './pictures'
 import { type Found, Messages } from './records'
 import { show, showAround } from './shell'
-import { isTask, type Part, type Place, screenOf, type Situation, type Task, type Wish } from './states'
-import { CATALOGUES, say, speak } from './texts'
+import { isTask, makesTemplate, type Making, type Part, type Place, screenOf, type Situation, type Task, waitingFor, type Wish } from './states'
+import { CATALOGUES, speak } from './texts'
 import { takeTicket } from './ticket'
 import type { Doing } from './views'
 import { ask, type Asked, Failure, listen } from './worker'
@@ -36,13 +38,15 @@ function nonceOf(query: string): string | null {
 let situation: Situation = { status: null, share: 0, nonce: nonceOf(location.search), asked: null, place: { at: 'start' }, ticket: takeTicket(), now: seconds() }
 let found: Found = null
 /** Which device is let in, or removed, once the face has matched. */
-let other: { readonly code: Uint8Array<ArrayBuffer> } | { readonly keyId: string } | null = null
+let other: { readonly code: Uint8Array<ArrayBuffer>; readonly name: string } | { readonly keyId: string } | null = null
+/** Which device is called what from now on. */
+let renaming = { keyId: '', name: '' }
 /** The backup of a lost device. */
 let backup: File | null = null
+/** Goes on once the person has chosen how their keys are locked. */
+let locking: ReturnType<typeof Promise.withResolvers<Chosen>> | null = null
 /** Whether the face that the worker looks at is filmed. */
 let isFilmed = false
-/** The last wait that the service asked for: before it is over, no picture is taken in vain. */
-let wait: Place & { readonly at: 'failed' } | null = null
 /** What the worker does for the person just now. */
 let running: Asked<unknown> | null = null
 const messages = new Messages()
@@ -73,13 +77,15 @@ const doing: Doing = {
   look(task) { look(task, 'camera') },
   prepare(task) { prepare(task) },
   film(task, without) { void act(task, { without }) },
-  goOn() { take('enrol', 'second') },
+  goOn() { if (situation.place.at === 'looking') take(situation.place.task, 'second') },
+  lock(chosen) { locking?.resolve(chosen) },
   change(by) { if (situation.place.at === 'looking') look(situation.place.task, by) },
   ask(wish) { void wished(wish) },
   cancel() {
     camera.close()
     forget()
-    if (running !== null) running.cancel()
+    if (locking !== null) locking.reject(new LockedError('why.lock_kept'))
+    else if (running !== null) running.cancel()
     else turn({ place: { at: 'start' } })
   },
   begin() { void begin() },
@@ -95,8 +101,9 @@ const doing: Doing = {
   },
   reload() { location.reload() },
   devices: {
-    admit(code) { other = { code }; look('admit', 'camera') },
-    remove(keyId) { void confirmed('remove').then((sure) => { if (sure) { other = { keyId }; look('remove', 'camera') } }) },
+    admit(code, name) { other = { code, name }; look('admit', 'camera') },
+    rename(keyId, name) { renaming = { keyId, name }; void wished('rename') },
+    remove(keyId, name) { void confirmed('remove', name).then((sure) => { if (sure) { other = { keyId }; look('remove', 'camera') } }) },
     lost(file) { backup = file; void wished('lost') },
   },
   get camera() { return camera.element },
@@ -111,17 +118,18 @@ function forget(): void {
 
 function look(task: Task, by: 'camera' | 'files', fault: Fault | null = null): void {
   camera.close()
-  if (wait?.on === task && screenOf({ ...situation, place: wait, now: seconds() }).kind === 'waiting') { turn({ place: wait }); return }
-  const { references: averaged, frames } = situation.status!
+  const { references: averaged, frames, wait } = situation.status!
+  const waiting = wait === null || task === 'enrol' ? null : waitingFor(task, wait)
+  if (waiting !== null && screenOf({ ...situation, place: waiting, now: seconds() }).kind === 'waiting') { turn({ place: waiting }); return }
   const pad = task === 'verify' ? situation.asked?.pad ?? situation.status!.pad : situation.status!.pad
   if (task !== 'enrol' && pad === 'supervised') { turn({ place: { at: 'failed', on: task, fault: SUPERVISED, seconds: seconds() } }); return }
-  if (task !== 'enrol' && pad === 'on-device') { prepare(task, fault); return }
-  if (by === 'camera') { take(task, task === 'enrol' ? 'references' : 'probe', fault); return }
+  if (!makesTemplate(task) && pad === 'on-device') { prepare(task, fault); return }
+  if (by === 'camera') { take(task, makesTemplate(task) ? 'references' : 'probe', fault); return }
   if (fault === null) {
     forget()
-    files = new Pictures(task, task === 'enrol' ? averaged + 1 : frames, (pictures) => { void act(task, { pictures }) })
+    files = new Pictures(task, makesTemplate(task) ? averaged + 1 : frames, (pictures) => { void act(task, { pictures }) })
   }
-  turn({ place: { at: 'looking', task, part: task === 'enrol' ? 'references' : 'probe', by, fault } })
+  turn({ place: { at: 'looking', task, part: makesTemplate(task) ? 'references' : 'probe', by, fault } })
 }
 
 /** Says what a film will ask for, and why the last one was refused. */
@@ -151,7 +159,8 @@ function take(task: Task, part: Exclude<Part, 'pause'>, fault: Fault | null = nu
     if (taken === null) return
     if (part !== 'references') { files.clear(); void act(task, { pictures: [...references, ...taken] }); return }
     references = taken
-    turn({ place: { at: 'looking', task, part: 'pause', by: 'camera', fault: null } })
+    const films = task === 'over' && situation.status!.pad === 'on-device' // what is compared with the template that is left
+    turn({ place: films ? { at: 'preparing', task, fault: null } : { at: 'looking', task, part: 'pause', by: 'camera', fault: null } })
   }).catch((error: unknown) => {
     if (situation.place.at !== 'looking' || situation.place.by !== 'camera') return // whoever brings files by now keeps them
     look(task, 'files')
@@ -166,21 +175,31 @@ function shown(fault: Fault): void {
 const faultOf = (error: unknown): Fault =>
   (error instanceof Failure || error instanceof LockedError ? error.fault : error instanceof IntaglioError ? { kind: error.name, message: error.message, why: error.why, retryAfter: null } : { kind: 'Error', message: 'something in this page failed', why: null, retryAfter: null })
 
+/** Shows the ways to lock new keys until the person has chosen one. @param on what makes them. */
+const chosenFor = (on: Making): Choosing => async (passkeys, fault) => {
+  locking = Promise.withResolvers<Chosen>()
+  turn({ place: { at: 'locking', on, passkeys, fault } })
+  try {
+    return await locking.promise
+  } finally {
+    locking = null
+    turn({ place: { at: 'working', on, stage: 0 } })
+  }
+}
+
 /** Lets the worker do something, with nothing else to do meanwhile but to stop it. */
 async function during<A extends Action>(on: Task | Wish, action: A, argument: Parameters<Actions[A]>[0] | undefined, then: (value: ReturnType<Actions[A]>) => Place, before: (value: ReturnType<Actions[A]>) => Promise<void> = () => Promise.resolve()): Promise<void> {
   found = null
   let place: Place
   turn({ place: { at: 'working', on, stage: 0 } })
   try {
-    const asked = ask(action, argument, [], await keyFor(action, situation.status!))
+    const asked = ask(action, argument, [], await keyFor(action, situation.status!, chosenFor(on as Making)))
     running = asked
     const value = await asked.answer
     await before(value)
     place = then(value)
-    if (isTask(on)) wait = null
   } catch (error) {
     place = { at: 'failed', on, fault: faultOf(error), seconds: seconds() }
-    if (place.fault.why?.name === 'why.wait') wait = place
   }
   running = null
   let status = situation.status
@@ -190,7 +209,8 @@ async function during<A extends Action>(on: Task | Wish, action: A, argument: Pa
   const wrong = place.at === 'failed' && place.fault.kind === 'UnusableImageError' ? place.fault : null
   if (isTask(on) && place.at === 'failed' && (place.fault.why?.name === 'why.film_needed' || (wrong !== null && isFilmed))) {
     situation = { ...situation, status }
-    prepare(on, place.fault)
+    if (on === 'over') look(on, 'camera', place.fault) // the pictures before the film are taken again, too
+    else prepare(on, place.fault)
     return
   }
   if (wrong !== null && isTask(on)) {
@@ -215,11 +235,12 @@ async function act(task: Task, face: Face): Promise<void> {
       return
     }
     case 'renew': return await during(task, task, { face }, done)
+    case 'over': return await during(task, task, 'pictures' in face ? { pictures: face.pictures, film: null } : { pictures: references, film: face }, done)
     case 'enrol': return await during(task, task, { pictures: 'pictures' in face ? face.pictures : [], ticket: ticketOf(ticket) ?? new Uint8Array() }, (outcome) => {
       if (outcome.matched) doing.bring('') // it is spent
       return done(outcome)
     })
-    case 'admit': return await during(task, task, { face, code: (other as { code: Uint8Array<ArrayBuffer> }).code }, done)
+    case 'admit': return await during(task, task, { face, ...(other as Exclude<typeof other, { keyId: string } | null>) }, done)
     case 'remove': return await during(task, task, { face, keyId: (other as { keyId: string }).keyId }, done)
   }
 }
@@ -232,6 +253,7 @@ async function goBack({ assertion }: Outcome): Promise<void> {
 async function wished(wish: Wish): Promise<void> {
   if ((wish === 'revoke' || wish === 'erase' || wish === 'forget') && !(await confirmed(wish))) return
   let answer: Found = null
+  const before = found
   const start: Place = { at: 'start' }
   try {
     switch (wish) {
@@ -241,7 +263,9 @@ async function wished(wish: Wish): Promise<void> {
       case 'export': await during(wish, wish, undefined, (held) => { answer = { held }; return start }); break
       case 'history': await during(wish, wish, undefined, (history) => { answer = { history }; return start }); break
       case 'devices': await during(wish, wish, undefined, (devices) => { answer = { devices }; return start }); break
+      case 'rename': await during(wish, wish, renaming, (name) => { answer = renamed(before, name); return start }); break
       case 'code': await during(wish, wish, undefined, (code) => { doing.bring(code); return { at: 'code', code } }); break
+      case 'self': await during(wish, wish, undefined, (self) => { answer = { self }; return start }); break
       case 'backup': await during(wish, wish, { passphrase: await passphraseFor('backup') }, (file) => { answer = { backup: file }; return start }); break
       case 'lost': await during(wish, 'revokeLost', { file: backup!, passphrase: await passphraseFor('open_backup') }, (name) => ({ at: 'lost', name })); break
     }
@@ -251,17 +275,17 @@ async function wished(wish: Wish): Promise<void> {
   if (answer === null) return
   found = answer
   showAround(situation, doing, found, messages)
-  element('yours')?.scrollIntoView({ block: 'start' })
+  element(wish === 'self' ? 'self' : 'yours')?.scrollIntoView({ block: 'start' })
 }
 
-/** Asks before something is done for good. The filled button is the one that does nothing. */
-function confirmed(wish: 'revoke' | 'erase' | 'forget' | 'remove'): Promise<boolean> {
+/** The list of devices after one of them was named. */
+const renamed = (before: Found, name: string): Found => before !== null && 'devices' in before
+  ? { devices: before.devices.map((one) => (one.keyId === renaming.keyId ? { ...one, name: name === '' ? null : name } : one)) } : null
+
+/** Asks before something is done for good. */
+function confirmed(wish: Finality, name: string | null = null): Promise<boolean> {
   const dialog = element<HTMLDialogElement>('confirm')
-  dialog.replaceChildren(h('form', { method: 'dialog' },
-    h('h2', { id: 'confirm-title' }, say(`confirm.${wish}`)), h('p', {}, say(`confirm.${wish}_text`)),
-    h('div', { className: 'buttons' },
-      h('button', { className: 'main', value: '', autofocus: true }, say('confirm.no')),
-      h('button', { className: 'destructive', value: 'yes' }, say(`confirm.${wish}_yes`)))))
+  dialog.replaceChildren(finalForm(wish, name))
   dialog.returnValue = ''
   dialog.showModal()
   return new Promise((resolve) => { dialog.addEventListener('close', () => { resolve(dialog.returnValue === 'yes') }, { once: true }) })

@@ -1,7 +1,8 @@
 /** A place for pictures from files. Their pixels are looked at by the worker only. */
 
+import { hex, sha256 } from '../bytes'
 import { h } from './dom'
-import type { Task } from './states'
+import { makesTemplate, type Task } from './states'
 import { say } from './texts'
 
 /** The formats of `client/faces/formats.py` that every browser reads, by how a file begins; what browsers read beyond is left to nobody. */
@@ -15,7 +16,7 @@ export class Pictures {
   readonly #task: Task
   readonly #most: number
   readonly #done: (pictures: Blob[]) => void
-  readonly #taken: { readonly picture: Blob; readonly item: HTMLLIElement; readonly url: string }[] = []
+  readonly #taken: { readonly picture: Blob; readonly digest: string; readonly item: HTMLLIElement; readonly url: string }[] = []
   readonly #list = h('ol', { className: 'pictures' })
   readonly #said = h('p', { className: 'small' })
   readonly #problem = h('p', { className: 'problem', role: 'alert' })
@@ -54,19 +55,22 @@ export class Pictures {
     if (pictures.length === 0) return
     if (this.#taken.length + pictures.length > this.#most) this.clear()
     for (const picture of pictures.slice(0, this.#most)) {
-      const begin = new Uint8Array(await picture.slice(0, LONGEST).arrayBuffer())
-      if (!READ.test(String.fromCharCode(...begin))) { this.#problem.textContent = say('files.not_an_image'); continue }
-      await createImageBitmap(picture).then((image) => { image.close(); this.#show(picture) }, () => { this.#problem.textContent = say('files.damaged') })
+      const bytes = new Uint8Array(await picture.arrayBuffer())
+      if (!READ.test(String.fromCharCode(...bytes.subarray(0, LONGEST)))) { this.#problem.textContent = say('files.not_an_image'); continue }
+      const digest = hex(sha256(bytes))
+      const there = this.#taken.findIndex((one) => one.digest === digest) // one that is nearly the same is found by the worker, before anything is sent
+      if (there >= 0) { this.#problem.textContent = say('files.there', { number: there + 1 }); continue }
+      await createImageBitmap(picture).then((image) => { image.close(); this.#show(picture, digest) }, () => { this.#problem.textContent = say('files.damaged') })
     }
     if (pictures.length > this.#most) this.#problem.textContent = say('files.too_many', { most: this.#most })
     this.#number()
   }
 
-  #show(picture: Blob): void {
+  #show(picture: Blob, digest: string): void {
     const url = URL.createObjectURL(picture)
     const remove = h('button', { type: 'button', className: 'remove' }, '\u00d7')
     const item = h('li', {}, h('img', { alt: '', src: url }), h('span'), remove)
-    const one = { picture, item, url }
+    const one = { picture, digest, item, url }
     remove.onclick = () => { this.#remove(one) }
     this.#taken.push(one)
     this.#list.append(item)
@@ -82,7 +86,7 @@ export class Pictures {
 
   /** Says of each which one it is, and of the last that it checks the others. */
   #number(): void {
-    const [count, most, enrols] = [this.#taken.length, this.#most, this.#task === 'enrol']
+    const [count, most, enrols] = [this.#taken.length, this.#most, makesTemplate(this.#task)]
     this.#taken.forEach(({ item }, i) => {
       const checks = enrols && i > 0 && i === count - 1
       item.querySelector('span')!.textContent = say(checks ? 'files.checks' : 'files.number', { number: i + 1 })
@@ -90,8 +94,8 @@ export class Pictures {
     })
     const isTooFew = count < (enrols ? 2 : 1)
     this.#said.textContent = isTooFew || count >= most ? '' : enrols
-      ? say('files.fewer_references', { averaged: count - 1, references: most - 1, most })
-      : say('files.fewer_frames', { averaged: count, frames: most })
+      ? say('files.fewer_references', { chosen: count, most })
+      : say('files.fewer_frames', { chosen: count, most })
     this.#go.disabled = isTooFew
     this.#go.textContent = say(this.#task === 'remove' ? 'files.remove_device' : `files.${this.#task}`, { count: Math.max(count, 1) })
   }

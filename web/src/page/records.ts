@@ -2,10 +2,12 @@
 
 import type { HeldSummary, Status } from '../device/messages'
 import type { Event } from '../device/owner'
-import type { ListedDevice } from '../device/devices'
+import type { SelfReport } from '../log/software'
+import type { NamedDevice } from '../device/devices'
 import { backupFile, deviceList, type DoingDevices, lostDevice } from './devices'
 import { h } from './dom'
-import { isKnown } from './states'
+import { whichPage } from './self'
+import { isAlone, isKnown, type Wish } from './states'
 import { allTerms, list } from './terms'
 import { language, say, time } from './texts'
 import { type Doing, folded } from './views'
@@ -18,32 +20,51 @@ export interface Sent {
 }
 
 /** What the person asked for and got. */
-export type Found = { readonly history: readonly Event[] } | { readonly held: HeldSummary } | { readonly devices: readonly ListedDevice[] } | { readonly backup: Blob } | null
+export type Found = { readonly history: readonly Event[] } | { readonly held: HeldSummary } | { readonly devices: readonly NamedDevice[] } | { readonly backup: Blob } | { readonly self: SelfReport } | null
+/** Of that, what is the person's own. */
+type OwnFound = Exclude<Found, { readonly self: SelfReport }>
 
 const MOST_SHOWN = 200
 
-/** What is the person's own, or null where the service knows nothing of this device. */
-export function yours(status: Status, found: Found, { ask, go, devices }: Doing): HTMLDetailsElement | null {
-  const choice = (name: 'history' | 'export' | 'renew' | 'revoke' | 'erase' | 'devices' | 'backup' | 'code' | 'forget', onclick: () => void, className = ''): HTMLElement =>
-    h('button', { type: 'button', className, id: `${name}-button`, onclick }, say(`data.${name}`))
-  const forget = status.lock !== null && choice('forget', () => { ask('forget') }, 'destructive')
-  if (!isKnown(status)) {
-    const others = folded(say('data.others'), h('div', { className: 'choices' }, choice('code', () => { ask('code') }), forget), ...lostDevice(devices))
-    others.id = 'others'
-    return others
-  }
+/** What is the person's own: what the service knows of this device, and how another one can help where it knows nothing any more. */
+export function yours(status: Status, found: Found, doing: Doing): HTMLDetailsElement[] {
+  return [...(isKnown(status) ? [known(status, found !== null && 'self' in found ? null : found, doing)] : []), ...(isAlone(status) ? [others(status, doing)] : [])]
+}
+
+type Choice = 'history' | 'export' | 'renew' | 'devices' | 'backup' | 'code' | Ending
+const choice = (name: Choice, onclick: () => void): HTMLButtonElement => h('button', { type: 'button', id: `${name}-button`, onclick }, say(`data.${name}`))
+
+function known(status: Status, found: OwnFound, { ask, go, devices }: Doing): HTMLDetailsElement {
   const isHeld = status.state !== 'revoked'
   const made = folded(say('data.title'), ...(found === null ? [] : [h('div', { id: 'answer' }, ...foundIn(found, status, devices))]), h('div', { className: 'choices' },
     choice('history', () => { ask('history') }), choice('export', () => { ask('export') }),
-    isHeld && status.state === 'enrolled' && choice('renew', () => { go({ at: 'agreeing', task: 'renew' }) }),
-    isHeld && choice('devices', () => { ask('devices') }), isHeld && choice('backup', () => { ask('backup') }),
-    isHeld && choice('revoke', () => { ask('revoke') }, 'destructive'), choice('erase', () => { ask('erase') }, 'destructive'), forget), ...(isHeld ? [] : lostDevice(devices)))
+    status.state === 'enrolled' && choice('renew', () => { go({ at: 'agreeing', task: 'renew' }) }),
+    isHeld && choice('devices', () => { ask('devices') }), isHeld && choice('backup', () => { ask('backup') })),
+  endings(isHeld ? ['revoke', 'erase', 'forget'] : ['erase', 'forget'], ask))
   made.id = 'yours'
   made.open = found !== null
   return made
 }
 
-function foundIn(found: Exclude<Found, null>, status: Status, doing: DoingDevices): HTMLElement[] {
+function others({ lock, state }: Status, { ask, devices }: Doing): HTMLDetailsElement {
+  const made = folded(say('data.others'), h('div', { className: 'choices' }, choice('code', () => { ask('code') })), ...lostDevice(devices),
+    ...(lock !== null && state !== 'revoked' ? [endings(['forget'], ask)] : []))
+  made.id = 'others'
+  return made
+}
+
+type Ending = 'revoke' | 'erase' | 'forget'
+
+/** The ways to end it, each with what it does: somebody who sees them side by side takes the right one. */
+function endings(ways: readonly Ending[], ask: (wish: Wish) => void): HTMLElement {
+  return h('section', { className: 'endings' }, h('h2', {}, say('ending.title')), h('ul', {}, ...ways.map((way) => {
+    const button = choice(way, () => { ask(way) })
+    button.setAttribute('aria-describedby', `${way}-why`)
+    return h('li', {}, button, h('p', { className: 'small', id: `${way}-why` }, say(`ending.${way}`)))
+  })))
+}
+
+function foundIn(found: Exclude<OwnFound, null>, status: Status, doing: DoingDevices): HTMLElement[] {
   if ('devices' in found) return deviceList(found.devices, status.name ?? '', doing)
   if ('backup' in found) return backupFile(found.backup, status)
   if ('held' in found) {
@@ -59,12 +80,13 @@ function foundIn(found: Exclude<Found, null>, status: Status, doing: DoingDevice
 }
 
 /** Everything that the terms, the release and the device say, and what was sent. */
-export function technical(status: Status, messages: HTMLElement): HTMLDetailsElement {
+export function technical(status: Status, messages: HTMLElement, found: Found, doing: Doing): HTMLDetailsElement {
   const { name, answers, mostAnswers } = status
   const device = name === null ? null : list([[say('technical.device'), h('code', { id: 'device' }, name)], [say('technical.answers'), say('technical.answered', { used: answers, most: mostAnswers })]])
-  const made = folded(say('technical.title'), ...(device === null ? [] : [device]), allTerms(status), h('h2', {}, say('technical.sent')),
+  const made = folded(say('technical.title'), ...(device === null ? [] : [device]), allTerms(status), ...whichPage(found !== null && 'self' in found ? found.self : null, doing), h('h2', {}, say('technical.sent')),
     h('p', { className: 'small' }, say('technical.sent_lead', { most: MOST_SHOWN })), messages, h('p', { className: 'small' }, say('technical.credits')))
   made.id = 'technical'
+  made.open = found !== null && 'self' in found
   return made
 }
 

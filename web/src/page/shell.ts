@@ -12,7 +12,7 @@ const element = (id: string): HTMLElement => document.getElementById(id)!
 export function show(situation: Situation, doing: Doing, found: Found, messages: Messages): void {
   const screen = screenOf(situation)
   const drawn = draw(screen, doing)
-  const name = [screen.kind, 'part' in screen && screen.part, 'by' in screen && screen.by, 'on' in screen && screen.on, language].join(' ')
+  const name = [screen.kind, 'part' in screen && screen.part, 'by' in screen && screen.by, 'on' in screen && screen.on, 'fault' in screen && screen.fault?.why?.name, language].join(' ')
   const place = element('screen')
   if (place.dataset['name'] === name && screen.kind !== 'look' && screen.kind !== 'prepare') {
     for (const live of drawn.querySelectorAll<HTMLElement>('[data-live]')) {
@@ -36,11 +36,10 @@ export function show(situation: Situation, doing: Doing, found: Found, messages:
 /** Header, folded records and languages. While somebody is at work on something, only what they need. */
 export function showAround({ status, place }: Situation, doing: Doing, found: Found, messages: Messages): void {
   element('who').textContent = status?.terms.controller.name ?? say('name')
-  const isBusy = place.at === 'working' || place.at === 'looking' || place.at === 'preparing' || place.at === 'filming' || place.at === 'agreeing'
-  const parts = status === null || isBusy ? [] : [yours(status, found, doing), technical(status, messages.element)]
-  element('below').replaceChildren(...parts.filter((part) => part !== null))
+  const isBusy = ['working', 'locking', 'looking', 'preparing', 'filming', 'agreeing'].includes(place.at)
+  element('below').replaceChildren(...(status === null || isBusy ? [] : [...yours(status, found, doing), technical(status, messages.element, found, doing)]))
   element('languages').setAttribute('aria-label', say('languages'))
-  element('languages').hidden = place.at === 'working' || place.at === 'looking' || place.at === 'filming' // what is drawn anew would begin anew
+  element('languages').hidden = ['working', 'locking', 'looking', 'filming'].includes(place.at) // what is drawn anew would begin anew
   element('languages').replaceChildren(...Object.entries(CATALOGUES).map(([tag, catalogue]) =>
     h('button', { type: 'button', lang: tag, onclick: () => { doing.speak(tag) }, attributes: tag === language ? { 'aria-current': 'true' } : {} }, catalogue.language)))
 }

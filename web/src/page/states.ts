@@ -7,15 +7,21 @@
 
 import type { Asked, Fault, Status } from '../device/messages'
 import type { Outcome } from '../device/device'
+import { isOver } from '../wallet/state'
 import { ticketOf } from '../wallet/ticket'
+import type { Wait } from '../wallet/wait'
 import type { Shown } from '../wallet/wallet'
 
 /** What a person does with their face. */
-export type Task = 'enrol' | 'verify' | 'renew' | 'admit' | 'remove'
+export type Task = 'enrol' | 'verify' | 'renew' | 'over' | 'admit' | 'remove'
 /** What a person asks of the service without it. */
-export type Wish = 'revoke' | 'erase' | 'export' | 'history' | 'devices' | 'backup' | 'code' | 'lost' | 'forget'
+export type Wish = 'revoke' | 'erase' | 'export' | 'history' | 'devices' | 'rename' | 'backup' | 'code' | 'lost' | 'self' | 'forget'
+/** What makes keys, if there are none. */
+export type Making = 'enrol' | 'code'
 /** Whether something is done with the face. */
-export const isTask = (on: Task | Wish): on is Task => ['enrol', 'verify', 'renew', 'admit', 'remove'].includes(on)
+export const isTask = (on: Task | Wish): on is Task => ['enrol', 'verify', 'renew', 'over', 'admit', 'remove'].includes(on)
+/** What makes a template: some pictures are averaged, and one more confirms them. */
+export const makesTemplate = (task: Task): boolean => task === 'enrol' || task === 'over'
 
 /** Which pictures are taken now: those that are averaged, then after a pause the one that checks them; or some for a comparison. */
 export type Part = 'references' | 'pause' | 'second' | 'probe'
@@ -23,12 +29,14 @@ export type Part = 'references' | 'pause' | 'second' | 'probe'
 /** Where the person is. */
 export type Place =
   | { readonly at: 'start' }
-  | { readonly at: 'agreeing'; readonly task: 'enrol' | 'renew' }
+  | { readonly at: 'agreeing'; readonly task: 'enrol' | 'renew' | 'over' }
   | { readonly at: 'looking'; readonly task: Task; readonly part: Part; readonly by: 'camera' | 'files'; readonly fault: Fault | null }
   /** A film is about to be taken: what it asks for, and why the last one was refused. */
   | { readonly at: 'preparing'; readonly task: Task; readonly fault: Fault | null }
   | { readonly at: 'filming'; readonly task: Task }
   | { readonly at: 'working'; readonly on: Task | Wish; readonly stage: number }
+  /** New keys are to be locked. */
+  | { readonly at: 'locking'; readonly on: Making; readonly passkeys: boolean; readonly fault: Fault | null }
   | { readonly at: 'done'; readonly task: Task; readonly outcome: Outcome }
   | { readonly at: 'gone'; readonly wish: 'revoke' | 'erase' | 'forget'; readonly position: number | null }
   /** Another device of the person is to let this one in. */
@@ -64,14 +72,15 @@ export type Screen =
   | { readonly kind: 'kept'; readonly date: string; readonly shown: Shown | null }
   | { readonly kind: 'code'; readonly status: Status; readonly code: string }
   | { readonly kind: 'lost'; readonly status: Status; readonly name: string }
-  | { readonly kind: 'agree'; readonly status: Status; readonly task: 'enrol' | 'renew'; readonly ticket: string }
+  | { readonly kind: 'agree'; readonly status: Status; readonly task: 'enrol' | 'renew' | 'over'; readonly ticket: string }
   | { readonly kind: 'look'; readonly status: Status; readonly task: Task; readonly part: Part; readonly by: 'camera' | 'files'; readonly fault: Fault | null }
   | { readonly kind: 'prepare'; readonly status: Status; readonly task: Task; readonly fault: Fault | null }
   | { readonly kind: 'film'; readonly status: Status; readonly task: Task }
   | { readonly kind: 'working'; readonly status: Status; readonly on: Task | Wish; readonly stage: number }
-  | { readonly kind: 'enrolled' | 'enrolled-not' | 'accepted' | 'renewed' | 'admitted' | 'removed'; readonly status: Status; readonly outcome: Outcome }
+  | { readonly kind: 'lock'; readonly status: Status; readonly on: Making; readonly passkeys: boolean; readonly fault: Fault | null }
+  | { readonly kind: 'enrolled' | 'enrolled-not' | 'accepted' | 'renewed' | 'came-over' | 'admitted' | 'removed'; readonly status: Status; readonly outcome: Outcome }
   | { readonly kind: 'refused'; readonly status: Status; readonly task: Task; readonly outcome: Outcome; readonly left: number }
-  | { readonly kind: 'home' | 'ended' | 'closed'; readonly status: Status }
+  | { readonly kind: 'home' | 'ended' | 'closed' | 'behind'; readonly status: Status }
   | { readonly kind: 'asked'; readonly status: Status; readonly asked: Asked | null }
   | { readonly kind: 'waiting'; readonly status: Status; readonly seconds: number; readonly isBusy: boolean; readonly of: number }
   | { readonly kind: 'revoked' | 'forgotten'; readonly status: Status }
@@ -95,6 +104,7 @@ export function screenOf({ status, share, nonce, asked, place, ticket, now, kept
     case 'preparing': return { kind: 'prepare', status, task: place.task, fault: place.fault }
     case 'filming': return { kind: 'film', status, task: place.task }
     case 'working': return { kind: 'working', status, on: place.on, stage: place.stage }
+    case 'locking': return { ...place, kind: 'lock', status }
     case 'done': return doneOf(status, place.task, place.outcome)
     case 'code': return { kind: 'code', status, code: place.code }
     case 'lost': return { kind: 'lost', status, name: place.name }
@@ -106,6 +116,7 @@ export function screenOf({ status, share, nonce, asked, place, ticket, now, kept
 function startOf(status: Status, nonce: string | null, asked: Asked | null, ticket: string, now: number): Screen {
   if (status.state !== 'enrolled') return { kind: 'welcome', status, asked, isAsked: nonce !== null || asked !== null, isInvited: ticketOf(ticket) !== null }
   if (status.answers >= status.mostAnswers) return { kind: 'closed', status }
+  if (status.isBehind) return { kind: 'behind', status }
   if (hasEnded(status, now)) return { kind: 'ended', status }
   return nonce === null && asked === null ? { kind: 'home', status } : { kind: 'asked', status, asked }
 }
@@ -113,8 +124,12 @@ function startOf(status: Status, nonce: string | null, asked: Asked | null, tick
 function doneOf(status: Status, task: Task, outcome: Outcome): Screen {
   if (task === 'enrol') return { kind: outcome.matched ? 'enrolled' : 'enrolled-not', status, outcome }
   if (!outcome.matched) return { kind: 'refused', status, task, outcome, left: Math.max(0, status.freeFailures - status.failures) }
-  return { kind: ({ verify: 'accepted', renew: 'renewed', admit: 'admitted', remove: 'removed' } as const)[task], status, outcome }
+  return { kind: ({ verify: 'accepted', renew: 'renewed', over: 'came-over', admit: 'admitted', remove: 'removed' } as const)[task], status, outcome }
 }
+
+/** Where somebody is who has to wait, as if the service had just said so. */
+export const waitingFor = (on: Task, { until, of }: Wait): Place & { readonly at: 'failed' } =>
+  ({ at: 'failed', on, fault: { kind: 'UnavailableError', message: '', why: { name: 'why.wait', values: { seconds: of } }, retryAfter: of }, seconds: until - of })
 
 /** Null when a wait is over. */
 function failedOf(status: Status, on: Task | Wish, fault: Fault, since: number, now: number): Screen | null {
@@ -122,11 +137,14 @@ function failedOf(status: Status, on: Task | Wish, fault: Fault, since: number, 
     const seconds = Math.ceil(since + fault.retryAfter - now)
     return seconds <= 0 ? null : { kind: 'waiting', status, seconds, of: fault.retryAfter, isBusy: status.failures < status.freeFailures }
   }
+  if (fault.why?.name === 'why.other_release') return { kind: 'behind', status } // a wallet that did not say so before it was unlocked
   return { kind: 'failed', status, on, fault }
 }
 
 /** Whether the last consent does not cover anything any more. */
 export const hasEnded = ({ consentExpires }: Status, now: number): boolean => consentExpires !== null && consentExpires <= now
 
-/** The rights of somebody whose device is known to the service. */
+/** Whether the service knows something of this device that its owner may ask for. */
 export const isKnown = ({ state }: Status): boolean => state === 'enrolled' || state === 'started' || state === 'revoked'
+/** Whether another device, or a backup, may be of use to this one. */
+export const isAlone = ({ state }: Status): boolean => state === 'none' || state === 'outdated' || isOver(state)

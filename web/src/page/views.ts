@@ -1,12 +1,14 @@
 /** How each screen looks. Every word comes from the catalogues or from the deployment's terms. */
 
 import type { Fault, Status } from '../device/messages'
+import { isOver } from '../wallet/state'
 import { lettersOf, ticketOf } from '../wallet/ticket'
 import type { DoingDevices } from './devices'
 import { h, drawing } from './dom'
 import { textOf, titleOf } from './failures'
 import { type Begin, preparation } from './film'
-import { isTask, type Place, type Screen, type Task, type Wish } from './states'
+import { type Chosen, waysToLock } from './locking'
+import { isTask, makesTemplate, type Place, type Screen, type Task, type Wish } from './states'
 import { allTerms, followed, list, readable, shortTerms, trial, worth } from './terms'
 import { day, say, time } from './texts'
 
@@ -24,6 +26,8 @@ export interface Doing {
   /** The pause before the second look is over. */
   goOn(): void
   change(by: 'camera' | 'files'): void
+  /** Locks new keys in that way. */
+  lock(chosen: Chosen): void
   ask(wish: Wish): void
   cancel(): void
   /** Loads what is missing, once more. */
@@ -43,7 +47,8 @@ const START: Place = { at: 'start' }
 const MARKS = {
   good: 'M4.5 12.5l5 5 10-11',
   bad: 'M6 12h12',
-  wait: 'M12 6v6l4 2.5',
+  wait: 'M12 3.5a8.5 8.5 0 1 0 0 17a8.5 8.5 0 0 0 0-17zM12 7.500v5l3.5 2',
+  stopped: 'M7 7l10 10M17 7L7 17',
   gone: 'M5 8h14M10 8V5h4v3M7 8l1 11h8l1-11',
 } as const
 
@@ -124,7 +129,7 @@ function partsOf(screen: Screen, doing: Doing): Parts {
     case 'agree': {
       const agree = h('input', { type: 'checkbox', id: 'agree' })
       const go = main(say('agree.button'), () => { doing.look(screen.task) })
-      const isInvited = screen.task === 'renew' || ticketOf(screen.ticket) !== null
+      const isInvited = screen.task !== 'enrol' || ticketOf(screen.ticket) !== null
       const ticket = h('input', { id: 'ticket', value: screen.ticket, autocomplete: 'off', spellcheck: false, attributes: { autocapitalize: 'none', 'aria-describedby': ['ticket-why', 'ticket-share'].join(' ') } })
       go.disabled = true
       const share = h('span', { className: 'small', id: 'ticket-share' }) // while one types: on leaving the field it would move what is tapped
@@ -135,7 +140,7 @@ function partsOf(screen: Screen, doing: Doing): Parts {
       }
       ticket.onchange = () => { doing.bring(ticket.value) }
       return {
-        title: say(screen.task === 'renew' ? 'agree.renew' : 'agree.title'),
+        title: say(screen.task === 'renew' ? 'agree.renew' : screen.task === 'over' ? 'agree.over' : 'agree.title'),
         body: [
           lead(say('agree.short')), shortTerms(screen.status), folded(say('agree.details'), allTerms(screen.status)),
           isInvited ? null : h('p', { className: 'ticket' }, h('label', { htmlFor: 'ticket' }, say('agree.ticket')), ticket, h('span', { className: 'small', id: 'ticket-why' }, say('agree.ticket_why')), share),
@@ -145,6 +150,14 @@ function partsOf(screen: Screen, doing: Doing): Parts {
       }
     }
     case 'look': return lookOf(screen, doing)
+    case 'lock': return {
+      title: say('lock.title'),
+      body: [
+        lead(say('lock.lead')), screen.fault && h('p', { className: 'problem', role: 'alert' }, textOf(screen.fault, '')),
+        ...waysToLock(screen.passkeys, doing.lock), h('p', { className: 'small' }, say('lock.room')),
+      ],
+      buttons: [button(say('cancel'), () => { doing.cancel() })],
+    }
     case 'prepare': {
       const { body, go } = preparation((without) => { doing.film(screen.task, without) })
       return { title: say('film.title'), body: [problemOf(screen), lead(say('film.lead')), ...body, ...others(screen, false)], buttons: [main(say('film.button'), go), back] }
@@ -200,6 +213,13 @@ function partsOf(screen: Screen, doing: Doing): Parts {
     case 'renewed': return {
       title: say('renewed.title'), mark: 'good', body: [lead(say('renewed.lead', { until: untilOf(screen) })), entry(screen)], buttons: [done],
     }
+    case 'behind': return {
+      title: say('over.title'), mark: 'wait', body: [lead(say('over.lead', { who: screen.status.terms.controller.name })), h('p', { className: 'small' }, say('over.stays'))],
+      buttons: [main(say('over.button'), () => { doing.go({ at: 'agreeing', task: 'over' }) })],
+    }
+    case 'came-over': return {
+      title: say('over.done'), mark: 'good', body: [lead(say('over.done_lead', { until: untilOf(screen) })), entry(screen)], buttons: [done],
+    }
     case 'refused': return {
       title: say('refused.title'), mark: 'bad',
       body: [
@@ -237,9 +257,9 @@ function partsOf(screen: Screen, doing: Doing): Parts {
     case 'failed': {
       const { on, fault, status } = screen
       const isNobodysFault = fault.kind === 'CancelledError' || fault.kind === 'UnavailableError'
-      const again = (): void => { if (on === 'enrol') doing.go({ at: 'agreeing', task: on }); else if (isTask(on)) doing.look(on); else doing.ask(on) }
+      const again = (): void => { if (on === 'enrol' || on === 'over') doing.go({ at: 'agreeing', task: on }); else if (isTask(on)) doing.look(on); else doing.ask(on) }
       return {
-        title: titleOf(fault), mark: isNobodysFault ? 'wait' : 'bad',
+        title: titleOf(fault), mark: fault.kind === 'CancelledError' ? 'stopped' : isNobodysFault ? 'wait' : 'bad',
         body: [
           lead(on === 'enrol' && fault.kind === 'RefusedError' && fault.why === null ? say('failed.ticket') : textOf(fault, status.terms.controller.name)), ...(fault.kind === 'CancelledError' ? [] : [...(isTask(on) ? others(screen, !isNobodysFault) : []), exactly(fault.message)]),
         ],
@@ -258,12 +278,14 @@ function lookOf(screen: Screen & { kind: 'look' }, doing: Doing): Parts {
   const cancel = button(say('cancel'), () => { doing.cancel() })
   const problem = problemOf(screen, by === 'files')
   const stays = h('p', { className: 'small' }, say('look.stays'))
+  const isOthers = task === 'admit' || task === 'remove'
+  const why = isOthers ? lead(say(`look.${task}_why`)) : null
   if (by === 'files') {
     const { references, frames } = status
     return {
-      title: say('files.title'),
-      body: [lead(task === 'enrol' ? say('files.references', { references, most: references + 1 }) : say('files.probe', { frames })), problem, doing.files, stays],
-      buttons: [button(say('look.use_camera'), () => { doing.change('camera') }), cancel],
+      title: isOthers ? say(`look.${task}`) : say('files.title'),
+      body: [why, lead(makesTemplate(task) ? say('files.references', { references, most: references + 1 }) : say('files.probe', { frames })), problem, doing.files, stays],
+      buttons: [cancel, button(say('look.use_camera'), () => { doing.change('camera') }, 'quiet')],
     }
   }
   if (part === 'pause') return {
@@ -271,8 +293,8 @@ function lookOf(screen: Screen & { kind: 'look' }, doing: Doing): Parts {
   }
   const count = part === 'references' ? status.references : part === 'second' ? 1 : status.frames
   return {
-    title: say(part === 'second' ? 'look.second' : 'look.title'),
-    body: [problem, doing.camera, h('p', { className: 'small' }, `${say(part === 'references' ? 'look.references' : 'look.probe', { count })} ${say('look.stays')}`)],
+    title: isOthers ? say(`look.${task}`) : say(part === 'second' ? 'look.second' : 'look.title'),
+    body: [why, problem, doing.camera, h('p', { className: 'small' }, `${say(part === 'references' ? 'look.references' : 'look.probe', { count })} ${say('look.stays')}`)],
     buttons: [cancel, button(say('look.use_files'), () => { doing.change('files') }, 'quiet'), ...(task === 'enrol' ? [] : [button(say('look.film'), () => { doing.prepare(task) }, 'quiet')])],
   }
 }
@@ -301,12 +323,12 @@ function progress(share: number | null, text: string): HTMLElement {
 
 /** Where somebody is on the way to an enrolment, or to a newer consent. */
 function stepsOf(screen: Screen): HTMLElement | null {
-  const task = screen.kind === 'enrolled' ? 'enrol' : screen.kind === 'renewed' ? 'renew' : screen.kind === 'agree' || screen.kind === 'look' || screen.kind === 'prepare' || screen.kind === 'film' ? screen.task : screen.kind === 'working' ? screen.on : null
-  if (task !== 'enrol' && task !== 'renew') return null
-  if (screen.kind === 'look' && screen.by === 'files') return null
-  const names = task === 'enrol' ? (['agree', 'look', 'second', 'done'] as const) : (['agree', 'look', 'done'] as const)
+  const task = screen.kind === 'enrolled' ? 'enrol' : screen.kind === 'renewed' ? 'renew' : screen.kind === 'came-over' ? 'over' : screen.kind === 'agree' || screen.kind === 'look' || screen.kind === 'prepare' || screen.kind === 'film' ? screen.task : screen.kind === 'working' || screen.kind === 'lock' ? screen.on : null
+  if (task !== 'enrol' && task !== 'renew' && task !== 'over') return null
+  const isLocked = screen.kind !== 'enrolled' && 'status' in screen && screen.status.lock !== null && !isOver(screen.status.state)
+  const names = task === 'renew' ? (['agree', 'look', 'done'] as const) : isLocked && screen.kind !== 'lock' ? (['agree', 'look', 'second', 'done'] as const) : (['agree', 'look', 'second', 'lock', 'done'] as const)
   const now = screen.kind === 'agree' ? 0 : screen.kind === 'prepare' || screen.kind === 'film' ? 1 : screen.kind === 'look' && (screen.part === 'references' || screen.part === 'probe') ? 1
-    : screen.kind === 'look' ? 2 : screen.kind === 'working' ? names.length - 2 : names.length - 1
+    : screen.kind === 'look' ? 2 : screen.kind === 'working' || screen.kind === 'lock' ? names.length - 2 : names.length - 1
   return h('ol', { className: 'steps', attributes: { 'aria-label': say('steps', { step: now + 1, steps: names.length, name: say(`step.${names[now]}`) }) } },
     ...names.map((name, i) => h('li', { className: i < now ? 'past' : '', attributes: i === now ? { 'aria-current': 'step' } : {} }, say(`step.${name}`))))
 }
@@ -335,8 +357,9 @@ function others({ status: { terms } }: Known, isDecided = true): Node[] {
 
 const untilOf = ({ status }: Known): string => day(status.consentExpires ?? 0)
 
+/** Where it stands in the log, and what that is good for. */
 const entry = ({ outcome }: { readonly outcome: { readonly position: number } }): HTMLElement =>
-  h('p', { className: 'entry' }, say('technical.entry', { position: outcome.position }))
+  h('details', { className: 'entry' }, h('summary', {}, say('technical.entry', { position: outcome.position })), h('p', { className: 'small' }, say('technical.entry_why')))
 
 /** What an organisation gets, in full. */
 const statement = (assertion: string | null): HTMLElement[] => assertion === null ? [] : [folded(say('accepted.copy'), h('pre', { tabIndex: 0, id: 'assertion' }, assertion))]

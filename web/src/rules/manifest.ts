@@ -14,7 +14,8 @@ const ROLES = { maker: 'intaglio-release-maker/1', auditor: 'intaglio-release-au
 type Role = keyof typeof ROLES
 const NOBODY_ASKED = 'nobody was asked'
 const NOBODY_LOOKED = 'nobody looked'
-const RATE = /^[0-9][0-9.e+-]*$/
+const RATE = /^[0-9]+(?:\.[0-9]+)?(?:e[+-][0-9]+)?$/
+const DIGITS_OF_AUDITS = 6
 
 /** Whom a device believes about releases; keys in hex. It keeps them from its enrolment on. */
 export interface ReleaseTrust {
@@ -109,13 +110,22 @@ export class SignedManifest {
     if (endsAt - beginsAt > LONGEST_VALIDITY_SECONDS) throw new UsageError('a release is audited again within a year')
     requireHex('the digest of a release', claims.digest, 32)
     requireHex('the digest of a recogniser profile', claims.recogniser, 32)
-    if (!BASES.some((basis) => basis === claims.basis) || !(Number(rate(claims.fmr_low)) <= Number(rate(claims.fmr_high)) && Number(claims.fmr_high) <= 1)) {
+    requireName('the parameters', claims.parameters)
+    requireText('the privacy unit', claims.privacy_unit)
+    if (!Number.isSafeInteger(claims.threshold) || claims.threshold < 0) throw new UsageError('a threshold is a whole number of bits')
+    const [low, fmr, high] = [claims.fmr_low, claims.fmr, claims.fmr_high].map((text) => Number(rate(text)))
+    if (!BASES.some((basis) => basis === claims.basis) || !(low <= fmr && low <= high && fmr > 0 && fmr < 1 && high <= 1)) {
       throw new UsageError('no interval of a false match rate')
     }
     if (!(Number.isSafeInteger(claims.fmr_people) && claims.fmr_people > 0)) throw new UsageError('a rate of nobody')
     const [epsilon, delta] = [claims.epsilon, claims.delta].map((text) => Number(rate(text)))
     const attacks = claims.attacks === NOBODY_ASKED ? null : attackRates(claims.attacks)
     if (epsilon > 0 && attacks === null) throw new UsageError('an epsilon is claimed with what it lets an attacker do')
+    const measured = 'epsilon_lower_bound' in claims ? { epsilon_lower_bound: rate(claims.epsilon_lower_bound) } : {}
+    if ((epsilon === 0) !== (delta === 0) || delta >= 1 || Number(measured.epsilon_lower_bound ?? 0) > epsilon) throw new UsageError('no promise')
+    requireText('the name of a cell', cell.name)
+    const [bottom, worst, top] = [cell.low, cell.fmr, cell.high].map((text) => Number(rate(text)))
+    if (!(bottom <= worst && worst <= top && top <= 1)) throw new UsageError("a cell's rate lies inside its interval")
     this.audited = auditedOf(audit, manifest.use === 'trial')
     if (manifest.format !== FORMAT || !['general', 'trial'].includes(manifest.use) || !['PASS', 'FAIL', 'INSUFFICIENT'].includes(audit.verdict)) {
       throw new UsageError('another version')
@@ -127,7 +137,6 @@ export class SignedManifest {
     if (files['release.json'] !== claims.digest) throw new UsageError('the manifest is about another release than its file')
     this.wolf = audit.wolf === NOT_MEASURED ? null : wolfRates(audit.wolf)
     this.pad = audit.pad === NOT_MEASURED ? null : padRates(audit.pad)
-    const measured = 'epsilon_lower_bound' in claims ? { epsilon_lower_bound: rate(claims.epsilon_lower_bound) } : {}
     this.#manifest = {
       audit: {
         limits: { fmr: audit.limits.fmr, fnmr: audit.limits.fnmr },
@@ -152,12 +161,15 @@ export class SignedManifest {
       format: FORMAT,
       use: manifest.use,
     }
-    for (const signed of Object.values(signatures) as { key: string; signature: string }[]) {
-      requireHex("a signer's key", signed.key, 32)
-      requireHex('a signature', signed.signature, 64)
-    }
-    if (signatures.maker !== undefined && signatures.maker.key === signatures.auditor?.key) throw new UsageError('nobody audits themselves')
-    this.#signatures = signatures
+    const signed = Object.entries(signatures as Record<string, { key: string; signature: string }>).map(([role, { key, signature }]) => {
+      requireHex("a signer's key", key, 32)
+      requireHex('a signature', signature, 64)
+      return [role, { key, signature }] as const
+    })
+    this.#signatures = Object.fromEntries(signed)
+    const { maker, auditor } = this.#signatures
+    if (!signed.every(([role]) => Object.hasOwn(ROLES, role))) throw new UsageError('nobody else signs')
+    if (maker !== undefined && maker.key === auditor?.key) throw new UsageError('nobody audits themselves')
     this.epsilon = epsilon
     this.delta = delta
     this.attacks = attacks
@@ -230,7 +242,11 @@ export class SignedManifest {
  */
 function wolfRates({ best, mean, people }: WolfRates): WolfRates {
   if (people < FEWEST_PEOPLE) throw new UsageError('not the rates of fixed strings')
-  return { best: counted(best, people), mean: counted(mean, people), people }
+  const rates = { best: counted(best, people), mean: counted(mean, people), people }
+  for (const { errors, trials, low, high } of [rates.best, rates.mean]) {
+    if (!(Number(low) <= errors / trials && errors / trials <= Number(high))) throw new UsageError('the rate of a fixed string lies inside its bounds')
+  }
+  return rates
 }
 
 /**
@@ -260,9 +276,8 @@ function counted({ errors, trials, effective, low, high }: WolfRate, people: num
   const [worth, bottom, top] = [effective, low, high].map((text) => Number(rate(text)))
   const whole = [errors, trials, people].every(Number.isSafeInteger) && errors >= 0 && errors <= trials
   const byPeople = people >= 0 && people <= trials && worth >= 0 && worth <= people
-  const value = errors / trials
-  const inside = trials === 0 || (bottom <= value && value <= top)
-  if (!whole || !byPeople || !inside || !(bottom >= 0 && bottom <= top && top <= 1)) throw new UsageError('not a rate that counts by people')
+  const isRounded = [worth, bottom, top].every((number) => Number(number.toPrecision(DIGITS_OF_AUDITS)) === number)
+  if (!whole || !byPeople || !isRounded || !(bottom >= 0 && bottom <= top && top <= 1)) throw new UsageError('not a rate that counts by people')
   return { effective, errors, high, low, trials }
 }
 
@@ -308,6 +323,6 @@ function heldFor({ alike, fmr, groups, people, scores, threshold_for: thresholdF
 
 /** A rate is written as text; its spelling is what was signed. */
 function rate(value: string): string {
-  if (!RATE.test(value) || !Number.isFinite(Number(value))) throw new UsageError('not a rate')
+  if (typeof value !== 'string' || !RATE.test(value) || !/[.e]/.test(value) || !Number.isFinite(Number(value))) throw new UsageError('not a rate')
   return value
 }

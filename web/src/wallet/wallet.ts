@@ -9,6 +9,9 @@
  *
  * A record is written in one transaction: a crash leaves the old one or the new one. Two pages of one browser take turns
  * through a lock.
+ *
+ * Beside the wallet lies its successor while the person comes over to another release: a template has a key of its own, and
+ * nobody knows yet which of the two counts. The successor takes the wallet's place in one transaction.
  */
 
 import { type Bytes, concat, equal, hex, randomBytes, sha256, utf8 } from '../bytes'
@@ -18,19 +21,20 @@ import { TemplateSecret } from '../onebit/template'
 import type { ReleaseTrust } from '../rules/manifest'
 import type { RulesSeen } from '../rules/rulebook'
 import { type Key, type Lock, lockText, sealingKey, wrongKey } from './locks'
+import type { Names } from './names'
 import { SignedReceipt } from './receipts'
+import { type EnrolmentState, isOver } from './state'
 
 const DATABASE = 'intaglio'
 const STORE = 'wallet'
 const ONLY = 'device'
+const NEXT = 'successor'
+type Place = typeof ONLY | typeof NEXT
 const VERSION = 5
 const NONCE_BYTES = 12
 
 /** Sessions that one template's device answers in its life: a lying server learns at most one bit in each. */
 export const MOST_ANSWERS = 500
-
-/** How far this device got. The server's word counts; this is what the device remembers of it. */
-export type EnrolmentState = 'started' | 'enrolled' | 'revoked'
 
 /** Where and for what this device enrolled. */
 export interface Enrolment {
@@ -60,7 +64,11 @@ export interface Memory {
   readonly checkpoint: string | null
   /** What the device has seen of the public rules, with their signers, or null. */
   readonly rules: RulesSeen | null
+  /** What the person calls their devices. */
+  readonly names: Names
 }
+
+const NOTHING: Memory = { enrolment: null, checkpoint: null, rules: null, names: {} }
 
 /** What stands in clear: what the page shows before anybody unlocks. */
 export interface Shown {
@@ -76,6 +84,8 @@ export interface Shown {
   /** The newest consent towards each audience: what for, and until when. */
   readonly agreed: readonly (readonly [audience: string, purposes: readonly string[], until: number])[]
   readonly trust: ReleaseTrust | null
+  /** SHA-256 of the model release that was enrolled under, in hex; not there in what was written before people came over. */
+  readonly release?: string
 }
 
 /** As stored. `signing` is the device's key, `sealed` memory and secret of the template; both lie under the lock's key. */
@@ -101,14 +111,16 @@ export class Wallet {
   /** Name of this device's template towards the server: SHA-256 of the public key. */
   readonly keyId: Bytes
   readonly #lock: Lock
+  #place: Place
   readonly #sealingKey: CryptoKey
   readonly #signingKey: CryptoKey
   /** The signing key as it is stored; it is written anew as it is. */
   readonly #wrapped: Pick<Stored, 'signing' | 'signingNonce'>
   #secret: TemplateSecret | null = null
-  #memory: Memory = { enrolment: null, checkpoint: null, rules: null }
+  #memory: Memory = NOTHING
 
-  private constructor(devicePublicKey: Bytes, lock: Lock, sealing: CryptoKey, signingKey: CryptoKey, { signing, signingNonce }: Pick<Stored, 'signing' | 'signingNonce'>) {
+  private constructor(place: Place, devicePublicKey: Bytes, lock: Lock, sealing: CryptoKey, signingKey: CryptoKey, { signing, signingNonce }: Pick<Stored, 'signing' | 'signingNonce'>) {
+    this.#place = place
     this.devicePublicKey = devicePublicKey
     this.keyId = sha256(devicePublicKey)
     this.#lock = lock
@@ -123,14 +135,43 @@ export class Wallet {
    * @param key what locks it from now on.
    * @throws UsageError the browser does not store, or the key is too short.
    */
-  static async create(key: Key): Promise<Wallet> {
+  static create(key: Key): Promise<Wallet> {
+    return Wallet.#create(key, ONLY)
+  }
+
+  /**
+   * The wallet whose template shall take the place of the one that is there; made when there is none yet.
+   *
+   * Of a try that the server says it never heard of the key is used again, as `newWallet` of the worker does it.
+   *
+   * @param key of the wallet that is there.
+   */
+  static async successor(key: Key): Promise<Wallet> {
+    const begun = await Wallet.#open(key.secret, NEXT)
+    return begun === null || isOver(begun.memory.enrolment?.state ?? 'none') ? await Wallet.#create(key, NEXT) : begun
+  }
+
+  /** The successor of a try that broke off, or null. @param secret what the lock of the wallet needs. */
+  static begun(secret: Bytes): Promise<Wallet | null> {
+    return Wallet.#open(secret, NEXT)
+  }
+
+  /** Takes the place of the wallet that this one succeeds, whose key and secret are then gone: all or nothing, on disk. */
+  async takePlace(): Promise<void> {
+    if (this.#place === ONLY) return
+    const record = await this.#record()
+    await transact('readwrite', (store) => { store.put(record, ONLY); return store.delete(NEXT) })
+    this.#place = ONLY
+  }
+
+  static async #create(key: Key, place: Place): Promise<Wallet> {
     const pair = (await crypto.subtle.generateKey('Ed25519', true, ['sign', 'verify'])) as CryptoKeyPair
     const devicePublicKey = new Uint8Array(await crypto.subtle.exportKey('raw', pair.publicKey))
     const sealing = await sealingKey(key, devicePublicKey)
     const signingNonce = randomBytes(NONCE_BYTES)
     const signing = new Uint8Array(await crypto.subtle.wrapKey('pkcs8', pair.privateKey, sealing, algorithm(signingNonce, devicePublicKey)))
     const wrapped = { signing, signingNonce }
-    const wallet = new Wallet(devicePublicKey, key.lock, sealing, await unwrapped(sealing, devicePublicKey, wrapped), wrapped)
+    const wallet = new Wallet(place, devicePublicKey, key.lock, sealing, await unwrapped(sealing, devicePublicKey, wrapped), wrapped)
     await wallet.#store()
     return wallet
   }
@@ -142,7 +183,7 @@ export class Wallet {
    * @throws UsageError it is damaged, or of a later version.
    */
   static async look(): Promise<Shown | null> {
-    return (await whole())?.shown ?? null
+    return (await whole(ONLY))?.shown ?? null
   }
 
   /**
@@ -153,14 +194,18 @@ export class Wallet {
    * @throws WrongKeyError the secret is another one than locked it.
    * @throws UsageError it is damaged, or of a later version.
    */
-  static async open(secret: Bytes): Promise<Wallet | null> {
-    const stored = await whole()
+  static open(secret: Bytes): Promise<Wallet | null> {
+    return Wallet.#open(secret, ONLY)
+  }
+
+  static async #open(secret: Bytes, place: Place): Promise<Wallet | null> {
+    const stored = await whole(place)
     if (stored === null) return null
     const { devicePublicKey, shown, nonce, sealed } = stored
     const key = await sealingKey({ lock: shown.lock, secret }, devicePublicKey)
     try {
       const content = new Uint8Array(await crypto.subtle.decrypt(algorithm(nonce, clear(devicePublicKey, shown)), key, sealed))
-      const wallet = new Wallet(devicePublicKey, shown.lock, key, await unwrapped(key, devicePublicKey, stored), stored)
+      const wallet = new Wallet(place, devicePublicKey, shown.lock, key, await unwrapped(key, devicePublicKey, stored), stored)
       wallet.#take(content)
       return wallet
     } catch {
@@ -170,7 +215,7 @@ export class Wallet {
 
   /** Deletes the stored wallet, for good. The server keeps what it has: revoke or erase first. */
   static async delete(): Promise<void> {
-    await transact('readwrite', (store) => store.delete(ONLY))
+    await transact('readwrite', (store) => store.clear())
   }
 
   /** Runs `work` while no other page of this browser uses the wallet. */
@@ -235,7 +280,7 @@ export class Wallet {
   requireEnrolment(): Enrolment {
     const { enrolment } = this.#memory
     if (enrolment === null) throw new UsageError('this device is not enrolled; enrol first')
-    if (enrolment.state === 'revoked') throw new UsageError('this template was revoked for good; make a new one and enrol again')
+    if (isOver(enrolment.state)) throw new UsageError('this template was revoked for good; make a new one and enrol again')
     return enrolment
   }
 
@@ -266,7 +311,7 @@ export class Wallet {
   /** Memory and secret out of authenticated bytes. */
   #take(content: Bytes): void {
     const length = new DataView(content.buffer).getUint32(0, true)
-    this.#memory = JSON.parse(new TextDecoder().decode(content.subarray(4, 4 + length))) as Memory
+    this.#memory = { ...NOTHING, ...JSON.parse(new TextDecoder().decode(content.subarray(4, 4 + length))) as Partial<Memory> }
     const secret = content.subarray(4 + length)
     this.#secret = secret.length === 0 ? null : TemplateSecret.fromSecretBytes(secret)
     content.fill(0)
@@ -281,10 +326,16 @@ export class Wallet {
     return {
       lock: this.#lock, name: hex(this.keyId.slice(0, 8)), state: enrolment?.state ?? 'none', answers: enrolment?.answers ?? 0, failures: enrolment?.failures ?? 0,
       consentExpires: agreed.get(enrolment?.audience ?? '')?.[2] ?? null, agreed: [...agreed.values()], trust: enrolment?.trust ?? null,
+      ...(enrolment !== null && { release: enrolment.releaseDigest }),
     }
   }
 
   async #store(): Promise<void> {
+    const record = await this.#record()
+    await transact('readwrite', (store) => store.put(record, this.#place))
+  }
+
+  async #record(): Promise<Stored> {
     const memory = utf8(JSON.stringify(this.#memory))
     const length = new Uint8Array(Uint32Array.of(memory.length).buffer)
     const content = concat(length, memory, this.#secret?.secretBytes() ?? new Uint8Array())
@@ -292,13 +343,13 @@ export class Wallet {
     const sealed = new Uint8Array(await crypto.subtle.encrypt(algorithm(nonce, clear(devicePublicKey, shown)), this.#sealingKey, content))
     content.fill(0)
     const stored = { version: VERSION, devicePublicKey, shown, ...this.#wrapped, nonce, sealed }
-    await transact('readwrite', (store) => store.put({ ...stored, digest: digestOf(stored) } satisfies Stored, ONLY))
+    return { ...stored, digest: digestOf(stored) }
   }
 }
 
 /** The stored record, of this version and whole. */
-async function whole(): Promise<Stored | null> {
-  const stored = await transact<Stored | undefined>('readonly', (store) => store.get(ONLY))
+async function whole(place: Place): Promise<Stored | null> {
+  const stored = await transact<Stored | undefined>('readonly', (store) => store.get(place))
   if (stored === undefined) return null
   if (stored.version < VERSION) throw new OutdatedWalletError('the wallet is of an earlier version, whose templates are not used any more; enrol again')
   if (stored.version !== VERSION) throw new UsageError('a later version of this page wrote the wallet; load the page anew', { why: { name: 'why.later_version' } })
@@ -313,8 +364,8 @@ function unwrapped(key: CryptoKey, devicePublicKey: Bytes, { signing, signingNon
 
 /** What is authenticated with the sealed part: everything that stands in clear. */
 function clear(devicePublicKey: Bytes, { lock, ...shown }: Shown): Bytes {
-  const { name, state, answers, failures, consentExpires, agreed, trust } = shown
-  const words = [name, state, answers, failures, consentExpires, agreed, trust && [trust.makers, trust.auditors, trust.acceptsTrials]]
+  const { name, state, answers, failures, consentExpires, agreed, trust, release } = shown
+  const words = [name, state, answers, failures, consentExpires, agreed, trust && [trust.makers, trust.auditors, trust.acceptsTrials], ...(release === undefined ? [] : [release])]
   return utf8(JSON.stringify([VERSION, hex(devicePublicKey), lockText(lock), ...words]))
 }
 
@@ -327,7 +378,7 @@ function algorithm(iv: Bytes, additionalData: Bytes): AesGcmParams {
 }
 
 /** One request in one transaction, forced to disk. */
-async function transact<T>(mode: IDBTransactionMode, act: (store: IDBObjectStore) => IDBRequest): Promise<T> {
+export async function transact<T>(mode: IDBTransactionMode, act: (store: IDBObjectStore) => IDBRequest): Promise<T> {
   try {
     const database = await new Promise<IDBDatabase>((resolve, reject) => {
       const request = indexedDB.open(DATABASE, 1)

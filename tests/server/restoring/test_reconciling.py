@@ -18,7 +18,7 @@ from federation.onebit import Decision, Operation
 from federation.transparency import AttemptOutcome, PersonalKind, PublicEntry, PublicKind
 from server.log.storage import Addition, open_log_storage
 from server.log.transparency_log import TransparencyLog
-from server.matching.reconciling import What, gap_between, take_up
+from server.restoring.reconciling import What, gap_between, take_up
 from server.storage import schema
 from server.storage.storage import Owner
 from tests.crash_points import office_in
@@ -503,7 +503,8 @@ def test_what_a_backup_of_a_template_half_enrolled_brings_keeps_its_attempts(bus
     refuses_to_serve(busy, "1 attempts")
     busy.reconcile()
     with busy:
-        assert standing(busy.storage, FOURTH)[:2] == (a_template(FOURTH), [(NOW, None)])
+        template, attempts, *_ = AFTER[name]["fourth"]
+        assert standing(busy.storage, FOURTH)[:2] == (template, [*attempts, (NOW, None)])
 
 
 def test_a_backup_of_a_consent_half_renewed_does_not_hide_the_next_one(busy):

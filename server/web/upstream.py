@@ -1,0 +1,106 @@
+"""The bridge's connection to the matching service, with the pair that lies in its folder: a renewed one is taken up."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from collections.abc import Callable
+from pathlib import Path
+
+import grpc
+from cryptography import x509
+
+from federation.errors import UsageError
+from federation.wire.convert import MAX_MESSAGE_BYTES
+from server.pairs import Ends, Pair
+
+CALL_SECONDS = 35.0
+_LOOK_SECONDS = 5.0
+_OPTIONS = [
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.enable_retries", 0),  # the page repeats
+    ("grpc.use_local_subchannel_pool", 1),  # else a new channel goes over the old one's connection, and its certificate
+]
+_ADVICE = {
+    "bridge": "run `intaglio-server pki renew` where the authority's key is, and copy the new pair to the bridge's"
+    " folder: it takes it up by itself",
+    "authority": "make another folder with `intaglio-server pki init`, and give every device its new certificates",
+}
+
+
+class MatchingUpstream:
+    """Calls of the matching service, bytes in and bytes out. Made while an event loop runs.
+
+    A renewed pair is for calls from then on; those that run end over the old connection.
+
+    Args:
+        target: HOST:PORT.
+        directory: with ca.pem and the bridge's pair.
+        client: name of that pair.
+        say: gets lines for the operator.
+        clock: the time.
+
+    Raises:
+        UsageError: a file is missing or damaged, or key and certificate do not belong together.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        directory: Path,
+        client: str,
+        say: Callable[[str], None],
+        *,
+        clock: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
+    ) -> None:
+        self._target, self._directory, self._client, self._say = target, directory, client, say
+        self._ends = Ends(_ADVICE, say, clock)
+        self._pair = Pair.read(directory, client)
+        self._certificates = self._pair.certificates()
+        self._channel = _connected(target, self._pair)
+        self._closing = set[asyncio.Task[None]]()
+
+    async def __call__(self, method: str, body: bytes) -> bytes:
+        """The answer to one message."""
+        send: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(f"/{method}")
+        return await send(body, timeout=CALL_SECONDS)
+
+    def days_left(self) -> dict[str, float]:
+        """Until each certificate ends."""
+        return self._ends.days_left(self._named())
+
+    def look(self) -> None:
+        """Takes up a pair that was renewed, and says once a day what ends soon. Call it often, on the event loop."""
+        try:
+            pair = Pair.read(self._directory, self._client)
+            if pair != self._pair:
+                self._certificates = pair.certificates()  # or nothing changes
+                before, self._pair, self._channel = self._channel, pair, _connected(self._target, pair)
+                closing = asyncio.ensure_future(before.close(CALL_SECONDS))
+                self._closing.add(closing)
+                closing.add_done_callback(self._closing.discard)
+                end = self._certificates[1].not_valid_after_utc
+                self._say(f"the bridge's certificate was renewed; it ends on {end:%Y-%m-%d}")
+        except UsageError:
+            pass  # half of a pair is new, or a copy is under way; the old one's end is said below
+        self._ends.notices(self._named())
+
+    async def tend(self) -> None:
+        """Looks, until it is cancelled."""
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            self.look()
+
+    async def close(self) -> None:
+        """Lets go of the service."""
+        await self._channel.close()
+
+    def _named(self) -> dict[str, x509.Certificate]:
+        authority, own = self._certificates
+        return {"bridge": own, "authority": authority}
+
+
+def _connected(target: str, pair: Pair) -> grpc.aio.Channel:
+    credentials = grpc.ssl_channel_credentials(pair.authority, pair.key, pair.certificate)
+    return grpc.aio.secure_channel(target, credentials, options=_OPTIONS)

@@ -1,0 +1,211 @@
+"""What a node makes of its files and of its configuration: each fault has words, and each number its own place."""
+
+from __future__ import annotations
+
+import json
+import ssl
+from types import SimpleNamespace
+
+import httpx
+import numpy as np
+import pytest
+from flwr.app import Context, RecordDict
+
+from client.node import reaching, records
+from client.node.app import NotAgreedError, _delay_class, _ledgers, _require_agreed, _rest_of_class
+from client.node.ledger import COORDINATOR, OWN, PEOPLE, Ledgers, WrongLedgerError
+from client.node.reaching import Reached, reach
+from client.node.turns import TURNS
+from federation.errors import BudgetExhaustedError, PeerError, UsageError
+from federation.privacy.ledger import LedgerChain
+from federation.privacy.plan import LARGEST_EPSILON, epsilon_of_gaussians
+from tests.federated import the_plan
+from tests.people import synthetic_people
+
+
+def a_context(**config):
+    return Context(
+        run_id=7, node_id=5, node_config={name.replace("_", "-"): value for name, value in config.items()},
+        state=RecordDict(), run_config=config.pop("run_config", {}),
+    )  # fmt: skip
+
+
+# --------------------------------------------------------------------------------------------------- configuration
+def test_a_ledger_has_the_operator_s_folder_budget_and_delta_and_else_those_that_are_stated(tmp_path):
+    told = _ledgers(a_context(ledgers=str(tmp_path), budget_epsilon=3.5, delta=2e-6))
+    assert (told.folder, told.budget_epsilon, told.delta) == (tmp_path, 3.5, 2e-6)
+    told = _ledgers(a_context(ledgers=str(tmp_path)))
+    assert (told.budget_epsilon, told.delta) == (LARGEST_EPSILON, 1e-5)
+
+
+def test_an_answer_waits_as_long_as_the_configuration_says_and_else_not_at_all():
+    assert _delay_class(a_context(delay_class_seconds=1.5)) == 1.5
+    assert _delay_class(a_context()) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "rest"), [(0.0, 2.0), (0.5, 1.5), (2.0, 0.0), (2.1, 1.9), (4.0, 0.0), (4.5, 3.5), (8.25, 7.75)]
+)
+def test_an_answer_ends_with_its_class(seconds, rest):
+    assert _rest_of_class(seconds, 2.0) == pytest.approx(rest)
+    assert _rest_of_class(seconds, 0.0) == 0.0
+
+
+def test_what_the_operator_agreed_to_is_compared_at_its_bounds():
+    plan = the_plan(4.0, colluders=2, dropouts=0)
+    exact = epsilon_of_gaussians(plan.noise_multipliers, 1e-5)
+    for config in ({}, {"max_epsilon": exact}, {"min_colluders": 2}, {"recipes": "threshold,moments,scales"}):
+        _require_agreed(plan, a_context(delta=1e-5, **config))
+    for config, said in (
+        ({"max_epsilon": exact - 1e-6}, r"the plan asks for epsilon 4 at delta 1e-05, which is 3\.9\d at 1e-05"),
+        ({"min_colluders": 3}, "the plan stands 2 colluders, and min-colluders is 3"),
+        ({"recipes": "moments"}, "the plan sums moments, threshold, and recipes are moments"),
+    ):
+        with pytest.raises(NotAgreedError, match=said):
+            _require_agreed(plan, a_context(delta=1e-5, **config))
+
+
+@pytest.mark.parametrize(
+    ("config", "run", "found"),
+    [
+        ({"embeddings": "/own.npz", "partition_id": 3}, {"organisations": "/all"}, "/own.npz"),
+        ({"partition_id": 3}, {"organisations": "/all"}, "/all/3.npz"),
+        ({"partition_id": 0}, {"organisations": "/all"}, "/all/0.npz"),
+    ],
+)
+def test_a_file_is_the_node_s_own_and_else_that_of_its_part_of_a_simulation(config, run, found):
+    assert str(records.path(a_context(**config, run_config=run), "embeddings", "{}.npz")) == found
+
+
+@pytest.mark.parametrize(("config", "run"), [({}, {"organisations": "/all"}), ({"partition_id": 1}, {}), ({}, {})])
+def test_a_file_that_nobody_named_is_said_by_its_key(config, run):
+    with pytest.raises(UsageError, match='set groups="FILE" in this node\'s configuration'):
+        records.path(a_context(**config, run_config=run), "groups", "{}.groups.json")
+
+
+def test_whoever_takes_part_and_is_listed_is_measured_in_their_group(tmp_path):
+    (tmp_path / "e.npz").write_bytes(synthetic_people(["anna", "ben", "cleo"]).to_bytes())
+    (tmp_path / "g.json").write_text(json.dumps({"cleo": "x", "anna": "y", "gone": "y", "ben": 7}))
+    context = a_context(embeddings=str(tmp_path / "e.npz"), groups=str(tmp_path / "g.json"))
+    assert records.groups(context) == {"anna": "y", "cleo": "x"}
+    facts = records.facts_of(context, the_plan())
+    assert (facts.people, facts.dimension, len(facts.listed)) == (3, synthetic_people(["a"]).dimension, 3)
+    assert facts.names_of(["ben", "stranger", "anna"]) == ["ben", "anna"]
+    assert facts.listed == tuple(sorted(facts.listed))
+    assert records.count(records.embeddings(context)) == 3
+
+
+def test_nobody_takes_part_is_said(tmp_path):
+    everybody = synthetic_people(["anna"])
+    (tmp_path / "e.npz").write_bytes(everybody.of_people([]).to_bytes())
+    with pytest.raises(UsageError, match="nobody of this organisation takes part"):
+        records.facts_of(a_context(embeddings=str(tmp_path / "e.npz")), the_plan())
+    assert np.unique(everybody.people).tolist() == ["anna"]
+
+
+# --------------------------------------------------------------------------------------------------------- ledgers
+def test_a_ledger_that_cannot_be_used_says_where(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match=r"the ledgers in .*file/ledgers cannot be used: \w+"):
+        Ledgers(tmp_path / "file/ledgers", 8.0).charge("a/moments", 2.0)
+    (tmp_path / "ledgers").mkdir()
+    (tmp_path / "ledgers" / OWN).mkdir()
+    with pytest.raises(UsageError, match=r"cannot read .*own\.jsonl: Is a directory"):
+        Ledgers(tmp_path / "ledgers", 8.0).own()
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [(OWN, "restore the newest copy that you have"), (COORDINATOR, "restore it from another organisation")],
+)
+def test_a_ledger_that_was_altered_says_whom_to_ask(tmp_path, name, advice):
+    own = Ledgers(tmp_path, 8.0)
+    own.charge("a/moments", 2.0)
+    (tmp_path / name).write_bytes(b"{}\n")
+    with pytest.raises(UsageError, match=f"{name} was altered; {advice}"):
+        own._read(name)
+
+
+@pytest.mark.parametrize("left", [COORDINATOR, TURNS])
+def test_an_own_ledger_that_is_gone_is_missed_where_anything_was_kept_after_it(tmp_path, left):
+    own = Ledgers(tmp_path, 8.0)
+    assert own.own() == LedgerChain()
+    (tmp_path / left).write_bytes(b"")
+    for content in (None, b""):
+        if content is not None:
+            (tmp_path / OWN).write_bytes(content)
+        with pytest.raises(UsageError, match=r"own\.jsonl is gone or empty"):
+            own.own()
+
+
+def test_a_charge_is_made_once_for_its_noise_and_within_the_budget(tmp_path):
+    own = Ledgers(tmp_path / "ledgers", 3.0)
+    first = own.charge("a/moments", 2.0)
+    assert own.folder.stat().st_mode & 0o777 == 0o700
+    assert own.charge("a/moments", 2.0) == first == own.own()
+    with pytest.raises(WrongLedgerError, match="charged before, for other noise"):
+        own.charge("a/moments", 2.5)
+    with pytest.raises(BudgetExhaustedError, match="exhausted"):
+        own.charge("b/moments", 1.0)
+    (account,) = own.own().accounts()
+    assert (account.population, account.cap_epsilon, account.delta) == (PEOPLE, 3.0, 1e-5)
+    assert account.epsilon == pytest.approx(epsilon_of_gaussians((2.0,), 1e-5))
+    assert own.own() == first
+
+
+def test_a_budget_may_be_lowered_and_neither_raised_nor_counted_at_another_delta(tmp_path):
+    Ledgers(tmp_path, 6.0).charge("a/moments", 3.0)
+    before = (tmp_path / OWN).read_bytes()
+    for ledgers, said in (
+        (Ledgers(tmp_path, 6.5), r"budget-epsilon is 6\.5 and was 6 when people were first charged"),
+        (Ledgers(tmp_path, 6.0, 1e-6), "delta is 1e-06 and was 1e-05"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            ledgers.charge("b/moments", 3.0)
+    with pytest.raises(BudgetExhaustedError, match="exhausted"):
+        Ledgers(tmp_path, 1.5).charge("b/moments", 3.0)
+    assert (tmp_path / OWN).read_bytes() == before
+    Ledgers(tmp_path, 5.0).charge("b/moments", 3.0)
+
+
+# ---------------------------------------------------------------------------------------------------- the gateway
+GATEWAY = SimpleNamespace(address="fed.example.org:8443", authority="")
+
+
+@pytest.fixture
+def answering(monkeypatch):
+    """A gateway that answers with these headers."""
+
+    def answer(headers):
+        shown = SimpleNamespace(getpeercert=lambda: {"notAfter": "Jan  5 09:34:43 2030 GMT"})
+        stream = SimpleNamespace(get_extra_info=lambda _: shown)
+        reply = httpx.Response(200, headers=headers, extensions={"network_stream": stream})
+        asked = []
+
+        class Client(httpx.Client):
+            def __init__(self, **options):
+                asked.append(options["timeout"])
+                transport = httpx.MockTransport(lambda request: asked.append(str(request.url)) or reply)
+                super().__init__(transport=transport)
+
+        monkeypatch.setattr(reaching.httpx, "Client", Client)
+        monkeypatch.setattr(reaching.ssl, "create_default_context", lambda cadata: (asked.append(cadata), None)[1])
+        return asked
+
+    return answer
+
+
+def test_a_gateway_tells_its_time_and_when_its_certificate_ends(answering):
+    asked = answering({"date": "Tue, 01 Jan 2030 12:00:00 GMT"})
+    noon = 1_893_499_200
+    reached = reach(SimpleNamespace(address="fed.example.org:8443", authority="an authority"), clock=lambda: noon + 3.0)
+    assert reached == Reached(2.5, ssl.cert_time_to_seconds("Jan  5 09:34:43 2030 GMT"))
+    assert asked == ["an authority", 10.0, "https://fed.example.org:8443/health"]
+    assert reached.days_left(noon) == pytest.approx(3 + (21 * 3600 + 34 * 60 + 43) / 86_400)
+
+
+@pytest.mark.parametrize("headers", [{}, {"date": "soon"}])
+def test_what_answers_without_a_time_is_no_gateway(answering, headers):
+    answering(headers)
+    with pytest.raises(PeerError, match=r"fed\.example\.org:8443 is no gateway: its answer has no time"):
+        reach(GATEWAY)

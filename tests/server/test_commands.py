@@ -1,0 +1,441 @@
+"""Every option of the operator's commands reaches what it names. Defaults are in the table of `tests.numbers`."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from unittest import mock
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from federation.commandline.version import versions
+from federation.onebit import parameters_for
+from federation.release.manifest import ReleaseTrust
+from federation.transparency import KeyKind, LogPolicy, NoteSigner
+from server import cli, program
+from server.dashboard.log import LogSource
+from server.dashboard.sources import Sources
+from server.fleet.members import Coordinator
+from server.matching.cli import _serve
+from server.rules.assertions import read_registration
+from server.storage.sessions import SessionLimits
+from server.visitors.entrance import IN_ALL
+from server.visitors.peers import PeerRate
+from server.web.bridge import AddressLimits
+from tests.bundles import TRUST_IN_TRIALS
+from tests.commands import Stand, handed, left_out, spoiled
+from tests.running import TERMS, a_rules_file, public_rules, signed, write_release, write_rules
+
+WITNESSES = [NoteSigner(f"witness.example.org/{n}", KeyKind.COSIGNATURE, bytes([n]) * 32).key for n in (1, 2)]
+LOGS = [NoteSigner(f"log.example.org/{n}", KeyKind.NOTE, bytes([n]) * 32).key for n in (1, 2)]
+PASSPHRASE = "correct horse battery"  # noqa: S105 - made up for the tests
+PURPOSES = ("account-sign-in", "door-access")
+
+
+def intaglio_server(*words):
+    result = CliRunner().invoke(cli.app, [str(word) for word in words], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def a_free_port():
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return free.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with everything that commands read, and two deployments, of which one issues assertions."""
+    folder = tmp_path_factory.mktemp("place")
+    intaglio_server("pki", "init", folder / "tls", "--client", "client", "--client", "bridge")
+    intaglio_server("assertions", "init", folder / "assertions", "--issuer", "https://verify.example.org")
+    intaglio_server("login", "init", folder / "login")
+    write_release(folder)
+    (folder / "trust.json").write_bytes(TRUST_IN_TRIALS.to_bytes())
+    write_rules(folder, None)
+    first = public_rules(a_rules_file(issuer=None))._book.deployment("trial")
+    second = replace(first, identifier="trial-2", issuer=read_registration(folder / "assertions"))
+    (folder / "rules.jsonl").write_bytes(a_rules_file(signed(second), issuer=None))
+    (folder / "terms.json").write_bytes(
+        json.dumps(json.loads((folder / "terms.json").read_bytes()) | {"purposes": PURPOSES}).encode()
+    )
+    (folder / "policy").write_text((folder / "transparency/policy").read_text())
+    (folder / "log-1.pub").write_text(LOGS[0].to_text() + "\n")
+    (folder / "page").mkdir()
+    (folder / "page/index.html").write_text("the page that was built here")
+    (folder / "provenance.json").write_text("provenance")
+    (folder / "pass").write_text(f"{PASSPHRASE}\nsecond line\n")
+    intaglio_server("database", "upgrade", folder / "matching.db")
+    intaglio_server("log", "witness-init", folder / "witness", "witness.example.org/own")
+    Coordinator.create(folder / "coordinator", address="fed.example.org:9443", now=dt.datetime.now(dt.UTC))
+    for number in (1, 2):
+        (folder / f"run-{number}.toml").write_text(f'output = "release-{number}.json"\nledger = "ledger.jsonl"\n')
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _signals():
+    """Whoever serves takes SIGTERM for itself."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def given(place, **files):
+    return tuple(part for name, file in files.items() for part in (f"--{name.replace('_', '-')}", place / file))
+
+
+# --------------------------------------------------------------------------------------------------- matching start
+def matching(place):
+    return (
+        *("matching", "start"),
+        *given(place, release="release.zip", release_trust="trust.json", rules="rules.jsonl", log="transparency"),
+        *given(place, tls="tls", database="matching.db", assertions="assertions", provenance="provenance.json"),
+        *given(place, ready_file="ready.json", stats="stats.json"),
+        *("--log-database", "postgresql://log@host/log", "--deployment", "trial-2"),
+        *("--host", "127.0.0.2", "--port", 7001, "--workers", 3),
+        *("--peer-rate", 7.5, "--peer-sessions", 1100, "--peer-enrolments", 13, "--batch-seconds", 2.5),
+        *("--metrics-port", 9001, "--metrics-host", "127.0.0.3"),
+    )
+
+
+def test_a_matching_server_is_set_as_its_options_say(place):
+    settings = handed(cli.app, "server.matching.cli:_serve", *matching(place))["settings"]
+    told = vars(settings)
+    assert {name: told[name] for name in told.keys() - {"bundle", "issuer", "rules"}} == {
+        "software": b"provenance",
+        "log_directory": place / "transparency",
+        "log_database": "postgresql://log@host/log",
+        "database": str(place / "matching.db"),
+        "tls": place / "tls",
+        "host": "127.0.0.2",
+        "port": 7001,
+        "workers": 3,
+        "rate": PeerRate(7.5, burst=15),
+        "enrolments": 13,
+        "session_limits": SessionLimits(capacity=4400, per_peer=1100),
+        "batch_seconds": 2.5,
+        "metrics": ("127.0.0.3", 9001),
+        "ready_file": place / "ready.json",
+        "stats": place / "stats.json",
+    }
+    assert settings.rules.issuer == read_registration(place / "assertions")
+    settings.issuer.require_registered(read_registration(place / "assertions"))
+
+
+class Service:
+    """What `_serve` ends."""
+
+    def __init__(self):
+        self.events = []
+
+    def close(self):
+        self.events.append("closed")
+
+    async def drain(self, grace_seconds):
+        self.events.append(("drained", grace_seconds))
+
+    async def start(self):
+        self.events.append("started")
+
+    async def listening(self):
+        """What `start_server` gives; the operator ends it at once."""
+        self.port = 7
+        signal.raise_signal(signal.SIGTERM)
+        return self
+
+
+def test_a_matching_server_is_put_together_of_what_it_is_set_to(place, monkeypatch):
+    settings = handed(cli.app, "server.matching.cli:_serve", *matching(place))["settings"]
+    service, admission = Service(), mock.MagicMock(days_left={"ca": 6.0, "server": 5.0})
+    transparency, storage, journal = mock.MagicMock(), mock.MagicMock(), mock.MagicMock()
+    transparency.subjects.return_value = {b"a person"}
+    transparency.witness_names, transparency.silent_witnesses = ("one", "two"), {"two": "is silent"}
+    made = {"Admission": admission, "opened_log": nullcontext(transparency), "open_storage": nullcontext(storage)}
+    made |= {"Journal": nullcontext(journal), "MatchWorkers": service, "MatchingService": service}
+    seen = Stand(monkeypatch, "server.matching.cli", made | {"start_server": service.listening()})
+    shown = Stand(monkeypatch, "server.matching.cli", {"Metrics.serve": lambda: service.events.append("hidden")})
+    asyncio.run(_serve(settings))
+    assert seen["Admission"]["directory"] == place / "tls"
+    assert admission.remember.call_args.args == (storage,)
+    assert seen["opened_log"] == {"directory": place / "transparency", "database": "postgresql://log@host/log"}
+    assert seen["open_storage"]["database"] == str(place / "matching.db")
+    assert not seen["open_storage"]["may_begin"]()  # somebody is enrolled, as the log says
+    transparency.subjects.return_value = set()
+    assert seen["open_storage"]["may_begin"]()
+    assert seen["Journal"] == {"log": transparency, "clock": time.time, "batch_seconds": 2.5}
+    workers = seen["MatchWorkers"]
+    metrics = workers["metrics"]
+    assert (workers["count"], workers["parameters"]) == (3, parameters_for(settings.bundle.release.code_length))
+    shown_at = shown["Metrics.serve"]
+    assert (shown_at.pop("self"), shown_at) == (metrics, {"host": "127.0.0.3", "port": 9001})
+    told = seen["MatchingService"]
+    assert (told["bundle"], told["storage"], told["workers"]) == (settings.bundle, storage, service)
+    assert (told["rules"], told["journal"], told["issuer"]) == (settings.rules, journal, settings.issuer)
+    assert (told["session_limits"], told["software"]) == (settings.session_limits, b"provenance")
+    started = seen["start_server"]
+    assert (started["service"], started["credentials"]) == (service, admission.credentials())
+    assert (started["admission"], started["host"], started["port"]) == (admission, "127.0.0.2", 7001)
+    assert (started["rate"], started["enrolments"]) == (PeerRate(7.5, burst=15), 13)
+    assert service.events == ["started", ("drained", 10.0), "closed", "closed", "hidden"]
+    days = [metrics.value("intaglio_certificate_days_left", certificate=name) for name in ("ca", "server")]
+    silent = [metrics.value("intaglio_witness_silent", witness=name) for name in ("one", "two")]
+    assert (days, silent) == ([6.0, 5.0], [0.0, 1.0])
+    assert metrics.value("intaglio_release_ends_timestamp_seconds") == settings.bundle.manifest.ends_at
+    assert json.loads(settings.stats.read_bytes()) == {}
+    assert json.loads(settings.ready_file.read_bytes()) == {"port": 7, "pid": os.getpid()}
+
+
+def test_a_stale_sign_that_a_server_is_ready_goes_before_anything_else(place):
+    (place / "ready.json").write_text("{}")
+    handed(cli.app, "server.matching.cli:read_bundle", *matching(place))
+    assert not (place / "ready.json").exists()
+
+
+# -------------------------------------------------------------------------------------------------------- web start
+def web(place):
+    return (
+        *("web", "start", "--server", "localhost:7443", "--origin", "https://verify.example.org"),
+        *given(place, tls="tls", release="release.zip", release_trust="trust.json", rules="rules.jsonl"),
+        *given(place, terms="terms.json", log_policy="policy", page="page", login="login"),
+        *given(place, certificate="tls/server.pem", key="tls/server-key.pem", login_database="logins-elsewhere.db"),
+        *("--deployment", "trial-2", "--purpose", "door-access", "--days", 30, "--client", "bridge"),
+        *("--host", "127.0.0.1", "--port", a_free_port()),
+        *("--peer-rate", 7.0, "--peer-sessions", 11, "--peer-enrolments", 13),
+        *("--metrics-port", a_free_port(), "--metrics-host", "127.0.0.1"),
+    )
+
+
+def of(words, option):
+    return words[words.index(option) + 1]
+
+
+def test_the_page_is_read_from_its_folder_with_what_it_must_know_beside_it(place):
+    site = handed(cli.app, "server.web.cli:Site.read", *web(place))
+    assert (site["folder"], site["origin"]) == (place / "page", "https://verify.example.org")
+    assert set(site["live"]) == {"/rules.jsonl"}
+    assert site["live"]["/rules.jsonl"]() == (place / "rules.jsonl").read_bytes()
+    told = json.loads(site["added"]["/deployment.json"])
+    assert {name: told[name] for name in ("purpose", "days", "deployment")} == {
+        "purpose": "door-access",
+        "days": 30,
+        "deployment": "trial-2",
+    }
+    assert told["terms"]["notice"] == TERMS.notice
+    assert told["log"]["key"] == LogPolicy.from_text((place / "policy").read_text()).log_key.to_text()
+    assert ReleaseTrust.from_file(json.dumps(told["release_trust"]).encode()) == TRUST_IN_TRIALS
+
+
+def rows_of_web(place, words):
+    port, shown = of(words, "--port"), of(words, "--metrics-port")
+    yield "AddressLimits", {"rate": PeerRate(7.0, burst=84), "sessions": 11, "enrolments": 13}
+    yield "opened_door", {"host": "127.0.0.1", "port": port, "in_all": IN_ALL}
+    yield "show", {"host": "127.0.0.1", "port": shown}
+    yield (
+        "opened_login",
+        {
+            "directory": place / "login",
+            "database": str(place / "logins-elsewhere.db"),
+            "origin": "https://verify.example.org",
+            "rules": place / "rules.jsonl",
+            "deployment": "trial-2",
+            "accepts_trials": True,
+        },
+    )
+    yield "MatchingUpstream", {"target": "localhost:7443", "directory": place / "tls", "client": "bridge"}
+    yield "bridge_app", {"limits": AddressLimits(PeerRate(7.0, burst=84), sessions=11, enrolments=13)}
+    yield "page_server", {"certificate": place / "tls/server.pem", "key": place / "tls/server-key.pem"}
+
+
+def test_the_page_s_server_is_set_as_its_options_say(place):
+    words = web(place)
+    unshown = words[: words.index("--metrics-port")]  # a server of metrics takes half a second to end
+    for name, expected in rows_of_web(place, words):
+        found = handed(cli.app, f"server.web.cli:{name}", *(words if name == "show" else unshown))
+        assert {key: found[key] for key in expected} == expected, name
+
+
+# --------------------------------------------------------------------------------------------------- everything else
+def dashboard(place, *first):
+    words = (
+        *first,
+        *given(place, release="release.zip", log="transparency", log_policy="policy", release_trust="trust.json"),
+        *given(place, rules="rules.jsonl", ledger="ledger.jsonl", federation="coordinator"),
+        *("--log-database", "postgresql://log@host/log"),
+        *(part for key in WITNESSES for part in ("--witness", key.to_text())),
+    )
+    log = LogSource(place / "transparency", "postgresql://log@host/log", place / "policy", tuple(WITNESSES))
+    names = ("release.zip", "trust.json", "rules.jsonl", "ledger.jsonl", "coordinator")
+    release, trust, rules, ledger, federation = (place / name for name in names)
+    return words, Sources(release, log, trust, rules, ledger, federation)
+
+
+def of_pages(place):
+    page, sources = dashboard(place, "dashboard", place / "out.html")
+    yield page, "server.dashboard.cli:DashboardReader", {"sources": sources}
+    page, sources = dashboard(place, "web", "organisation")
+    page += ("--host", "127.0.0.2", "--port", 8099, "--name", "a.example", "--name", "b.example", "--every", 7.0)
+    yield page, "server.dashboard.cli:DashboardReader", {"sources": sources}
+    yield page, "server.dashboard.cli:FreshPage", {"every_seconds": 7.0}
+    names = ["localhost", "127.0.0.1", "a.example", "b.example"]
+    yield page, "server.dashboard.cli:organisation_app", {"names": names}
+    yield page, "server.dashboard.cli:bound_socket", {"host": "127.0.0.2", "port": 8099}
+
+
+def of_federations(place):
+    folder = place / "coordinator"
+    federation = "federation"
+    words = (federation, "init", place / "new", "--address", "new.example.org:1443")
+    yield words, "server.fleet.cli:Coordinator.create", {"folder": place / "new", "address": "new.example.org:1443"}
+    words = (federation, "start", folder, "--host", "127.0.0.2")
+    words += ("--metrics-port", 9002, "--metrics-host", "127.0.0.3")
+    metrics = ("127.0.0.3", 9002)
+    yield words, "server.fleet.cli:serve", {"host": "127.0.0.2", "port": 9443, "metrics": metrics}
+    words = (federation, "invite", "north", folder, "--days", 9)
+    yield words, "server.fleet.cli:Coordinator.invite", {"name": "north", "days": 9}
+    words = (federation, "roster", folder, "--member", "north", "--member", "south")
+    yield words, "server.fleet.cli:Coordinator.roster", {"names": ["north", "south"]}
+    words = (federation, "renew", folder, "--authority")
+    yield words, "server.fleet.upkeep_cli:Coordinator.renew_authority", {}
+    yield words[:-1], "server.fleet.upkeep_cli:Coordinator.renew", {}
+    words = (federation, "move", "new.example.org:1443", folder)
+    yield words, "server.fleet.upkeep_cli:Coordinator.move", {"address": "new.example.org:1443"}
+
+    runs = (federation, "run", folder, "--application", ".", "--config", place / "run-1.toml")
+    runs += ("--config", place / "run-2.toml", "--timeout-seconds", 77)
+    settings = {"output": str(place / "release-1.json"), "ledger": str(place / "ledger.jsonl")}
+    carried = {"application": Path(), "settings": settings, "timeout_seconds": 77.0, "say": typer.echo}
+    yield runs, "server.fleet.cli:carry_through", carried
+
+
+def of_logs(place):
+    words = ("log", "serve-witness", place / "witness", "--key", place / "log-1.pub", "--key", LOGS[1].to_text())
+    words += ("--host", "127.0.0.2", "--port", 7101, "--peer-rate", 4.5, "--ready-file", place / "witness.json")
+    serving = {"host": "127.0.0.2", "port": 7101, "rate": PeerRate(4.5, burst=9), "ready_file": place / "witness.json"}
+    yield words, "server.log.witness_site:serve_witness", serving
+    yield words, "server.log.cli:CheckpointFiles", {"folder": place / "witness"}
+    yield words, "server.log.cli:Witness", {"logs": LOGS}
+    words = ("log", "tiles", place / "tiles", *given(place, log="transparency"))
+    words += ("--log-database", place / "other.db", "--every", 8)
+    database = {"directory": place / "transparency", "database": str(place / "other.db")}
+    yield words, "server.log.cli:opened_log", database
+    yield words, "server.log.cli:write_tiles", {"folder": place / "tiles"}
+    yield words, "server.log.cli:time.sleep", {"arguments": (8.0,)}
+    owned = ("--database", place / "owned.db", "--key", place / "transparency/key")
+    for command in (("checkpoint",), ("proof", 3), ("fsck",)):
+        opened = {"database": str(place / "owned.db"), "key": place / "transparency/key"}
+        yield ("log", *command, *owned), "server.log.cli:_opened", opened
+    yield ("log", "proof", 3, *owned), "server.log.cli:TransparencyLog.prove", {"position": 3}
+
+
+def of_people(place):
+    words = ("pki", "init", place / "pki", "--json", *("--host", "a.example", "--host", "10.0.0.1"))
+    words += ("--client", "alice", "--client", "bob")
+    pki = {"directory": place / "pki", "hosts": ["a.example", "10.0.0.1"], "clients": ["alice", "bob"]}
+    yield words, "server.people.pki_cli:write_pki", pki
+    words = ("pki", "renew", place / "tls", "client", "bridge", "--ending-within", 61)
+    names = {"names": ("client", "bridge"), "ending_within": dt.timedelta(days=61)}
+    yield words, "server.people.pki_cli:authority.renew", {"directory": place / "tls", **names}
+    words = ("pki", "issue", place / "tls", "carol")
+    yield words, "server.people.pki_cli:authority.issue", {"directory": place / "tls", "name": "carol"}
+    words = ("pki", "revoke", place / "tls", "carol")
+    yield words, "server.people.pki_cli:authority.revoke", {"directory": place / "tls", "name": "carol"}
+    words = ("pki", "person", place / "tls", "dora", "--server", "verify.example.org:7443", "--deployment", "trial-2")
+    words += (*given(place, database="matching.db", release="release.zip", release_trust="trust.json"), "--days", 21)
+    words += given(place, rules="rules.jsonl", log_policy="policy", terms="terms.json", output="dora.file")
+    words += ("--passphrase-file", place / "pass")
+    files = {"release.zip": "release.zip", "trust.json": "trust.json", "rules.jsonl": "rules.jsonl"}
+    files |= {"log-policy": "policy", "terms.json": "terms.json"}
+    person = {"path": place / "dora.file", "name": "dora", "tls": place / "tls", "server": "verify.example.org:7443"}
+    person |= {"public": {name: place / file for name, file in files.items()}, "deployment": "trial-2", "days": 21}
+    yield words, "server.people.pki_cli:write_person", person
+
+    words = ("tickets", "issue", *given(place, database="matching.db"), "--count", 2, "--days", 3)
+    words += ("--client", "alice", "--page", "https://verify.example.org")
+    yield words, "server.people.tickets_cli:issue_ticket", {"client": "alice"}
+
+
+def of_the_service(place):
+    words = ("health", "--server", "verify.example.org:7443", *given(place, tls="tls"), "--client", "bridge")
+    yield words, "server.cli:client_credentials", {"directory": place / "tls", "name": "bridge"}
+    health = {"target": "verify.example.org:7443", "service": "federation.wire.v1.VerificationService"}
+    yield words, "server.cli:health_of", health | {"timeout_seconds": 5.0}
+    words = ("database", "reconcile", place / "matching.db", *given(place, log="transparency"))
+    words += ("--log-database", place / "other.db")
+    database = {"directory": place / "transparency", "database": str(place / "other.db")}
+    yield words, "server.cli:opened_log", database
+    yield words, "server.cli:open_storage", {"database": str(place / "matching.db")}
+    words = ("database", "copy", place / "matching.db", place / "copy.db")
+    yield words, "server.cli:copy_file", {"source": str(place / "matching.db"), "target": place / "copy.db"}
+    words = ("assertions", "init", place / "new", "--issuer", "https://other.example.org")
+    yield words, "server.cli:create_issuer", {"directory": place / "new", "address": "https://other.example.org"}
+
+
+def rows(place):
+    """By the words of a command: where they lead, and what is handed on there."""
+    for part in (of_pages, of_federations, of_logs, of_people, of_the_service):
+        yield from part(place)
+
+
+def test_every_option_reaches_what_it_names(place):
+    for words, target, expected in rows(place):
+        found = handed(cli.app, target, *words)
+        assert {key: found[key] for key in expected} == expected, f"{' '.join(map(str, words))}: {target}"
+
+
+WITHOUT = {
+    "config show": "tests/federation/commandline/test_settings.py",
+    "federation approve": "tests/server/fleet/test_renewal.py asks whoever sits there",
+    "federation rekey": "the same",
+    "federation status": "tests/server/fleet/test_status.py",
+    "ledger verify": "tests/federation/privacy/test_ledger.py",
+    "login init": "tests/server/login/test_cli.py",
+    "login register": "the same",
+    "pki list": "tests/server/people/test_authority.py",
+    "rules init": "below",
+    "rules lift": "below",
+    "rules register": "tests/server/rules/test_registering.py",
+    "rules stop": "below",
+    "tickets list": "tests/server/people/test_tickets.py",
+    "tickets withdraw": "the same",
+}
+"""Commands whose options are looked at by what they make or print, and where."""
+MOST_NEW = 12
+"""How many options may be newer than this file, so that two changes at once do not stand in each other's way."""
+
+
+def test_no_option_of_a_command_is_left_out(place):
+    told = [matching(place), web(place), *(words for words, _, _ in rows(place))]
+    missing = left_out(cli.app, told)
+    left = {f"{command} {option}" for command in missing.keys() - WITHOUT.keys() for option in missing[command]}
+    assert len(left) <= MOST_NEW, sorted(left)
+    assert missing.keys() >= WITHOUT.keys()
+
+
+def test_what_a_command_reads_and_cannot_use_is_refused_in_words_and_changes_nothing(place):
+    served = [(matching(place), "server.matching.cli:_serve"), (web(place), "server.web.cli:opened_door")]
+    served += [(words, target) for words, target, _ in rows(place)]
+    (place / "ready.json").unlink(missing_ok=True)
+    found = dict(spoiled(cli.app, served, place, "missing", "junk"))
+    assert {what: end for what, end in found.items() if end not in {"2", "3", "4", "reached"}} == {}
+    assert sum(end == "2" for end in found.values()) > 40
+
+
+def test_the_version_of_everything_is_told_where_a_role_is_missing_too(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["intaglio-server", "--version"])
+    program.main()
+    told = versions("intaglio-server")
+    assert capsys.readouterr().out.splitlines() == [f"{name} {found}" for name, found in told.items()]
+    assert len(told) > 3

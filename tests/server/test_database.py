@@ -1,0 +1,110 @@
+"""How a database is named, opened and set: what no statement shows, and a lost disk or a stolen backup does."""
+
+from __future__ import annotations
+
+import stat
+
+import pytest
+import sqlalchemy as sa
+
+from federation.errors import UsageError
+from server.database import connect, database_url, name_of
+
+NAMED = {
+    "matching.db": ("sqlite", "matching.db", "matching.db"),
+    "/srv/a folder/log.db": ("sqlite", "/srv/a folder/log.db", "/srv/a folder/log.db"),
+    "sqlite:///matching.db": ("sqlite", "matching.db", "matching.db"),
+    "sqlite+pysqlite:////srv/log.db": ("sqlite", "/srv/log.db", "/srv/log.db"),
+    "postgresql://me@host/name": ("postgresql+psycopg", "name", "postgresql+psycopg://me@host/name"),
+    "postgresql+psycopg2://me:secret@host:6543/name": (
+        "postgresql+psycopg",
+        "name",
+        "postgresql+psycopg://me:***@host:6543/name",
+    ),
+}
+
+
+@pytest.mark.parametrize("text", NAMED)
+def test_a_database_is_named_by_a_path_or_a_url_and_shown_without_its_password(text):
+    url = database_url(text)
+    assert (url.drivername, url.database, name_of(url)) == NAMED[text]
+    assert "secret" not in name_of(url)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("postgresql://me@host:port/name", "does not parse"),
+        ("://", "does not parse"),
+        ("mysql://me@host/name", "must be an SQLite file or a postgresql:// URL"),
+        ("sqlite://", "must be an SQLite file or a postgresql:// URL"),
+    ],
+)
+def test_what_names_no_database_is_refused(text, said):
+    with pytest.raises(UsageError, match=said):
+        database_url(text)
+
+
+def test_an_sqlite_file_is_private_and_set_to_lose_nothing_and_to_keep_nothing_that_was_deleted(tmp_path):
+    path = tmp_path / "made.db"
+    engine = connect(database_url(path))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    names = ("journal_mode", "foreign_keys", "secure_delete", "synchronous", "busy_timeout")
+    with engine.connect() as connection:
+        found = {name: connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in names}
+    engine.dispose()
+    assert found == {
+        "journal_mode": "wal",
+        "foreign_keys": 1,
+        "secure_delete": 1,
+        "synchronous": 2,
+        "busy_timeout": 5000,
+    }
+
+
+def test_an_error_of_a_statement_quotes_none_of_its_values(tmp_path):
+    engine = connect(database_url(tmp_path / "made.db"))
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE t (a INTEGER PRIMARY KEY)")
+    with pytest.raises(sa.exc.SQLAlchemyError) as caught, engine.begin() as connection:
+        connection.execute(sa.text("INSERT INTO t VALUES (:a), (:a)"), {"a": 424242})
+    assert "424242" not in str(caught.value)
+    engine.dispose()
+
+
+def test_a_reader_makes_no_file_and_writes_to_none(tmp_path):
+    with pytest.raises(UsageError, match="there is no database"):
+        connect(database_url(tmp_path / "missing.db"), read_only=True)
+    assert list(tmp_path.iterdir()) == []
+    writer = connect(database_url(tmp_path / "made.db"))
+    with writer.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE t (a)")
+    reader = connect(database_url(tmp_path / "made.db"), read_only=True)
+    with reader.connect() as connection, pytest.raises(sa.exc.OperationalError, match="readonly database"):
+        connection.exec_driver_sql("INSERT INTO t VALUES (1)")
+    for engine in (writer, reader):
+        engine.dispose()
+
+
+@pytest.mark.parametrize("make", [lambda path: path.mkdir(), lambda path: path.symlink_to(path.parent / "nowhere/x")])
+def test_what_is_no_file_that_may_be_written_is_refused(tmp_path, make):
+    make(tmp_path / "made.db")
+    with pytest.raises(UsageError, match=r"cannot open the database .*made\.db: "):
+        connect(database_url(tmp_path / "made.db"))
+
+
+def test_a_server_s_database_waits_for_nothing_longer_than_a_few_seconds_and_commits_to_disk(empty_postgres):
+    for read_only in (False, True):
+        engine = connect(database_url(empty_postgres), read_only=read_only)
+        names = ("synchronous_commit", "statement_timeout", "lock_timeout", "default_transaction_read_only")
+        with engine.connect() as connection:
+            found = {name: connection.exec_driver_sql(f"SHOW {name}").scalar() for name in names}
+            level = connection.exec_driver_sql("SHOW transaction_isolation").scalar()
+        engine.dispose()
+        assert found == {
+            "synchronous_commit": "on",
+            "statement_timeout": "5s",
+            "lock_timeout": "5s",
+            "default_transaction_read_only": "on" if read_only else "off",
+        }
+        assert level == "read committed"

@@ -1,0 +1,150 @@
+"""The bridge's own certificate: a renewed one is taken up while it runs, and calls that run end as they began."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import shutil
+
+import grpc
+import pytest
+from prometheus_client import CollectorRegistry
+
+from federation.errors import UsageError
+from federation.wire.v1 import verification_pb2 as pb
+from server.certificates import write_pki
+from server.people import authority
+from server.storage.sqlstorage import open_storage
+from server.visitors.door import opened_door
+from server.web.metrics import BridgeMetrics
+from server.web.upstream import MatchingUpstream
+from tests.running import RunningServer, a_release, a_service, public_rules
+
+pytestmark = [pytest.mark.integration, pytest.mark.enable_socket]
+
+DAY = dt.timedelta(days=1)
+CALL = "federation.wire.v1.LogService/GetCheckpoint"
+
+
+def now():
+    return dt.datetime.now(dt.UTC)
+
+
+@pytest.fixture
+def tls(tmp_path):
+    """The authority's folder, with the service's pair."""
+    write_pki(tmp_path / "tls", hosts=["localhost"], clients=["bridge"], now=now() - 350 * DAY)
+    return tmp_path / "tls"
+
+
+@pytest.fixture
+def folder(tls, tmp_path):
+    """The bridge's, which has neither the authority's key nor the service's."""
+    made = tmp_path / "bridge"
+    made.mkdir()
+    for name in ("ca.pem", "bridge.pem", "bridge-key.pem"):
+        shutil.copy(tls / name, made)
+    return made
+
+
+@pytest.fixture
+def server(tls, workers, tmp_path, monkeypatch):
+    monkeypatch.setattr("server.matching.serving._TENDING_SECONDS", 0.01)
+    with open_storage(tmp_path / "matching.db") as storage:
+        service = a_service(a_release(), storage, workers, public_rules(), tmp_path)
+        with RunningServer(service, tls) as running:
+            yield running
+
+
+def checkpoint():
+    return pb.GetCheckpointRequest().SerializeToString()
+
+
+async def test_a_renewed_pair_is_shown_from_then_on_without_a_restart(server, tls, folder):
+    """The old certificate is revoked afterwards, so whoever went on with it would be refused."""
+    said = []
+    upstream = MatchingUpstream(server.target, folder, "bridge", said.append)
+    try:
+        assert await upstream(CALL, checkpoint())
+        serial = authority.known(tls)[1].serial
+        authority.renew(tls, now=now(), names=("bridge",))
+        shutil.copy(tls / "bridge-key.pem", folder)
+        upstream.look()  # half of a copy
+        assert await upstream(CALL, checkpoint())
+        shutil.copy(tls / "bridge.pem", folder)
+        upstream.look()
+        authority.revoke_number(tls, serial, now=now())
+        async with asyncio.timeout(30):
+            while not server.admission._revoked:  # noqa: ASYNC110 - it is a thread of the server's that is waited for
+                await asyncio.sleep(0.01)
+        assert await upstream(CALL, checkpoint())
+    finally:
+        await upstream.close()
+    end = now() + 397 * DAY
+    assert f"the bridge's certificate was renewed; it ends on {end:%Y-%m-%d}" in said
+
+
+async def test_a_call_that_runs_when_the_pair_changes_gets_its_answer(tls, folder):
+    """A service of its own, which answers when it is told to."""
+    begun, go = asyncio.Event(), asyncio.Event()
+
+    async def answer(_request, _context):
+        begun.set()
+        await go.wait()
+        return b"an answer"
+
+    server = grpc.aio.server()
+    handler = grpc.unary_unary_rpc_method_handler(answer)
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("some.Service", {"Call": handler})])
+    files = [(tls / name).read_bytes() for name in ("server-key.pem", "server.pem", "ca.pem")]
+    credentials = grpc.ssl_server_credentials([(files[0], files[1])], files[2], require_client_auth=True)
+    port = server.add_secure_port("localhost:0", credentials)
+    await server.start()
+    upstream = MatchingUpstream(f"localhost:{port}", folder, "bridge", print)
+    call = asyncio.ensure_future(upstream("some.Service/Call", b"a question"))
+    await begun.wait()
+    authority.renew(tls, now=now(), names=("bridge",))
+    for name in ("bridge.pem", "bridge-key.pem"):
+        shutil.copy(tls / name, folder)
+    upstream.look()
+    go.set()
+    assert await call == b"an answer"
+    await upstream.close()
+    await server.stop(None)
+
+
+async def test_what_ends_soon_is_said_once_a_day_and_is_a_number(tls, folder):
+    today, said = [now()], []
+    upstream = MatchingUpstream("localhost:1", folder, "bridge", said.append, clock=lambda: today[0])
+    upstream.look()
+    upstream.look()
+    assert len(said) == 1
+    assert "the bridge's certificate expires on" in said[0]
+    assert "in 47 days" in said[0]
+    today[0] += DAY
+    upstream.look()
+    assert "in 46 days" in said[1]
+    registry = CollectorRegistry()
+    with opened_door("127.0.0.1", 0) as door:
+        metrics = BridgeMetrics(door)
+        registry.register(metrics)
+        assert registry.get_sample_value("intaglio_certificate_days_left", {"certificate": "bridge"}) is None
+        metrics.watch_certificates(upstream.days_left)
+        left = {
+            name: registry.get_sample_value("intaglio_certificate_days_left", {"certificate": name})
+            for name in ("bridge", "authority")
+        }
+    assert left == {"bridge": pytest.approx(46, abs=0.1), "authority": pytest.approx(3650 - 351, abs=1)}
+    await upstream.close()
+
+
+@pytest.mark.parametrize("wrong", ["missing", "damaged", "another's key"])
+async def test_a_bridge_without_a_pair_that_belongs_together_does_not_begin(tls, folder, wrong):
+    if wrong == "missing":
+        (folder / "bridge.pem").unlink()
+    elif wrong == "damaged":
+        (folder / "bridge.pem").write_bytes(b"torn")
+    else:
+        shutil.copy(tls / "server-key.pem", folder / "bridge-key.pem")
+    with pytest.raises(UsageError, match=r"bridge(-key)?\.pem"):
+        MatchingUpstream("localhost:1", folder, "bridge", print)
