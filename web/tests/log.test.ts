@@ -148,13 +148,13 @@ describe('a comparison in the log', () => {
   test('what was asked for is done when the log has it, and nothing more', async () => {
     const trust = { memory: null, policy: alone(known.key), now: known.now }
     const done = { kind: 'revocation', facts: {} } as const
-    await expect(checkDone([], done, trust)).rejects.toThrow('shows 0 entries of the log for 1 things')
-    await expect(checkDone([receipt(known.first), receipt(known.first)], done, trust)).rejects.toThrow('shows 2 entries of the log for 1 things')
-    await expect(checkDone([receipt(known.first)], null, trust)).rejects.toThrow('shows 1 entries of the log for 0 things')
-    await expect(checkDone([receipt(known.first)], done, trust)).rejects.toThrow('is not about the revocation')
+    await expect(checkDone([], [done], trust)).rejects.toThrow('shows 0 entries of the log for 1 things')
+    await expect(checkDone([receipt(known.first), receipt(known.first)], [done], trust)).rejects.toThrow('shows 2 entries of the log for 1 things')
+    await expect(checkDone([receipt(known.first)], [], trust)).rejects.toThrow('shows 1 entries of the log for 0 things')
+    await expect(checkDone([receipt(known.first)], [done], trust)).rejects.toThrow('is not about the revocation')
     await expect(checkRevoked(receipt(known.first), fromHex(known.facts.key_id), trust)).rejects.toThrow('not about the revocation of this template')
     await expect(checkTombstone(receipt(known.first), 0, trust)).rejects.toThrow('no tombstone')
-    expect(await checkDone([], null, trust)).toBeNull()
+    expect(await checkDone([], [], trust)).toBeNull()
   })
 
   test('facts are written as Python writes them, lists too', () => {
