@@ -8,21 +8,28 @@ import json
 import socket
 import ssl
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import grpc
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from client import unreachable
 from client.log.tiles import _unzipped
 from client.rights.logged import Done, check_done, check_revoked
 from federation.audit.attacks import AttackLevel, Presentations
-from federation.audit.cells import Estimate
+from federation.audit.cells import Estimate, Rate
 from federation.audit.comparisons import Comparisons, Sides
 from federation.audit.intervals import clopper_pearson
 from federation.audit.report import MOST_REPORT_BYTES, AuditReport
+from federation.audit.wolf import WolfRates
 from federation.consent.receipts import Terms
 from federation.errors import IntaglioError, PeerError, ProofError, UsageError
+from federation.identity import IDENTITY_BYTES, IDENTITY_SIGNATURE_BYTES
+from federation.membership.joining import _node_key
+from federation.membership.renewal import Rekeying
 from federation.names import are_names
 from federation.onebit import Decision
 from federation.onebit.code import CodeSeed, binary_code
@@ -36,6 +43,7 @@ from federation.wire.convert import LoggedReply, RecordedDecision
 from federation.wire.devices import devices_in
 from federation.wire.logged import LogReceipt
 from federation.wire.owner import MOST_RECORD_BYTES, ExportPage
+from tests.agreeing import DEVICE
 from tests.transparency_log import NOW, TRUST, MemoryLog, an_opening
 from tests.values import GOOD
 
@@ -53,6 +61,21 @@ LISTED = {"key_id": KEY_ID.hex(), "enrolled_at": NOW}
 TERMS_FILE = json.dumps(asdict(GOOD["terms"])).encode()
 PROOF = GOOD["a logged entry"].to_bytes()
 PROOF_CUT = PROOF.replace(PROOF.split(b"\n")[3], base64.b64encode(bytes(31)))
+
+
+NODE_KEYS = [
+    key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+    for key in (ec.generate_private_key(ec.SECP384R1()), DEVICE, ec.generate_private_key(ec.SECP256R1()))
+]
+
+LATTICE_BYTES = IDENTITY_BYTES - 32
+IDENTITIES = (bytes(IDENTITY_BYTES), b"o" * 32 + bytes(LATTICE_BYTES), bytes(32) + b"o" * LATTICE_BYTES)
+
+
+def rekeyed(new):
+    """New keys of an organisation whose old identity is all o."""
+    request = SimpleNamespace(request=SimpleNamespace(organisation_key=new))
+    return Rekeying(b"o" * IDENTITY_BYTES, request, bytes(IDENTITY_SIGNATURE_BYTES))
 
 
 def a_reply(size):
@@ -256,6 +279,21 @@ GUARDS = {
         bytes(10),
         "longer than 9 bytes",
     ),
+    "a node key of Ed25519": (_node_key, NODE_KEYS[0], NODE_KEYS[1], "on the curve NIST P-384"),
+    "a node key on another curve": (_node_key, NODE_KEYS[0], NODE_KEYS[2], "on the curve NIST P-384"),
+    "a node key of letters": (_node_key, NODE_KEYS[0], NODE_KEYS[0][:-9], "in OpenSSH's encoding"),
+    "new keys that keep the first": (
+        rekeyed,
+        bytes(IDENTITY_BYTES),
+        b"o" * 32 + bytes(IDENTITY_BYTES - 32),
+        "new, both",
+    ),
+    "new keys that keep the second": (
+        rekeyed,
+        bytes(IDENTITY_BYTES),
+        bytes(32) + b"o" * (IDENTITY_BYTES - 32),
+        "new, both",
+    ),
 }
 """What is built, of what it can be built, of what not, and the words of the refusal."""
 
@@ -407,3 +445,21 @@ def test_every_file_of_an_application_is_in_its_digest(tmp_path, package):
     assert digest() == known[-1]
     assert len(set(known)) == len(known)
     application_digest.cache_clear()
+
+
+def test_a_rate_of_a_fixed_string_that_is_next_to_nothing_is_shown_as_nothing():
+    little = Rate(9, 1_000_000, 4.0, 0.0, 9.99e-6)
+    shown = WolfRates(little, replace(little, high=1e-5), 4).text
+    assert shown.startswith("0 % (0 to 0) by the domain's mean, 0 % (0 to 0.001) by the best image")
+
+
+@pytest.mark.parametrize("worst", [0, 1])
+def test_the_worst_cell_is_the_one_that_is_furthest_above_its_own_limit(worst):
+    """Limits differ by a hundred: a rate of false matches counts against its own, not against the other."""
+    report = GOOD["an audit report"]
+    rates = [(0.004, 0.11), (0.002, 0.3)]
+    cells = [
+        replace(cell, fmr=replace(cell.fmr, low=fmr, high=0.9), fnmr=replace(cell.fnmr, low=fnmr, high=0.9))
+        for cell, (fmr, fnmr) in zip(report.cells, rates if worst == 0 else rates[::-1], strict=True)
+    ]
+    assert replace(report, cells=tuple(cells)).worst_cell is cells[worst]

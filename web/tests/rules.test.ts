@@ -139,7 +139,7 @@ describe('release manifests', () => {
 })
 
 describe('public rules', () => {
-  let known: { now: number; release: string; files: Record<string, [string, string]>; sites: Record<string, [string, string]>; looked: Record<string, string>; bad: Record<string, string> }
+  let known: { now: number; release: string; files: Record<string, [string, string]>; sites: Record<string, [string, string]>; looked: Record<string, string>; bad: Record<string, string>; excepted: Record<string, [string, boolean]> }
   let asked: Asked
   const DAY = 86_400
 
@@ -193,6 +193,16 @@ describe('public rules', () => {
     'signed by a stranger too', 'signed wrongly by one who is not needed',
   ])('rules that are %s are refused', async (name) => {
     await expect(Rulebook.read(utf8(known.bad[name]), null)).rejects.toThrow(/signature|signer|already|follow/)
+  })
+
+  test('an exception and a lifting need two signers, or as many as a pack when that is more', async () => {
+    for (const [name, [file, isRead]] of Object.entries(known.excepted)) {
+      const read = Rulebook.read(utf8(file), null)
+      if (isRead) await read
+      else await expect(read, name).rejects.toThrow(/needs [23] different signatures and has [12]/)
+    }
+    const read = Object.entries(known.excepted).filter(([, [, isRead]]) => isRead).map(([name]) => name)
+    expect(read.sort()).toEqual(['excepted by 2 where 1 sign packs', 'excepted by 3 where 1 sign packs', 'excepted by 3 where 3 sign packs', 'lifted by 2 where 1 sign packs', 'lifted by 3 where 1 sign packs', 'lifted by 3 where 3 sign packs'])
   })
 
   test('a consent that is too long, a trial and a red line are refused', async () => {
