@@ -93,7 +93,11 @@ def _manifest() -> Any:
 
 
 _KINDS: dict[str, tuple[Any, Callable[[Any], str], Callable[[bytes], object]]] = {
-    "receipt": (json.loads(a_receipt(renews=bytes(range(16, 32))).to_bytes()), _written, SignedReceipt.from_bytes),
+    "receipt": (
+        json.loads(a_receipt(renews=bytes(range(16, 32)), retention_days=30).to_bytes()),
+        _written,
+        SignedReceipt.from_bytes,
+    ),
     "manifest": (_manifest(), _written, SignedManifest.from_bytes),
     "release": (json.loads(a_release().to_bytes()), _written_release, ModelRelease.from_bytes),
     "login": (json.loads(GOOD["a login"].to_bytes()), _written, LoginRequest.from_bytes),

@@ -458,6 +458,7 @@ def answer_rules(_request):
         "without a policy": base[1:],
         "banned by a later pack": [*base, pack("EU", 2)],
         "excepted from a ban": [*base, pack("DE", 2), exception],
+        "excepted from a ban for somebody else": [*base, pack("DE", 2), replace(exception, audience="other.example")],
         "of a tier that the release is too weak for": [
             *base[:1], pack("EU", 1, replace(rule, tier=Tier.HIGH)), registered
         ],

@@ -202,10 +202,11 @@ describe('public rules', () => {
     requireAllowedBy(high, strong, known.now)
     for (const [book, change] of [
       [high, { consentSeconds: 91 * DAY }], [high, { release: { ...strong.release, isTrial: true } }],
-      [rules, { purpose: 'crowd-search' }], [rules, { jurisdiction: 'FR' }],
+      [rules, { jurisdiction: 'FR' }], [rules, { audience: 'other.example' }],
     ] as const) {
       expect(() => { requireAllowedBy(book, { ...strong, ...change }, known.now) }).toThrow(RefusedError)
     }
+    expect(() => { requireAllowedBy(rules, { ...strong, purpose: 'crowd-search' }, known.now) }).toThrow('is never allowed: searching or identifying')
   })
 
   test('rules that lost an entry, or came from other signers, are refused after the first time', async () => {
