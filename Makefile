@@ -103,7 +103,7 @@ load: install ## throughput and waiting of a matching server with many people (b
 	OMP_NUM_THREADS=1 $(BIN)/python -m examples.load $(ARGS)
 
 rehearse: $(READY) $(WEIGHTS) softhsm $(PAGE) ## what is handed out: a release built twice and compared, operations.md typed, the site without a warning
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --dist loadfile -m slow tests/examples tests/integration/test_operations.py $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --dist loadfile -m slow tests/examples/test_publishing.py tests/examples/test_docs_site.py tests/integration/test_operations.py $(ARGS)
 
 check: lint types rehearse test ## everything that CI runs
 
