@@ -279,10 +279,10 @@ def _drawn(people: NDArray[np.int_]) -> NDArray[np.float64]:
 
 
 def _share_of(hits: NDArray[np.bool_], people: NDArray[np.int_], weights: NDArray[np.float64]) -> str:
-    """Count and share in per cent. With none, the upper end is the rule of three over people."""
+    """Count and share in per cent. Where all are alike, the other end is the rule of three over people."""
     low, high = 100 * np.quantile(hits @ weights / weights.sum(axis=0), [0.025, 0.975])
-    if not hits.any():
-        high = 300 / len(set(people.tolist()))
+    least = 300 / len(set(people.tolist()))
+    low, high = (100 - least, high) if hits.all() else (low, high if hits.any() else least)
     return f"{int(hits.sum())}: {100 * float(hits.mean()):.1f} ({low:.1f} to {high:.1f})"
 
 

@@ -2,28 +2,48 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import base64
+import gzip
+import json
+import socket
+import ssl
+from dataclasses import asdict, replace
+from types import SimpleNamespace
 
+import grpc
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from client import unreachable
+from client.log.tiles import _unzipped
 from client.rights.logged import Done, check_done, check_revoked
 from federation.audit.attacks import AttackLevel, Presentations
-from federation.audit.cells import Estimate
+from federation.audit.cells import Estimate, Rate
 from federation.audit.comparisons import Comparisons, Sides
 from federation.audit.intervals import clopper_pearson
 from federation.audit.report import MOST_REPORT_BYTES, AuditReport
-from federation.errors import IntaglioError, MalformedMessageError, PeerError, ProofError, UsageError
+from federation.audit.wolf import WolfRates
+from federation.consent.receipts import Terms
+from federation.errors import IntaglioError, PeerError, ProofError, UsageError
+from federation.identity import IDENTITY_BYTES, IDENTITY_SIGNATURE_BYTES
+from federation.membership.joining import _node_key
+from federation.membership.renewal import Rekeying
 from federation.names import are_names
 from federation.onebit import Decision
 from federation.onebit.code import CodeSeed, binary_code
+from federation.onebit.wire import check_probe, check_template
+from federation.privacy.charges import application_digest
 from federation.privacy.gaussian import mu_of_epsilon
 from federation.privacy.ledger import LedgerChain
 from federation.transparency import LoggedEntry, Opening, PersonalEntry, PersonalKind, inclusion_proof
+from federation.wire import status
 from federation.wire.convert import LoggedReply, RecordedDecision
 from federation.wire.devices import devices_in
 from federation.wire.logged import LogReceipt
 from federation.wire.owner import MOST_RECORD_BYTES, ExportPage
+from tests.agreeing import DEVICE
 from tests.transparency_log import NOW, TRUST, MemoryLog, an_opening
 from tests.values import GOOD
 
@@ -38,6 +58,24 @@ SHOWN = Presentations(
 COMPARED = Comparisons(np.zeros(3), np.array([True, False, True]), {"sex": SIDES})
 OPENED = LedgerChain((LedgerChain().next_open("people", epsilon=8.0, delta=1e-5),))
 LISTED = {"key_id": KEY_ID.hex(), "enrolled_at": NOW}
+TERMS_FILE = json.dumps(asdict(GOOD["terms"])).encode()
+PROOF = GOOD["a logged entry"].to_bytes()
+PROOF_CUT = PROOF.replace(PROOF.split(b"\n")[3], base64.b64encode(bytes(31)))
+
+
+NODE_KEYS = [
+    key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+    for key in (ec.generate_private_key(ec.SECP384R1()), DEVICE, ec.generate_private_key(ec.SECP256R1()))
+]
+
+LATTICE_BYTES = IDENTITY_BYTES - 32
+IDENTITIES = (bytes(IDENTITY_BYTES), b"o" * 32 + bytes(LATTICE_BYTES), bytes(32) + b"o" * LATTICE_BYTES)
+
+
+def rekeyed(new):
+    """New keys of an organisation whose old identity is all o."""
+    request = SimpleNamespace(request=SimpleNamespace(organisation_key=new))
+    return Rekeying(b"o" * IDENTITY_BYTES, request, bytes(IDENTITY_SIGNATURE_BYTES))
 
 
 def a_reply(size):
@@ -211,6 +249,51 @@ GUARDS = {
         "listed twice",
     ),
     "a device of no kind": (lambda one: devices_in({"devices": [one]}), LISTED, [], "have key ids, times"),
+    "a template of three bytes": (check_template, GOOD["a change"].template, b"abc", "not a message of this version"),
+    "a probe of nothing": (check_probe, GOOD["a probe"].probe, b"", "not a message of this version"),
+    "terms that are a list": (Terms.from_file, TERMS_FILE, b"[]", "these are no terms"),
+    "terms that are no JSON": (Terms.from_file, TERMS_FILE, b"{", "these are no terms"),
+    "terms without a field": (
+        Terms.from_file,
+        TERMS_FILE,
+        TERMS_FILE.replace(b'"contest"', b'"other"'),
+        "missing or unknown",
+    ),
+    "terms of an empty party": (Terms.from_file, TERMS_FILE, TERMS_FILE.replace(b'"Beispiel GmbH"', b'""'), "no terms"),
+    "a proof of short hashes": (LoggedEntry.from_bytes, PROOF, PROOF_CUT, "32 bytes"),
+    "a proof beyond its tree": (
+        LoggedEntry.from_bytes,
+        PROOF,
+        PROOF.replace(b"index 3", b"index 10"),
+        "does not reach",
+    ),
+    "a part of a log that is no gzip": (
+        lambda data: _unzipped(data, "tile", 9),
+        gzip.compress(b"hashes"),
+        b"no",
+        "is not",
+    ),
+    "a part of a log that unzips beyond its length": (
+        lambda data: _unzipped(gzip.compress(data), "tile", 9),
+        bytes(9),
+        bytes(10),
+        "longer than 9 bytes",
+    ),
+    "a node key of Ed25519": (_node_key, NODE_KEYS[0], NODE_KEYS[1], "on the curve NIST P-384"),
+    "a node key on another curve": (_node_key, NODE_KEYS[0], NODE_KEYS[2], "on the curve NIST P-384"),
+    "a node key of letters": (_node_key, NODE_KEYS[0], NODE_KEYS[0][:-9], "in OpenSSH's encoding"),
+    "new keys that keep the first": (
+        rekeyed,
+        bytes(IDENTITY_BYTES),
+        b"o" * 32 + bytes(IDENTITY_BYTES - 32),
+        "new, both",
+    ),
+    "new keys that keep the second": (
+        rekeyed,
+        bytes(IDENTITY_BYTES),
+        bytes(32) + b"o" * (IDENTITY_BYTES - 32),
+        "new, both",
+    ),
 }
 """What is built, of what it can be built, of what not, and the words of the refusal."""
 
@@ -221,7 +304,7 @@ def test_a_guard_refuses_what_it_is_for_and_takes_what_is_before_it(name):
     build(good)
     with pytest.raises(IntaglioError, match=words) as caught:
         build(bad)
-    assert isinstance(caught.value, UsageError | MalformedMessageError)
+    assert isinstance(caught.value, UsageError | PeerError)
 
 
 def logged(*openings):
@@ -284,3 +367,99 @@ def test_a_template_is_revoked_when_the_log_says_so_of_this_very_one():
     )
     with pytest.raises(ProofError, match="is not in this tree"):
         check_revoked(elsewhere, key_id=KEY_ID, memory=None, trust=TRUST, now=NOW)
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [
+        ("0", 0),
+        ("2.5", 2.5),
+        ("86400", 86_400),
+        ("86401", 1),
+        ("-0.001", 1),
+        ("nan", 1),
+        ("inf", 1),
+        ("soon", 1),
+        (None, 1),
+    ],
+)
+def test_what_a_server_writes_about_waiting_is_believed_up_to_a_day(written, seconds):
+    class Call:
+        def code(self):
+            return grpc.StatusCode.UNAVAILABLE
+
+        def details(self):
+            return "come again"
+
+        def trailing_metadata(self):
+            return (("other", "9"), *([(status.RETRY_AFTER_KEY, written)] if written is not None else []))
+
+    assert status.error_from_call(Call()).retry_after_seconds == seconds
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (9, "not yet valid"),
+        (10, "has expired"),
+        (62, "for another name"),
+        (64, "for another name"),
+        (20, "not signed by ca"),
+    ],
+)
+def test_each_fault_of_a_certificate_says_what_to_do(code, words):
+    assert words in unreachable._fault_of_certificate(code, "host:1", "host")
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ssl.SSLError(1, "wrong version number"), "does not speak TLS"),
+        (socket.gaierror(-2, "unknown"), "nobody knows the name host"),
+        (ConnectionRefusedError(111, "refused"), "nobody listens at host:1"),
+        (TimeoutError(), "host:1 cannot be reached: no answer came"),
+        (OSError(113, "No route to host"), "host:1 cannot be reached: No route to host"),
+    ],
+)
+def test_each_way_of_not_being_there_has_a_sentence(error, words):
+    assert words in unreachable._fault(error, "host:1", "host")
+
+
+@pytest.mark.parametrize("package", ["client", "federation"])
+def test_every_file_of_an_application_is_in_its_digest(tmp_path, package):
+    files = [tmp_path / top / name for top in ("client", "federation") for name in ("a.py", "deep/b.py")]
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("pass\n")
+
+    def digest():
+        application_digest.cache_clear()
+        return application_digest(tmp_path)
+
+    known = [digest()]
+    for file in (one for one in files if package in one.parts):
+        file.write_text("pass  # more\n")
+        known.append(digest())
+        known.append(file.rename(file.with_name(f"z{file.name}")) and digest())
+    (tmp_path / package / "read.txt").write_text("no code")
+    assert digest() == known[-1]
+    assert len(set(known)) == len(known)
+    application_digest.cache_clear()
+
+
+def test_a_rate_of_a_fixed_string_that_is_next_to_nothing_is_shown_as_nothing():
+    little = Rate(9, 1_000_000, 4.0, 0.0, 9.99e-6)
+    shown = WolfRates(little, replace(little, high=1e-5), 4).text
+    assert shown.startswith("0 % (0 to 0) by the domain's mean, 0 % (0 to 0.001) by the best image")
+
+
+@pytest.mark.parametrize("worst", [0, 1])
+def test_the_worst_cell_is_the_one_that_is_furthest_above_its_own_limit(worst):
+    """Limits differ by a hundred: a rate of false matches counts against its own, not against the other."""
+    report = GOOD["an audit report"]
+    rates = [(0.004, 0.11), (0.002, 0.3)]
+    cells = [
+        replace(cell, fmr=replace(cell.fmr, low=fmr, high=0.9), fnmr=replace(cell.fnmr, low=fnmr, high=0.9))
+        for cell, (fmr, fnmr) in zip(report.cells, rates if worst == 0 else rates[::-1], strict=True)
+    ]
+    assert replace(report, cells=tuple(cells)).worst_cell is cells[worst]

@@ -64,6 +64,11 @@ LOOSE = {
     "a session's request": {"audience_nonce": "empty stands for none"},
     "a change": {"receipt": "read by the server"},
     "a probe": {"log_size": _PROTO, "new_signature": "empty stands for none", "presentation_checked": _PROTO},
+    "a probe with a change": {
+        "log_size": _PROTO,
+        "new_signature": "empty stands for none",
+        "presentation_checked": _PROTO,
+    },
     "a token": {"log_size": _PROTO},
     "a transcript": dict.fromkeys(
         ("parameters", "purpose", "audience", "audience_nonce", "log_size", "presentation_checked"),
@@ -71,6 +76,7 @@ LOOSE = {
     ),
     "an owner's proof": {"issued_at": "compared with the clock of whoever reads it"},
     "a change of devices": {"removes": "empty stands for none"},
+    "a removal of a device": {"admits": "empty stands for none"},
     "an admission": {"transcript": "parsed when it is verified"},
     "an enrolment": {"receipt": "read when it is needed"},
     "a cost of scrypt": dict.fromkeys(("log2_n", "r", "p"), _OURS),

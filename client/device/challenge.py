@@ -98,11 +98,11 @@ def _filming(
         movements = challenge_of(nonce, without)
         with frames_of(camera) as frames:
             taken = film(frames, finder, movements, wanted=release.frames, tell=_say)
-        chips = np.stack([aligner.chip_of_pixels(frame, PROBE) for frame in (*taken.middles, *taken.ends)])
+        chips = np.stack([aligner.chip_of_pixels(frame, PROBE) for frame in (*taken.middles, *taken.ways)])
         embeddings = recogniser.embed(chips)
-        mean, ends = fused(embeddings[: len(taken.middles)]), embeddings[len(taken.middles) :]
-        names = ["the face from the front", *(f"the face at the end of movement {1 + i}" for i in range(len(ends)))]
-        require_one_person([mean, *ends], names, release)
+        mean, ways = fused(embeddings[: len(taken.middles)]), embeddings[len(taken.middles) :]
+        names = ["the face from the front", *(f"the face in movement {1 + i}" for i in range(len(ways)))]
+        require_one_person([mean, *ways], names, release)
         adapted: NDArray[np.float64] = release.adapt(mean[None], PROBE)[0]
         return adapted, chips[: len(taken.middles)]
 

@@ -1,8 +1,9 @@
 """A film of a face that moves as a session asks, and the frames of it that are compared. Nothing of it is kept.
 
 The frames that are compared come from the film that is judged. Whoever moves his own head and then holds up a picture
-leaves the camera's sight for it, or jumps; and the faces at the ends of the movements have to be of the same person as
-the frames that are compared, which whoever embeds them asks (`Film.ends`).
+leaves the camera's sight for it, or jumps; and the faces in the movements, from when each is on its way, have to be of
+the same person as the frames that are compared, which whoever embeds them asks (`Film.ways`). At the end of a movement
+a face is too far from the front for the recogniser.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ class Film:
 
     Attributes:
         middles: frames in which the face looks into the camera, at most as many as were wanted, at least one.
-        ends: one frame of each movement.
+        ways: one frame of each movement, from when it was on its way.
     """
 
     middles: tuple[Pixels, ...] = field(repr=False)
-    ends: tuple[Pixels, ...] = field(repr=False)
+    ways: tuple[Pixels, ...] = field(repr=False)
 
 
 def film(
@@ -60,25 +61,28 @@ def film(
     """
     watcher, before, told = Watcher(movements), None, False
     middles: list[tuple[float, Pixels]] = []
-    ends: list[Pixels] = []
+    ways: list[Pixels] = []
+    way: Pixels | None = None
     asked: Movement | None = None
     for frame in frames:
-        now, done = clock(), watcher.done
+        now, done, begun = clock(), watcher.done, watcher.on_the_way
         before = _looked_at(watcher, finder, frame, before, now)
         if not (watcher.is_passed or watcher.fault) and (watcher.wanted is not asked or not told):
             asked, told = watcher.wanted, True
             tell(asked)
+        if watcher.on_the_way is not None and watcher.on_the_way is watcher.wanted and begun is not watcher.wanted:
+            way = frame
         is_middle = before is not None and watcher.pose is not None and watcher.pose.is_middle
         if is_middle and len(middles) < wanted and (not middles or now - middles[-1][0] >= _APART_SECONDS):
             middles.append((now, frame))
-        if watcher.done > done:
-            ends.append(frame)
+        if watcher.done > done and way is not None:
+            ways.append(way)
         if watcher.fault is not None:
             break
         if watcher.is_passed:
             if not middles:
                 break  # no frame to compare will come any more
-            return Film(tuple(frame for _, frame in middles), tuple(ends))
+            return Film(tuple(frame for _, frame in middles), tuple(ways))
     problem, _, what_to_do = (watcher.fault or Fault.NOBODY).value.partition(": ")
     raise UnusableImageError(problem, what_to_do)
 

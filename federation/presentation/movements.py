@@ -188,6 +188,7 @@ class Watcher:
     Attributes:
         fault: why the film is refused, or None.
         done: how many movements were seen.
+        on_the_way: the last movement that was seen in part since one was seen whole, or None.
         pose: of the last look; None before the face has looked into the camera.
     """
 
@@ -199,7 +200,7 @@ class Watcher:
         self._last: Look | None = None
         self._began: float | None = None
         self._now: Movement | None = None
-        self._on_the_way: Movement | None = None
+        self.on_the_way: Movement | None = None
         self.fault: Fault | None = None
         self.done = 0
         self.pose: Pose | None = None
@@ -270,15 +271,15 @@ class Watcher:
         if movement is Movement.CLOSER and Movement.CLOSER not in self._movements:
             share = 0.0
         if share < 1:
-            self._now, self._on_the_way = None, movement if share >= _WAY else self._on_the_way
+            self._now, self.on_the_way = None, movement if share >= _WAY else self.on_the_way
             return
         if movement is not self._movements[self.done]:
             self.fault = Fault.ANOTHER
-        elif movement is not self._on_the_way:
+        elif movement is not self.on_the_way:
             self.fault = Fault.JUMPED
         else:
             self.done += 1
-        self._now, self._on_the_way = movement, None
+        self._now, self.on_the_way = movement, None
 
 
 @dataclass(frozen=True, eq=False)

@@ -34,6 +34,7 @@ from tests.web.site import orl_release
 pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(600)]
 
 SOMEBODY, NONCE = 1, "5a" * 32
+FILMED = ["--camera", 0, "--challenge"]
 DAY = 86_400
 
 
@@ -61,15 +62,25 @@ def person(operator, tmp_path, monkeypatch):
     monkeypatch.setattr("client.wallet.sealed.ScryptCost", lambda *a: ScryptCost(*a or (15,)))
     for number in (3, 6):
         Image.open(io.BytesIO(orl_image(SOMEBODY, number))).save(tmp_path / f"{number}.png")
-    files = {"--rules": "rules.jsonl"}
     there = [
         *connection(operator),
         *release_of(tmp_path),
         *log_policy(operator),
         "--rules",
-        tmp_path / files["--rules"],
+        tmp_path / "rules.jsonl",
     ]
     return lambda *arguments, expected=0: invoke(cli.app, *arguments, *there, expected=expected)
+
+
+def filmed(person, monkeypatch, *command):
+    """Somebody does what a command asks, again where a film is refused: that costs nothing."""
+    for _ in range(5):
+        Camera(HEAD, SOMEBODY, rate=20).stand_before(monkeypatch)
+        done = person(*command, *FILMED, expected=None)
+        if done.exit_code == 0:
+            return
+        assert done.exit_code == 2, done.output
+    pytest.fail(done.output)
 
 
 def test_who_is_asked_for_a_film_verifies_and_renews_with_one_and_with_nothing_less(
@@ -79,27 +90,22 @@ def test_who_is_asked_for_a_film_verifies_and_renews_with_one_and_with_nothing_l
     pictures = [tmp_path / f"{number}.png" for number in (3, 6)]
     enrolment = ["--terms", tmp_path / "terms.json", "--agree", "--purpose", PURPOSE, "--days", 30, *a_ticket(operator)]
     person("enrol", *pictures, *enrolment)
-    assert "asks for presentation attack detection" in person("verify", pictures[1], expected=4).output
+    assert "asks for presentation attack detection" in person("verify", pictures[1], expected=3).output
 
     Camera(BENT, SOMEBODY, rate=5).stand_before(monkeypatch)
-    filmed = ["--camera", 0, "--challenge"]
     for command in (["verify"], ["receipts", "renew", "--agree"]):
-        refused = person(*command, *filmed, expected=2).output
+        refused = person(*command, *FILMED, expected=2).output
         assert "did not turn as a head does" in refused or "another movement" in refused
     history = json.loads(invoke(cli.app, "history", *connection(operator), *log_policy(operator), "--json").stdout)
     assert [row["kind"] for row in history] == ["enrolment"]
 
-    Camera(HEAD, SOMEBODY).stand_before(monkeypatch)
     asked = ["--nonce", NONCE, "--assertion", tmp_path / "assertion.jwt"]
-    person("verify", *filmed, *asked)
+    filmed(person, monkeypatch, "verify", *asked)
     expected = ["--key", operator.issuer["public_key"], "--issuer", ISSUER, "--audience", AUDIENCE, "--nonce", NONCE]
     check = ["assertion", "verify", tmp_path / "assertion.jwt", *expected, "--purpose", PURPOSE, "--json"]
     invoke(cli.app, *check, "--pad", "on-device")
     invoke(cli.app, *check, "--pad", "supervised", expected=4)
 
-    Camera(HEAD, SOMEBODY).stand_before(monkeypatch)
-    person("receipts", "renew", *filmed, "--days", 60, "--agree")
-    Camera(HEAD, SOMEBODY).stand_before(monkeypatch)
-    person("renew", *filmed, "--into", tmp_path / "second.wallet", "--agree")
-    Camera(HEAD, SOMEBODY).stand_before(monkeypatch)
-    person("verify", *filmed, "--wallet", tmp_path / "second.wallet")
+    filmed(person, monkeypatch, "receipts", "renew", "--days", 60, "--agree")
+    filmed(person, monkeypatch, "renew", "--into", tmp_path / "second.wallet", "--agree")
+    filmed(person, monkeypatch, "verify", "--wallet", tmp_path / "second.wallet")

@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from federation.errors import UsageError
-from server.database import connect, database_url, name_of
+from server.database import connect, database_url, name_of, upgrade
 
 NAMED = {
     "matching.db": ("sqlite", "matching.db", "matching.db"),
@@ -66,10 +66,18 @@ def test_an_error_of_a_statement_quotes_none_of_its_values(tmp_path):
     engine = connect(database_url(tmp_path / "made.db"))
     with engine.begin() as connection:
         connection.exec_driver_sql("CREATE TABLE t (a INTEGER PRIMARY KEY)")
-    with pytest.raises(sa.exc.SQLAlchemyError) as caught, engine.begin() as connection:
+    with pytest.raises(sa.exc.IntegrityError, match="UNIQUE constraint failed") as caught, engine.begin() as connection:
         connection.execute(sa.text("INSERT INTO t VALUES (:a), (:a)"), {"a": 424242})
     assert "424242" not in str(caught.value)
     engine.dispose()
+
+
+def test_a_file_that_is_no_database_is_refused_in_words_and_left(tmp_path):
+    path = tmp_path / "made.db"
+    path.write_bytes(b"a letter, and no database" * 100)
+    with pytest.raises(UsageError, match=r"made\.db is not a usable database: file is not a database"):
+        upgrade(database_url(path))
+    assert path.read_bytes() == b"a letter, and no database" * 100
 
 
 def test_a_reader_makes_no_file_and_writes_to_none(tmp_path):

@@ -13,6 +13,8 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from federation.audit.cells import Rate
+from federation.audit.wolf import WolfRates
 from federation.consent.login import LoginRequest
 from federation.consent.receipts import SignedReceipt
 from federation.errors import IntaglioError
@@ -88,12 +90,19 @@ def _read_rules(data: bytes) -> None:
 
 def _manifest() -> Any:
     release, pad = a_release(), GOOD["presentation attacks"]
-    bundle = a_bundle(release, begins_at=NOW, epsilon_audit=an_attack(0.25), report=a_report(release, pad=pad))
+    wolf = WolfRates(Rate(1, 8, 4.0, 0.01, 0.5), Rate(2, 9, 3.0, 0.02, 0.9), 4)  # of as few people as may be
+    bundle = a_bundle(
+        release, begins_at=NOW, epsilon_audit=an_attack(0.25), report=a_report(release, pad=pad, wolf=wolf)
+    )
     return json.loads(signed(bundle).signed.to_bytes())
 
 
 _KINDS: dict[str, tuple[Any, Callable[[Any], str], Callable[[bytes], object]]] = {
-    "receipt": (json.loads(a_receipt(renews=bytes(range(16, 32))).to_bytes()), _written, SignedReceipt.from_bytes),
+    "receipt": (
+        json.loads(a_receipt(renews=bytes(range(16, 32)), retention_days=30).to_bytes()),
+        _written,
+        SignedReceipt.from_bytes,
+    ),
     "manifest": (_manifest(), _written, SignedManifest.from_bytes),
     "release": (json.loads(a_release().to_bytes()), _written_release, ModelRelease.from_bytes),
     "login": (json.loads(GOOD["a login"].to_bytes()), _written, LoginRequest.from_bytes),

@@ -458,6 +458,7 @@ def answer_rules(_request):
         "without a policy": base[1:],
         "banned by a later pack": [*base, pack("EU", 2)],
         "excepted from a ban": [*base, pack("DE", 2), exception],
+        "excepted from a ban for somebody else": [*base, pack("DE", 2), replace(exception, audience="other.example")],
         "of a tier that the release is too weak for": [
             *base[:1], pack("EU", 1, replace(rule, tier=Tier.HIGH)), registered
         ],
@@ -555,7 +556,18 @@ def answer_rules(_request):
             by(Lifting("pause", NOW - 1, "the fault was found and mended"), MAKER, AUDITOR),
         ],
     }
-    text = lambda entries: b"\n".join([signers.to_bytes(), *entries]).decode() + "\n"  # noqa: E731 - short
+    text = lambda entries, of=signers: b"\n".join([of.to_bytes(), *entries]).decode() + "\n"  # noqa: E731 - short
+    all_three = (MAKER, AUDITOR, STRANGER)
+    any_one, each = (RuleSigners(frozenset(map(public, all_three)), threshold=number) for number in (1, 3))
+    lifting = Lifting("pause", NOW - 1, "the fault was found and mended")
+    excepted = {
+        f"{what} by {count} where {number} sign packs": text(
+            [by(stop(), MAKER), *(by(one, *all_three[:number]) for one in base), by(entry, *all_three[:count])], of
+        )
+        for number, of in ((1, any_one), (3, each))
+        for what, entry in (("excepted", exception), ("lifted", lifting))
+        for count in (1, 2, 3)
+    }
     return {
         "now": NOW,
         "release": RELEASE_DIGEST.hex(),
@@ -563,7 +575,18 @@ def answer_rules(_request):
         "sites": {name: [text(rules), verdict(rules, "shop.example")] for name, rules in of_sites.items()},
         "looked": {name: verdict(rules, pad=PadLevel.ON_DEVICE) for name, rules in lines.items()},
         "bad": {name: text(rules) for name, rules in bad.items()},
+        "excepted": {name: [one, _is_read(one)] for name, one in excepted.items()},
     }
+
+
+def _is_read(file):
+    """Whether Python reads a file of rules."""
+    first, *entries = file.strip().encode().split(b"\n")
+    try:
+        Rulebook.read(RuleSigners.from_bytes(first), entries, read_at=NOW)
+    except ProofError:
+        return False
+    return True
 
 
 def _signed_wrongly(rule, which):

@@ -36,7 +36,7 @@ try {
       const page = await browser.newPage({ viewport: { width: Number(width), height }, colorScheme, reducedMotion: 'reduce', timezoneId: 'Europe/Berlin' })
       for (const name of taken) {
         await page.goto(`${origin}screens/?state=${encodeURIComponent(name)}&language=${language}`)
-        await page.waitForSelector('body[data-shown]')
+        await page.waitForSelector('body[data-shown]', { timeout: 120_000 }) // a busy machine is no fault
         const file = `${name.replaceAll(/\W+/g, '-')}-${width}-${colorScheme}.png`
         await page.screenshot({ path: `${OUT}${file}`, fullPage: true })
         files.push([name, width, colorScheme, file])

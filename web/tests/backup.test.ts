@@ -71,6 +71,10 @@ test.each<[string, unknown]>([
   expect((error as Error).cause).toBeUndefined()
 })
 
+test('a backup costs what the command line asks for, and eight characters are enough', async () => {
+  expect([...(await sealBackup(REVOCATION, 'acht Zei')).slice(16, 20)]).toEqual([1, 17, 8, 1])
+})
+
 test('a short passphrase seals nothing', async () => {
   await expect(sealBackup(REVOCATION, 'sieben!')).rejects.toThrow('at least 8 characters')
 })

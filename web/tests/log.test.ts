@@ -6,7 +6,7 @@ import notes from '../../tests/vectors/transparency/notes.json'
 import tree from '../../tests/vectors/transparency/rfc6962.json'
 import { concat, fromHex, hex, sha256, utf8 } from '../src/bytes'
 import { IntaglioError, MalformedMessageError, ProofError } from '../src/errors'
-import { canonical, checkComparison, type Expectation, type LogReceipt, readEntry } from '../src/log/entries'
+import { canonical, checkComparison, checkDone, checkHistory, checkRevoked, checkTombstone, type Expectation, type LogReceipt, Opening, readEntry } from '../src/log/entries'
 import { fromBase64, LogKey, LogPolicy, SignedCheckpoint } from '../src/log/notes'
 import { leafHash, verifyConsistency, verifyInclusion } from '../src/log/tree'
 import { python } from './vectors'
@@ -132,6 +132,29 @@ describe('a comparison in the log', () => {
     for (const offset of [3600, -60]) await checkComparison(receipt(known.first), expected({ now: known.now + offset }))
     await expect(checkComparison(receipt(known.first), expected({ now: known.now + 3601 }))).rejects.toThrow('3601 seconds old; at most 3600')
     await expect(checkComparison(receipt(known.first), expected({ now: known.now - 61 }))).rejects.toThrow('in the future')
+  })
+
+  test('an entry of the history is believed where it stands, of this device, in a log that somebody signed lately', async () => {
+    const trust = { memory: null, policy: alone(known.key), now: known.now }
+    const [logged, opening, keyId] = [utf8(known.first.logged), new Opening(utf8(known.first.opening)), fromHex(known.facts.key_id)]
+    expect((await checkHistory(logged, 0, opening, keyId, trust)).requester).toBe('example.org')
+    await expect(checkHistory(logged, 1, opening, keyId, trust)).rejects.toThrow('entry 1 of the log is not about this device')
+    await expect(checkHistory(logged, 0, opening, new Uint8Array(32), trust)).rejects.toThrow('is not about this device')
+    await expect(checkHistory(logged, 0, new Opening(utf8(known.later.opening)), keyId, trust)).rejects.toThrow('does not belong to this entry')
+    await expect(checkHistory(logged, 0, opening, keyId, { ...trust, policy: alone(known.other_key) })).rejects.toThrow(ProofError)
+    await expect(checkHistory(logged, 0, opening, keyId, { ...trust, now: known.now + 3601 })).rejects.toThrow('seconds old')
+  })
+
+  test('what was asked for is done when the log has it, and nothing more', async () => {
+    const trust = { memory: null, policy: alone(known.key), now: known.now }
+    const done = { kind: 'revocation', facts: {} } as const
+    await expect(checkDone([], [done], trust)).rejects.toThrow('shows 0 entries of the log for 1 things')
+    await expect(checkDone([receipt(known.first), receipt(known.first)], [done], trust)).rejects.toThrow('shows 2 entries of the log for 1 things')
+    await expect(checkDone([receipt(known.first)], [], trust)).rejects.toThrow('shows 1 entries of the log for 0 things')
+    await expect(checkDone([receipt(known.first)], [done], trust)).rejects.toThrow('is not about the revocation')
+    await expect(checkRevoked(receipt(known.first), fromHex(known.facts.key_id), trust)).rejects.toThrow('not about the revocation of this template')
+    await expect(checkTombstone(receipt(known.first), 0, trust)).rejects.toThrow('no tombstone')
+    expect(await checkDone([], [], trust)).toBeNull()
   })
 
   test('facts are written as Python writes them, lists too', () => {

@@ -139,7 +139,7 @@ describe('release manifests', () => {
 })
 
 describe('public rules', () => {
-  let known: { now: number; release: string; files: Record<string, [string, string]>; sites: Record<string, [string, string]>; looked: Record<string, string>; bad: Record<string, string> }
+  let known: { now: number; release: string; files: Record<string, [string, string]>; sites: Record<string, [string, string]>; looked: Record<string, string>; bad: Record<string, string>; excepted: Record<string, [string, boolean]> }
   let asked: Asked
   const DAY = 86_400
 
@@ -195,6 +195,16 @@ describe('public rules', () => {
     await expect(Rulebook.read(utf8(known.bad[name]), null)).rejects.toThrow(/signature|signer|already|follow/)
   })
 
+  test('an exception and a lifting need two signers, or as many as a pack when that is more', async () => {
+    for (const [name, [file, isRead]] of Object.entries(known.excepted)) {
+      const read = Rulebook.read(utf8(file), null)
+      if (isRead) await read
+      else await expect(read, name).rejects.toThrow(/needs [23] different signatures and has [12]/)
+    }
+    const read = Object.entries(known.excepted).filter(([, [, isRead]]) => isRead).map(([name]) => name)
+    expect(read.sort()).toEqual(['excepted by 2 where 1 sign packs', 'excepted by 3 where 1 sign packs', 'excepted by 3 where 3 sign packs', 'lifted by 2 where 1 sign packs', 'lifted by 3 where 1 sign packs', 'lifted by 3 where 3 sign packs'])
+  })
+
   test('a consent that is too long, a trial and a red line are refused', async () => {
     const rules = await Rulebook.read(utf8(known.files['allowed'][0]), null)
     const high = await Rulebook.read(utf8(known.files['of a tier that the release is too weak for'][0]), null)
@@ -202,10 +212,11 @@ describe('public rules', () => {
     requireAllowedBy(high, strong, known.now)
     for (const [book, change] of [
       [high, { consentSeconds: 91 * DAY }], [high, { release: { ...strong.release, isTrial: true } }],
-      [rules, { purpose: 'crowd-search' }], [rules, { jurisdiction: 'FR' }],
+      [rules, { jurisdiction: 'FR' }], [rules, { audience: 'other.example' }],
     ] as const) {
       expect(() => { requireAllowedBy(book, { ...strong, ...change }, known.now) }).toThrow(RefusedError)
     }
+    expect(() => { requireAllowedBy(rules, { ...strong, purpose: 'crowd-search' }, known.now) }).toThrow('is never allowed: searching or identifying')
   })
 
   test('rules that lost an entry, or came from other signers, are refused after the first time', async () => {

@@ -242,7 +242,7 @@ def test_an_error_about_a_row_does_not_show_its_values(tmp_path):
     ("text", "message"),
     [
         ("", "is empty"),
-        ("score,same\n0.5,1\n", "group (or group_a and group_b)"),
+        ("score,same\n0.5,1\n", "group (or group_a and group_b); there are: score, same\n"),
         ("score,same,group,person_a\n0.5,1,a,x\n", "person_b"),
         ("score,same,group,group\n0.5,1,a,a\n", "same name"),
         ("score,same,group\n", "no readable comparison"),

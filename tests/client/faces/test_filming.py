@@ -57,7 +57,7 @@ def test_a_head_that_does_what_it_is_told_is_filmed_and_frames_from_the_front_ar
     studio = Studio(GENUINE)
     taken = studio.film()
     assert studio.told == [None, *ORDER]
-    assert len(taken.ends) == 3
+    assert len(taken.ways) == 3
     assert 1 <= len(taken.middles) <= 2
     for frame in taken.middles:
         right, left, nose, *_ = studio.finder.follow(frame, None)

@@ -65,7 +65,8 @@ def chip(image):
 @pytest.fixture(autouse=True)
 def one_recogniser(monkeypatch):
     monkeypatch.setattr(
-        "client.node.preparing.load_recogniser", lambda model: load_recogniser(model) if model else shipped()
+        "client.node.preparing.load_recogniser",
+        lambda model, *, one_thread=False: load_recogniser(model, one_thread=one_thread) if model else shipped(),
     )
 
 
@@ -356,7 +357,7 @@ def test_people_are_prepared_with_the_recogniser_that_is_named(tmp_path):
 
 
 def test_a_model_of_ones_own_cannot_be_prepared_for_the_recipe_scales(tmp_path, folder, monkeypatch):
-    monkeypatch.setattr("client.node.preparing.load_recogniser", lambda _model: SimpleNamespace(digest="ab" * 32))
+    monkeypatch.setattr("client.node.preparing.load_recogniser", lambda _model, **_: SimpleNamespace(digest="ab" * 32))
     with pytest.raises(UsageError, match="the policy lists the recipe scales"):
         prepared(some_images(tmp_path / "images", {2: "anna"}), folder, model=tmp_path / "own.onnx")
     assert sorted(path.name for path in folder.iterdir()) == ["policy.toml"]
@@ -388,9 +389,18 @@ def test_who_withdraws_is_deleted_and_never_comes_back(tmp_path, folder):
 
 def test_who_withdraws_while_images_are_prepared_stays_out(tmp_path, folder):
     images = some_images(tmp_path / "images", {2: "anna", 3: "ben"})
-    done = prepared(images, folder, progress=lambda count, total: count == total and withdraw("ben", folder))
+    staged = []
+
+    def withdrawing(count, total):
+        staged.append(len(list(folder.glob(".preparing-*/*"))))
+        if count == total:
+            withdraw("ben", folder)
+            staged.append(len(list(folder.glob(".preparing-*/*"))))
+
+    done = prepared(images, folder, progress=withdrawing)
     assert (done.people, done.withdrawn) == (1, 1)
     assert names_in(folder) == (["anna"],) * 3
+    assert staged[-1] == staged[-2] // 2 > 0  # what the unfinished preparation had of him is gone at once
 
 
 def test_who_withdrew_just_before_a_crash_goes_with_the_next_change(tmp_path, folder, monkeypatch):

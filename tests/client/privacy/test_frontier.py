@@ -388,7 +388,8 @@ def sweep(monkeypatch, tmp_path):
     monkeypatch.setattr("client.faces.embedding.embed_folder", lambda *_, **__: embedded)
 
     def run(*arguments, epsilon=8):
-        output = ["--output", tmp_path / "frontier.csv", "--splits", 2, "--draws", 1, "--epsilon", epsilon]
+        output = ["--output", tmp_path / "frontier.csv", "--splits", 2, "--draws", 1]
+        output += ["--epsilon", epsilon] if epsilon else []
         return CliRunner().invoke(cli.app, ["privacy", "frontier", *map(str, [*output, *arguments])])
 
     run.shipped = shipped
@@ -403,6 +404,19 @@ def test_a_sweep_on_the_faces_that_the_shipped_profile_was_made_of_uses_the_one_
     assert [profile.digest for profile in sweep.shipped] == [
         shipped_profile(without).digest for without in ("orl", "orl", "")
     ]
+
+
+def test_a_sweep_that_names_no_epsilon_tries_four_and_all_who_are_there(sweep, monkeypatch):
+    tried = []
+
+    def trials(*arguments, **named):
+        tried.append(arguments)
+        raise UsageError("tried")
+
+    monkeypatch.setattr("federation.experiments.frontier.trials", trials)
+    assert "tried" in sweep(epsilon=None).output
+    ((epsilons, people),) = tried
+    assert (epsilons, len(people)) == ([1.0, 2.0, 4.0, 8.0], 1)
 
 
 def test_a_sweep_goes_on_where_it_was_killed_and_draws_its_picture(sweep, tmp_path):

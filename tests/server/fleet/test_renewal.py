@@ -43,6 +43,7 @@ from federation.errors import (
     UsageError,
 )
 from federation.identity import IdentityKey
+from federation.membership.fleet import NEWEST_SECONDS, OLDEST_SECONDS
 from federation.membership.joining import JoinRequest, SignedJoinRequest, node_key_line
 from federation.membership.renewal import Notice, Rekeying, notice_from_text, notice_to_text
 from federation.secagg.session import roster_from_text
@@ -170,6 +171,28 @@ def test_a_moved_gateway_is_followed_by_its_notice(coordinator, members):
     assert take_notice(text, members["north"]).address == "new.example.org:443"
     assert gateway_of(members["north"]).address == "new.example.org:443"
     assert gateway_of(members["south"]).address == "fed.example.org:8443"
+
+
+def test_a_move_that_is_cut_off_once_it_ended_an_invitation_has_moved(coordinator, monkeypatch):
+    """Nobody joins by a line of the old address, so the folder must no longer give out such lines."""
+    monkeypatch.setattr(Coordinator, "_notice", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError, match="division by zero"):
+        coordinator.move("new.example.org:443", now=NOW)
+    assert Coordinator(coordinator.folder).address == "new.example.org:443"
+
+
+@pytest.mark.parametrize("name", ["../north", "North", "north/", ""])
+def test_a_name_that_is_none_reaches_no_file(coordinator, members, name):
+    before = {path: path.read_bytes() for path in coordinator.folder.rglob("*") if path.is_file()}
+    (coordinator.folder / "north.json").write_bytes((coordinator.folder / "members" / "north.json").read_bytes())
+    for asked in (
+        lambda: coordinator.revoke(name, lambda _: 1 / 0),
+        lambda: coordinator.invite(name, now=SECONDS),
+    ):
+        with pytest.raises(UsageError, match="an organisation's name is 1 to 32 of a-z"):
+            asked()
+    (coordinator.folder / "north.json").unlink()
+    assert {path: path.read_bytes() for path in coordinator.folder.rglob("*") if path.is_file()} == before
 
 
 def test_a_new_authority_reaches_members_by_notice_and_signs_the_gateway(coordinator, members):
@@ -578,7 +601,15 @@ def test_a_node_sees_clock_and_certificate_of_its_gateway(tmp_path):
     assert reached.ends_at == ends_at(tmp_path / "server.pem").timestamp()
 
 
-@pytest.mark.parametrize(("ahead", "said"), [(8.2, "8 s ahead of"), (-320.0, "320 s behind")])
+@pytest.mark.parametrize(
+    ("ahead", "said"),
+    [
+        (8.2, "8 s ahead of"),
+        (-320.0, "320 s behind"),
+        (float(NEWEST_SECONDS), f"{NEWEST_SECONDS} s ahead of"),
+        (-float(OLDEST_SECONDS), f"{OLDEST_SECONDS} s behind"),
+    ],
+)
 def test_a_clock_that_flower_would_not_take_is_named(ahead, said):
     with pytest.raises(UsageError, match=f"this machine's clock is {said}"):
         Reached(ahead, 0.0).require_clock()

@@ -174,6 +174,13 @@ def test_a_witness_that_ends_the_connection_with_its_answer_is_asked_on_another(
     assert listener.connections == 3
 
 
+def test_news_before_an_answer_are_skipped(site):
+    answer = site.honest()
+    early = b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n"
+    log = site.log(site.witness(lambda body: early + answer(body)))
+    assert signers(appended(log)) == {KEYS[0]}
+
+
 def test_with_no_quorum_nobody_waits(site):
     gate = threading.Event()
     answer = site.honest()

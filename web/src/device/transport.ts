@@ -125,5 +125,5 @@ function errorOf(response: Response, details: string): IntaglioError {
     const seconds = Number(told) >= 0 && Number(told) <= 86_400 ? Number(told) : 1
     return new UnavailableError(message, seconds, { name: 'why.wait', values: { seconds: Math.ceil(seconds) } })
   }
-  return new (ERRORS[status] ?? PeerError)(message)
+  return new (Object.hasOwn(ERRORS, status) ? ERRORS[status] : PeerError)(message)
 }

@@ -51,7 +51,9 @@ export class Filming {
   #before: readonly Point[] | null = null
   #lastMiddle = -Infinity
   readonly #middles: ImageBitmap[] = []
-  readonly #ends: ImageBitmap[] = []
+  /** The movement that is asked for, from when it was on its way: at its end a face is too far from the front for the recogniser. */
+  #way: ImageBitmap | null = null
+  readonly #ways: ImageBitmap[] = []
 
   /**
    * @param movements that are asked for.
@@ -66,11 +68,11 @@ export class Filming {
 
   /** Takes in the next frame, which is nobody else's from now on. @param seconds of a clock that only goes forward. */
   see(frame: ImageBitmap, seconds: number): Prompt {
-    const { done } = this.#watcher
+    const { done, onTheWay } = this.#watcher
     let isKept = false
     try {
       this.#look(frame, seconds)
-      isKept = this.#keep(frame, seconds, done)
+      isKept = this.#keep(frame, seconds, done, onTheWay)
     } finally {
       if (!isKept) frame.close()
     }
@@ -83,8 +85,8 @@ export class Filming {
   }
 
   /**
-   * The embedding of the frames that look into the camera, not adapted. The faces at the ends of the movements have to be the
-   * same person's: nobody moves his own head and then holds up a picture.
+   * The embedding of the frames that look into the camera, not adapted. The faces in the movements have to be the same
+   * person's: nobody moves his own head and then holds up a picture.
    *
    * @throws UnusableImageError the film is refused, or shows several people; says what to do.
    */
@@ -94,7 +96,7 @@ export class Filming {
       const [message, name] = FAULTS[fault ?? 'nobody']
       throw new UnusableImageError(message, { why: { name } })
     }
-    const each = [...this.#middles, ...this.#ends].map((frame) => this.#eye.embed(this.#eye.cut(frame, 'probe')))
+    const each = [...this.#middles, ...this.#ways].map((frame) => this.#eye.embed(this.#eye.cut(frame, 'probe')))
     const mean = fused(each.slice(0, this.#middles.length))
     try {
       requireOnePerson([mean, ...each.slice(this.#middles.length)], release)
@@ -106,7 +108,9 @@ export class Filming {
   }
 
   [Symbol.dispose](): void {
-    for (const frame of [...this.#middles.splice(0), ...this.#ends.splice(0)]) frame.close()
+    for (const frame of [...this.#middles.splice(0), ...this.#ways.splice(0)]) frame.close()
+    this.#way?.close()
+    this.#way = null
     this.#before = null
   }
 
@@ -122,9 +126,17 @@ export class Filming {
     this.#watcher.see({ seconds, landmarks: this.#before, side: Math.max(frame.width, frame.height) })
   }
 
-  #keep(frame: ImageBitmap, seconds: number, done: number): boolean {
-    const { pose } = this.#watcher
-    if (this.#watcher.done > done) return this.#ends.push(frame) > 0
+  #keep(frame: ImageBitmap, seconds: number, done: number, before: Movement | null): boolean {
+    const { pose, onTheWay, wanted } = this.#watcher
+    if (this.#watcher.done > done && this.#way !== null) {
+      this.#ways.push(this.#way)
+      this.#way = null
+    }
+    if (onTheWay !== null && onTheWay === wanted && before !== wanted) {
+      this.#way?.close()
+      this.#way = frame
+      return true
+    }
     if (this.#before === null || pose === null || !isMiddle(pose) || this.#middles.length >= this.#wanted || seconds - this.#lastMiddle < APART_SECONDS) return false
     this.#lastMiddle = seconds
     return this.#middles.push(frame) > 0

@@ -76,9 +76,10 @@ export class Watcher {
   #last: Look | null = null
   #began: number | null = null
   #now: Movement | null = null
-  #onTheWay: Movement | null = null
   /** Why the film is refused, or null. */
   fault: Fault | null = null
+  /** The last movement that was seen in part since one was seen whole. */
+  onTheWay: Movement | null = null
   /** How many movements were seen. */
   done = 0
   /** Of the last look; null before the face has looked into the camera. */
@@ -145,14 +146,14 @@ export class Watcher {
     const share = movement === 'closer' && !this.#movements.includes('closer') ? 0 : most
     if (share < 1) {
       this.#now = null
-      if (share >= WAY) this.#onTheWay = movement
+      if (share >= WAY) this.onTheWay = movement
       return
     }
     if (movement !== this.#movements[this.done]) this.fault = 'another'
-    else if (movement !== this.#onTheWay) this.fault = 'jumped'
+    else if (movement !== this.onTheWay) this.fault = 'jumped'
     else this.done += 1
     this.#now = movement
-    this.#onTheWay = null
+    this.onTheWay = null
   }
 }
 
