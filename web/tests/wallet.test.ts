@@ -2,12 +2,12 @@
 
 import { beforeEach, expect, test, vi } from 'vitest'
 
-import { concat, hex, packBits, randomBytes, sha256, unpackBits, utf8 } from '../src/bytes'
+import { type Bytes, concat, hex, packBits, randomBytes, sha256, unpackBits, utf8 } from '../src/bytes'
 import { seenOf, trustOf } from '../src/device/owner'
 import { RefusedError, UsageError } from '../src/errors'
 import { ONEBIT_2048, PARAMETER_SETS } from '../src/onebit/parameters'
 import { TemplateSecret } from '../src/onebit/template'
-import { freshSalt, type Key, WrongKeyError } from '../src/wallet/locks'
+import { freshSalt, type Key, sealingKey, WrongKeyError } from '../src/wallet/locks'
 import { type Enrolment, MOST_ANSWERS, OutdatedWalletError, Wallet } from '../src/wallet/wallet'
 import { KEY } from './keys'
 
@@ -143,16 +143,38 @@ test.each(['sealed', 'signing', 'nonce', 'signingNonce', 'devicePublicKey'])('a 
 test('what stands in clear is what the page shows, and whoever changes it changes nothing else', async () => {
   const [wallet] = await enrolled()
   await wallet.countAnswer()
-  const shown = { lock: KEY.lock, name: hex(wallet.keyId.slice(0, 8)), state: 'enrolled', answers: 1, failures: 0, consentExpires: null, agreed: [], trust: ENROLMENT.trust }
+  const shown = { lock: KEY.lock, name: hex(wallet.keyId.slice(0, 8)), state: 'enrolled', answers: 1, failures: 0, consentExpires: null, agreed: [], trust: ENROLMENT.trust, release: ENROLMENT.releaseDigest }
   expect(await Wallet.look()).toEqual(shown)
   const record = await stored()
   const forged = { ...shown, answers: 0 }
   // Even with the closing hash made anew, as whoever writes to the disk can.
-  const clear = utf8(JSON.stringify([5, hex(record['devicePublicKey'] as Uint8Array), `passkey ${hex(KEY.lock.credential)} ${hex(KEY.lock.salt)}`, forged.name, 'enrolled', 0, 0, null, [], [[], [], false]]))
-  const digest = sha256(concat(clear, ...['signingNonce', 'signing', 'nonce', 'sealed'].map((name) => record[name] as Uint8Array)))
-  await replace({ ...record, shown: forged, digest })
+  const clear = clearOf(record, forged.name, 0, [forged.release])
+  await replace({ ...record, shown: forged, digest: digestOf(clear, record) })
   expect((await Wallet.look())!.answers).toBe(0)
   await expect(Wallet.open(KEY.secret)).rejects.toThrow(WrongKeyError)
+})
+
+/** What is authenticated with a record. @param release the last of the words, where the record names it. */
+const clearOf = (record: Record<string, unknown>, name: string, answers: number, release: readonly string[]): Bytes =>
+  utf8(JSON.stringify([5, hex(record['devicePublicKey'] as Uint8Array), `passkey ${hex(KEY.lock.credential)} ${hex(KEY.lock.salt)}`, name, 'enrolled', answers, 0, null, [], [[], [], false], ...release]))
+const digestOf = (clear: Bytes, record: Record<string, unknown>): Bytes =>
+  sha256(concat(clear, ...['signingNonce', 'signing', 'nonce', 'sealed'].map((name) => record[name] as Uint8Array)))
+
+test('a record that names no release, as it was written before people came over, opens, and names it from then on', async () => {
+  const [wallet] = await enrolled()
+  const record = await stored()
+  const { release, ...shown } = record['shown'] as { name: string; release: string }
+  const key = await sealingKey(KEY, wallet.devicePublicKey)
+  const [now, before] = [[release], []].map((words) => clearOf(record, shown.name, 0, words))
+  const iv = record['nonce'] as Bytes
+  const content = await crypto.subtle.decrypt({ name: 'AES-GCM', iv, additionalData: now }, key, record['sealed'] as Bytes)
+  const old = { ...record, shown, sealed: new Uint8Array(await crypto.subtle.encrypt({ name: 'AES-GCM', iv, additionalData: before }, key, content)) }
+  await replace({ ...old, digest: digestOf(before, old) })
+  expect(await Wallet.look()).toEqual(shown)
+  const opened = (await Wallet.open(KEY.secret))!
+  expect(opened.memory.enrolment).toEqual(wallet.memory.enrolment)
+  await opened.countAnswer()
+  expect((await Wallet.look())!.release).toBe(ENROLMENT.releaseDigest)
 })
 
 const PASSPHRASE: Key = { lock: { kind: 'passphrase', salt: freshSalt() }, secret: utf8('correct horse') }

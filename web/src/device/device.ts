@@ -5,7 +5,7 @@
  * that it was done, and not before; until then the wallet stays as it was.
  */
 
-import { type Bytes, concat, equal, fromHex, randomBytes, sha256, utf8 } from '../bytes'
+import { type Bytes, concat, equal, fromHex, hex, randomBytes, sha256, utf8 } from '../bytes'
 import { MalformedMessageError, PeerError, ProofError, RefusedError, UsageError } from '../errors'
 import { toBinary, create } from '@bufbuild/protobuf'
 
@@ -17,10 +17,12 @@ import { requireAllowedBy } from '../rules/policy'
 import type { PadLevel } from '../rules/rates'
 import { type Issuer, Rulebook } from '../rules/rulebook'
 import { type Binding, Receipt, SignedReceipt } from '../wallet/receipts'
+import { named } from '../wallet/names'
 import type { Enrolment, Wallet } from '../wallet/wallet'
 import { Decision, type LogReceipt, type Session, SubmitTokenRequestSchema, VerificationService } from '../wire/federation/wire/v1/verification_pb'
 import { checkAssertion } from './assertion'
 import type { Deployment } from './deployment'
+import { codeOf } from './devices'
 import { Owner, seenOf, textOf, trustOf } from './owner'
 import type { Transport } from './transport'
 
@@ -215,7 +217,9 @@ export class Device {
       await this.#requireAllowed(consent, begun, pad, into, begun)
     }
     await requireAllowed()
-    await into.remember({ checkpoint: wallet.memory.checkpoint, rules: wallet.memory.rules })
+    const { checkpoint, rules, names } = wallet.memory
+    const mine = names[hex(codeOf(wallet.keyId))] ?? ''
+    await into.remember({ checkpoint, rules, names: named(named(names, codeOf(wallet.keyId), ''), codeOf(into.keyId), mine) })
     await into.begin(secret, { ...begun, receipts: [textOf(consent)] })
     const session = await this.#startVerification(NONE, old, begun)
     const change = { devicePublicKey: into.devicePublicKey, template, receipt: consent.toBytes() }
