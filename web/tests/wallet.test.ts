@@ -228,3 +228,23 @@ test('bits are packed with the first in the lowest place, eight to a byte', () =
   expect(hex(packBits(Uint8Array.of(1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 1)))).toBe('0182')
   expect([...unpackBits(Uint8Array.of(1, 0x82))]).toEqual([1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 1])
 })
+
+test('no script can export a key that opens, signs or was unwrapped', async () => {
+  const made: CryptoKey[] = []
+  for (const name of ['deriveKey', 'unwrapKey', 'importKey'] as const) {
+    const call = (crypto.subtle[name] as (...given: unknown[]) => Promise<CryptoKey>).bind(crypto.subtle)
+    vi.spyOn(crypto.subtle, name).mockImplementation(async (...given: unknown[]) => {
+      const key = await call(...given)
+      made.push(key)
+      return key
+    })
+  }
+  try {
+    await Wallet.create(KEY)
+    await (await Wallet.open(KEY.secret))!.sign(utf8('a message'))
+  } finally {
+    vi.restoreAllMocks()
+  }
+  expect(new Set(made.map(({ algorithm }) => algorithm.name)).size).toBeGreaterThan(2)
+  expect(made.filter(({ extractable }) => extractable)).toEqual([])
+})
