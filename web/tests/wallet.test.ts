@@ -8,7 +8,7 @@ import { RefusedError, UsageError } from '../src/errors'
 import { ONEBIT_2048, PARAMETER_SETS } from '../src/onebit/parameters'
 import { TemplateSecret } from '../src/onebit/template'
 import { freshSalt, type Key, WrongKeyError } from '../src/wallet/locks'
-import { type Enrolment, MOST_ANSWERS, OutdatedWalletError, Wallet } from '../src/wallet/wallet'
+import { type Enrolment, MOST_ANSWERS, OutdatedWalletError, type Shown, Wallet } from '../src/wallet/wallet'
 import { KEY } from './keys'
 
 const ENROLMENT: Enrolment = {
@@ -140,18 +140,21 @@ test.each(['sealed', 'signing', 'nonce', 'signingNonce', 'devicePublicKey'])('a 
   await expect(Wallet.look()).rejects.toThrow('damaged')
 })
 
-test('what stands in clear is what the page shows, and whoever changes it changes nothing else', async () => {
+test.each<Partial<Shown>>([
+  { answers: 0 }, { name: 'another' }, { state: 'revoked' }, { failures: 1 }, { consentExpires: 1 }, { agreed: [['a', ['b'], 1]] }, { release: 'cd'.repeat(32) },
+  { trust: { makers: ['ab'], auditors: [], acceptsTrials: false } }, { trust: { makers: [], auditors: [], acceptsTrials: true } },
+])('what stands in clear is what the page shows, and whoever changes it changes nothing else: %j', async (change) => {
   const [wallet] = await enrolled()
   await wallet.countAnswer()
-  const shown = { lock: KEY.lock, name: hex(wallet.keyId.slice(0, 8)), state: 'enrolled', answers: 1, failures: 0, consentExpires: null, agreed: [], trust: ENROLMENT.trust }
+  const shown = { lock: KEY.lock, name: hex(wallet.keyId.slice(0, 8)), state: 'enrolled', answers: 1, failures: 0, consentExpires: null, agreed: [], trust: ENROLMENT.trust, release: ENROLMENT.releaseDigest }
   expect(await Wallet.look()).toEqual(shown)
   const record = await stored()
-  const forged = { ...shown, answers: 0 }
+  const forged = { ...shown, ...change } as typeof shown
   // Even with the closing hash made anew, as whoever writes to the disk can.
-  const clear = utf8(JSON.stringify([5, hex(record['devicePublicKey'] as Uint8Array), `passkey ${hex(KEY.lock.credential)} ${hex(KEY.lock.salt)}`, forged.name, 'enrolled', 0, 0, null, [], [[], [], false]]))
+  const clear = utf8(JSON.stringify([5, hex(record['devicePublicKey'] as Uint8Array), `passkey ${hex(KEY.lock.credential)} ${hex(KEY.lock.salt)}`, forged.name, forged.state, forged.answers, forged.failures, forged.consentExpires, forged.agreed, [forged.trust.makers, [], forged.trust.acceptsTrials], forged.release]))
   const digest = sha256(concat(clear, ...['signingNonce', 'signing', 'nonce', 'sealed'].map((name) => record[name] as Uint8Array)))
   await replace({ ...record, shown: forged, digest })
-  expect((await Wallet.look())!.answers).toBe(0)
+  expect(await Wallet.look()).toEqual(forged)
   await expect(Wallet.open(KEY.secret)).rejects.toThrow(WrongKeyError)
 })
 
