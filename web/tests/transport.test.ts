@@ -63,7 +63,8 @@ describe('a server that asks for a pause', () => {
 test.each<[string, typeof PeerError]>([
   ['PERMISSION_DENIED', RefusedError], ['UNAUTHENTICATED', ProofError], ['FAILED_PRECONDITION', UsageError], ['INVALID_ARGUMENT', MalformedMessageError], ['INTERNAL', PeerError], ['', PeerError], ['toString', PeerError],
 ])('the status %s is an error of its own', async (status, kind) => {
-  expect((await errorOf(failed(status))).constructor).toBe(kind)
+  const error = await errorOf(failed(status))
+  expect([error.constructor, error.name]).toEqual([kind, kind.name])
 })
 
 test('what a server says is cut, and holds nothing that a terminal or a page could obey', async () => {

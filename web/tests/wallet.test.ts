@@ -8,7 +8,7 @@ import { RefusedError, UsageError } from '../src/errors'
 import { ONEBIT_2048, PARAMETER_SETS } from '../src/onebit/parameters'
 import { TemplateSecret } from '../src/onebit/template'
 import { freshSalt, type Key, sealingKey, WrongKeyError } from '../src/wallet/locks'
-import { type Enrolment, MOST_ANSWERS, OutdatedWalletError, Wallet } from '../src/wallet/wallet'
+import { type Enrolment, MOST_ANSWERS, OutdatedWalletError, type Shown, Wallet } from '../src/wallet/wallet'
 import { KEY } from './keys'
 
 const ENROLMENT: Enrolment = {
@@ -140,32 +140,37 @@ test.each(['sealed', 'signing', 'nonce', 'signingNonce', 'devicePublicKey'])('a 
   await expect(Wallet.look()).rejects.toThrow('damaged')
 })
 
-test('what stands in clear is what the page shows, and whoever changes it changes nothing else', async () => {
+test.each<Partial<Shown>>([
+  { answers: 0 }, { name: 'another' }, { state: 'revoked' }, { failures: 1 }, { consentExpires: 1 }, { agreed: [['a', ['b'], 1]] }, { release: 'cd'.repeat(32) },
+  { trust: { makers: ['ab'], auditors: [], acceptsTrials: false } }, { trust: { makers: [], auditors: [], acceptsTrials: true } },
+])('what stands in clear is what the page shows, and whoever changes it changes nothing else: %j', async (change) => {
   const [wallet] = await enrolled()
   await wallet.countAnswer()
-  const shown = { lock: KEY.lock, name: hex(wallet.keyId.slice(0, 8)), state: 'enrolled', answers: 1, failures: 0, consentExpires: null, agreed: [], trust: ENROLMENT.trust, release: ENROLMENT.releaseDigest }
+  const shown: Shown = { lock: KEY.lock, name: hex(wallet.keyId.slice(0, 8)), state: 'enrolled', answers: 1, failures: 0, consentExpires: null, agreed: [], trust: ENROLMENT.trust, release: ENROLMENT.releaseDigest }
   expect(await Wallet.look()).toEqual(shown)
   const record = await stored()
-  const forged = { ...shown, answers: 0 }
+  const forged = { ...shown, ...change } as typeof shown
   // Even with the closing hash made anew, as whoever writes to the disk can.
-  const clear = clearOf(record, forged.name, 0, [forged.release])
+  const clear = clearOf(record, forged, [forged.release!])
   await replace({ ...record, shown: forged, digest: digestOf(clear, record) })
-  expect((await Wallet.look())!.answers).toBe(0)
+  expect(await Wallet.look()).toEqual(forged)
   await expect(Wallet.open(KEY.secret)).rejects.toThrow(WrongKeyError)
 })
 
 /** What is authenticated with a record. @param release the last of the words, where the record names it. */
-const clearOf = (record: Record<string, unknown>, name: string, answers: number, release: readonly string[]): Bytes =>
-  utf8(JSON.stringify([5, hex(record['devicePublicKey'] as Uint8Array), `passkey ${hex(KEY.lock.credential)} ${hex(KEY.lock.salt)}`, name, 'enrolled', answers, 0, null, [], [[], [], false], ...release]))
+const clearOf = (record: Record<string, unknown>, shown: Shown, release: readonly string[]): Bytes => {
+  const { name, state, answers, failures, consentExpires, agreed, trust } = shown
+  return utf8(JSON.stringify([5, hex(record['devicePublicKey'] as Uint8Array), `passkey ${hex(KEY.lock.credential)} ${hex(KEY.lock.salt)}`, name, state, answers, failures, consentExpires, agreed, trust && [trust.makers, [], trust.acceptsTrials], ...release]))
+}
 const digestOf = (clear: Bytes, record: Record<string, unknown>): Bytes =>
   sha256(concat(clear, ...['signingNonce', 'signing', 'nonce', 'sealed'].map((name) => record[name] as Uint8Array)))
 
 test('a record that names no release, as it was written before people came over, opens, and names it from then on', async () => {
   const [wallet] = await enrolled()
   const record = await stored()
-  const { release, ...shown } = record['shown'] as { name: string; release: string }
+  const { release, ...shown } = record['shown'] as Shown & { readonly release: string }
   const key = await sealingKey(KEY, wallet.devicePublicKey)
-  const [now, before] = [[release], []].map((words) => clearOf(record, shown.name, 0, words))
+  const [now, before] = [[release], []].map((words) => clearOf(record, shown, words))
   const iv = record['nonce'] as Bytes
   const content = await crypto.subtle.decrypt({ name: 'AES-GCM', iv, additionalData: now }, key, record['sealed'] as Bytes)
   const old = { ...record, shown, sealed: new Uint8Array(await crypto.subtle.encrypt({ name: 'AES-GCM', iv, additionalData: before }, key, content)) }
@@ -249,4 +254,24 @@ test('a wallet that never enrolled shows that nothing was tried, and believes no
 test('bits are packed with the first in the lowest place, eight to a byte', () => {
   expect(hex(packBits(Uint8Array.of(1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 1)))).toBe('0182')
   expect([...unpackBits(Uint8Array.of(1, 0x82))]).toEqual([1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 1])
+})
+
+test('no script can export a key that opens, signs or was unwrapped', async () => {
+  const made: CryptoKey[] = []
+  for (const name of ['deriveKey', 'unwrapKey', 'importKey'] as const) {
+    const call = (crypto.subtle[name] as (...given: unknown[]) => Promise<CryptoKey>).bind(crypto.subtle)
+    vi.spyOn(crypto.subtle, name).mockImplementation(async (...given: unknown[]) => {
+      const key = await call(...given)
+      made.push(key)
+      return key
+    })
+  }
+  try {
+    await Wallet.create(KEY)
+    await (await Wallet.open(KEY.secret))!.sign(utf8('a message'))
+  } finally {
+    vi.restoreAllMocks()
+  }
+  expect(new Set(made.map(({ algorithm }) => algorithm.name)).size).toBeGreaterThan(2)
+  expect(made.filter(({ extractable }) => extractable)).toEqual([])
 })
