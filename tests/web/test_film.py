@@ -104,9 +104,10 @@ def test_an_empty_room_is_refused_and_whoever_stops_a_film_is_at_the_beginning(p
     press(page, "Begin")
     page.wait_for_selector("[data-screen=film]")
     press(page, "Cancel")
+    page.wait_for_selector("[data-screen=failed]")
     assert outcome(page).startswith("Cancelled")
     assert page.evaluate("document.querySelector('video')?.srcObject ?? null") is None
-    assert "SubmitProbe" not in site.between.calls[3:]
+    assert "SubmitProbe" not in site.between.calls[4:]
 
 
 @pytest.mark.slow
