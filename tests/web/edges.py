@@ -27,6 +27,7 @@ from tests.bundles import a_bundle, a_release, a_report, an_attack, signed
 from tests.values import GOOD
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
+_DURATION = re.compile(r"P\d+D")
 _NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e-?\d+)?")
 _HEX = re.compile(r"(?:[0-9a-f]{2}){16,}")
 _MOST = 2**53 - 1
@@ -151,6 +152,8 @@ def _others(value: Any, takes: Callable[[Any], bool]) -> Iterator[Any]:  # noqa:
         case int():
             yield from _ends(value, -_MOST, takes)
             yield from _ends(value, _MOST, takes)
+        case str() if _DURATION.fullmatch(value):
+            yield from ("P0D", "P31D", "P-1D", "P1.5D", "P030D", "P30", "30D", "PT30D")
         case str() if _TIME.fullmatch(value):
             for far in (946_684_800, 253_402_300_799):
                 yield from map(text_of_time, _ends(time_of_text(value), far, lambda one: takes(text_of_time(one))))

@@ -46,6 +46,7 @@ READERS = {
         SessionGrant.from_proto,
     ),
     "a change": (GOOD["a change"].to_proto(), Change.from_proto),
+    "a probe": (GOOD["a probe"].to_proto(), ProbeSubmission.from_proto),
     "a probe with a change": (GOOD["a probe with a change"].to_proto(), ProbeSubmission.from_proto),
     "a token": (GOOD["a token"].to_proto(), TokenSubmission.from_proto),
     "a reply": (LoggedReply(b"reply", RECEIPT).to_proto(), LoggedReply.from_proto),
