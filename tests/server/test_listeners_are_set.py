@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import datetime as dt
 import ssl
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,8 +22,9 @@ from server.listening import SECURITY_HEADERS, page_server
 from server.login.provider import _FORM_POLICY, _HEADERS, _NOTHING
 from server.matching import serving
 from server.matching.metrics import Metrics
+from server.pairs import Pair
 from server.visitors.peers import PeerRate
-from server.web import bridge
+from server.web import upstream
 from tests.commands import Reached, Stand
 
 UVICORN = (
@@ -147,13 +149,18 @@ def test_the_page_s_headers_are_these():
 def test_the_bridge_s_channel_takes_messages_of_the_protocol_s_size(monkeypatch):
     made = {"secure_channel": "a channel"}
     seen = Stand(monkeypatch, "grpc.aio", made)
-    credentials = grpc.ssl_channel_credentials()
-    assert bridge.matching_channel("localhost:7443", credentials) == "a channel"
+    shown = []
+    monkeypatch.setattr(upstream.grpc, "ssl_channel_credentials", lambda *pair: shown.append(pair) or "credentials")
+    assert (
+        upstream._connected("localhost:7443", Pair(Path(), "bridge", b"authority", b"certificate", b"key"))
+        == "a channel"
+    )
+    assert shown == [(b"authority", b"key", b"certificate")]
     opened = seen["secure_channel"]
-    assert (opened["target"], opened["credentials"]) == ("localhost:7443", credentials)
+    assert (opened["target"], opened["credentials"]) == ("localhost:7443", "credentials")
     told = dict(opened["options"])
     assert told["grpc.max_receive_message_length"] == told["grpc.max_send_message_length"] == MAX_MESSAGE_BYTES
-    assert told["grpc.enable_retries"] == 0
+    assert (told["grpc.enable_retries"], told["grpc.use_local_subchannel_pool"]) == (0, 1)
     assert MAX_GROWTH_BYTES < MAX_MESSAGE_BYTES
 
 
@@ -173,6 +180,8 @@ async def test_the_matching_service_has_bounds_for_a_message_a_connection_and_al
             super().__init__(*arguments, **named)
 
     monkeypatch.setattr(serving, "CallInterceptor", Calls)
+    passages, passage = [], serving.Passage
+    monkeypatch.setattr(serving, "Passage", lambda door: passages.append(passage(door)) or passages[-1])
     monkeypatch.setattr(grpc.aio, "server", server)
     service = SimpleNamespace(begin=begin, metrics=Metrics(), journal="a journal")
     credentials, admission = object(), object()
@@ -181,6 +190,8 @@ async def test_the_matching_service_has_bounds_for_a_message_a_connection_and_al
             service, credentials, admission=admission, rate=PeerRate(3.0, burst=5), enrolments=7,
             longest_call_seconds=11.0, message_seconds=13.0,
         )  # fmt: skip
+    for one in passages:
+        one.close()
     (options,) = opened
     assert begun == [True]
     assert options["maximum_concurrent_rpcs"] == 128
