@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
@@ -274,13 +275,22 @@ def _working_in(directory: Path) -> Iterator[None]:
 
 def _made(directory: Path, authority: x509.Certificate) -> list[x509.Certificate]:
     former = [_read(path) for path in sorted((directory / FORMER).glob("*.pem"))]
-    return [*_present(directory, authority), *(one for one in former if one.issuer == authority.subject)]
+    return [*_present(directory, authority), *(one for one in former if _is_of(one, authority))]
 
 
 def _present(directory: Path, authority: x509.Certificate) -> list[x509.Certificate]:
     paths = [path for path in sorted(directory.glob("*.pem")) if not path.name.endswith("-key.pem")]
     found = [_read(path) for path in paths if path.name not in {"ca.pem", CRL_FILE}]
-    return [one for one in found if one.issuer == authority.subject]
+    return [one for one in found if _is_of(one, authority)]
+
+
+def _is_of(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
+    """Whether this very authority signed it: another may have the same name."""
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except (InvalidSignature, TypeError, ValueError):
+        return False
+    return True
 
 
 def _list_of(authority: Issued, serials: dict[int, dt.datetime], now: dt.datetime) -> bytes:

@@ -358,6 +358,19 @@ def test_nothing_follows_a_certificate(tls, why):
     assert but_lock(tls) == {path: data for path, data in before.items() if path.name != ".lock"}
 
 
+@pytest.mark.parametrize("where", ["", authority.FORMER])
+def test_what_another_authority_of_the_same_name_made_is_none_of_ours(tls, tmp_path, where):
+    write_pki(tmp_path / "others", hosts=["localhost"], clients=["mallory"], now=NOW)
+    (tls / where).mkdir(exist_ok=True)
+    shutil.copy(tmp_path / "others/mallory.pem", tls / where / "mallory.pem")
+    assert certificate(tmp_path / "others", "mallory").issuer == certificate(tls, "ca").subject
+    before = whole(tls)
+    assert {name for name, _ in states(tls)} == {"alice", "bob", "localhost"}
+    with pytest.raises(UsageError, match="no certificate of 'mallory' was ever made"):
+        authority.revoke(tls, "mallory", now=NOW)
+    assert but_lock(tls) == {path: data for path, data in before.items() if path.name != ".lock"}
+
+
 def test_nothing_follows_the_server_s_certificate_this_way(tls):
     with pytest.raises(RefusedError, match="no client's certificate"):
         authority.follow(tls, serial(tls, "server"), wish(tls, "server"), now=LATE)
