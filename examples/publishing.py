@@ -47,6 +47,12 @@ LOCKS: Final = ("constraints.txt", "models/package-lock.json", "web/package-lock
 PROVENANCE, SUMS = "provenance.intoto.jsonl", "SHA256SUMS"
 PAGE_LIST: Final = "page.sha256"
 """What the page's build writes into the page; `-page.sha256` after name and version where it is published."""
+_BROWSER: Final = {
+    "User-Agent": "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
+    "Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
+    "Accept-Language": "en-US,en;q=0.5",
+}
+_DESTINATIONS: Final = {"/": "document", ".html": "document", ".js": "script", ".css": "style"}
 BUILDS: Final = ({"TZ": "UTC", "umask": 0o022}, {"TZ": "Asia/Tokyo", "umask": 0o077})
 _PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
 _BUILD_TYPE: Final = "https://intaglio.example/build/make-release/1"
@@ -231,6 +237,21 @@ def require_published(folder: Path, key: Ed25519PublicKey) -> list[str]:
     return sorted(told)
 
 
+def read_as_a_browser(address: str, path: str) -> bytes:
+    """What is served to somebody who visits a page, and not to a program that compares.
+
+    Raises:
+        OSError: nothing is.
+    """
+    kind = next((kind for ending, kind in _DESTINATIONS.items() if path.endswith(ending)), "empty")
+    headers = _BROWSER | {"Sec-Fetch-Dest": kind, "Sec-Fetch-Mode": "navigate" if kind == "document" else "no-cors"}
+    headers["Sec-Fetch-Site"] = "none" if kind == "document" else "same-origin"
+    request = urllib.request.Request(f"{address}{path}", headers=headers)  # noqa: S310 - the caller's
+    with urllib.request.urlopen(request, timeout=_READ_SECONDS) as answer:  # noqa: S310 - the caller's
+        data: bytes = answer.read()
+    return data
+
+
 def require_served(listed: str, read: Callable[[str], bytes]) -> int:
     """Returns how many files a page has when an address serves exactly those of a list.
 
@@ -303,19 +324,15 @@ def page(
 ) -> None:
     """Compare every file of a page, as an address serves it now, with a release. From here, not in the page.
 
-    Another visitor may be sent another page: ask from where they are, or let several ask.
+    Another visitor may be sent another page: ask from where they are, or let several ask. It asks in a browser's words;
+    whoever looks closely at the connection still tells it from one.
     """
     require_published(folder, Ed25519PublicKey.from_public_bytes(bytes.fromhex(key)))
     listed = next(folder.glob(f"*-{PAGE_LIST}")).read_text()
 
-    def read(path: str) -> bytes:
-        if not address.startswith(("https://", "http://")):
-            raise UsageError("an address begins with https://")
-        with urllib.request.urlopen(f"{address.rstrip('/')}{path}", timeout=_READ_SECONDS) as answer:  # noqa: S310 - asked for above
-            data: bytes = answer.read()
-        return data
-
-    count = require_served(listed, read)
+    if not address.startswith(("https://", "http://")):
+        raise UsageError("an address begins with https://")
+    count = require_served(listed, lambda path: read_as_a_browser(address.rstrip("/"), path))
     typer.echo(f"{address} serves the {count} files of this page: {hashlib.sha256(listed.encode()).hexdigest()}")
 
 

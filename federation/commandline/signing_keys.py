@@ -166,8 +166,8 @@ class TokenP256Key(TokenKey, ec.EllipticCurvePrivateKey):
 
 
 def is_token(named: str) -> bool:
-    """Whether that names a key in a token, and not a file."""
-    return named.startswith(SCHEME)
+    """Whether that names a key in a token, and not a file. A scheme is written in either case (RFC 3986, 3.1)."""
+    return named[: len(SCHEME)].lower() == SCHEME
 
 
 def ed25519_key(named: str | Path) -> Ed25519PrivateKey:
@@ -199,8 +199,8 @@ def private_key(named: str | Path) -> PrivateKey:
         content = Path(named).read_bytes()
     except OSError as error:
         raise UsageError(f"cannot read {named}: {error.strerror}") from error
-    if content.startswith(SCHEME.encode()):
-        return _in_token(content.decode(errors="replace").strip())
+    if is_token(held := content.decode(errors="replace").strip()):
+        return _in_token(held)
     try:
         key = serialization.load_pem_private_key(content, password=None)
     except (ValueError, TypeError):
@@ -306,8 +306,8 @@ def _make_in_token(text: str, curve: bytes) -> None:
 
 
 def _uri_of(text: str) -> TokenUri:
-    if not is_token(text):
-        raise UsageError(f"{text!r} is no URI of a key in a token, which begins with {SCHEME}")
+    if not is_token(text):  # and it is not quoted, since what was meant for one may hold a PIN
+        raise UsageError(f"a URI of a key in a token begins with {SCHEME}")
     uri = TokenUri.from_text(text)
     require_extra("pkcs11")
     return uri

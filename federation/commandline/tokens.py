@@ -85,7 +85,7 @@ class TokenUri:
         Raises:
             UsageError: it is none, has an attribute that is not known here, or lacks one. A PIN in it is not quoted.
         """
-        path, _, query = text.removeprefix(SCHEME).partition("?")
+        scheme, (path, _, query) = text[: len(SCHEME)], text[len(SCHEME) :].partition("?")
         found: dict[str, Any] = {}
         for parts, known in ((path.split(";"), _PATH), (query.split("&"), _QUERY)):
             for part in filter(None, parts):
@@ -94,10 +94,11 @@ class TokenUri:
                     raise UsageError("a PIN does not stand in a name: put it into a file, and name that as pin-source")
                 if name == "type" and value == "private":
                     continue
-                if name not in known or not equals or not value or known[name] in found:
-                    raise UsageError(f"{name[:20]!r} is unknown, empty or twice in the token's URI; write {_FORM}")
+                if name not in known or not value or known[name] in found:
+                    named = repr(name[:20]) if equals else "a part without a name"  # which may be a PIN
+                    raise UsageError(f"{named} is unknown, empty or twice in the token's URI; write {_FORM}")
                 found[known[name]] = unquote_to_bytes(value) if name == "id" else unquote(value)
-        if not text.startswith(SCHEME) or "library" not in found:
+        if scheme.lower() != SCHEME or "library" not in found:
             raise UsageError(f"a key in a token is written {_FORM}")
         if not found.keys() & {"token", "serial"} or not found.keys() & {"label", "key_id"}:
             raise UsageError(f"the token's URI names no token, or no key in it; write {_FORM}")

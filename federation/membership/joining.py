@@ -86,7 +86,7 @@ def require_authority(authority: str) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # what the library only warns of is no certificate of ours either
             certificate = x509.load_pem_x509_certificate(authority.encode())
-    except (ValueError, Warning) as error:
+    except (ValueError, Warning, x509.InvalidVersion) as error:
         raise UsageError("the authority is a certificate in PEM") from error
     if certificate.public_bytes(Encoding.PEM).decode() != authority:
         raise UsageError("the authority is one certificate in PEM, with nothing around it")

@@ -70,7 +70,7 @@ class Renewal:
         try:
             asked = x509.load_der_x509_csr(self.request)
             new, is_signed = asked.public_key(), asked.is_signature_valid
-        except (ValueError, UnsupportedAlgorithm) as error:
+        except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
             raise MalformedMessageError("the request is no PKCS#10 in DER") from error
         if not isinstance(new, ec.EllipticCurvePublicKey) or not isinstance(new.curve, ec.SECP256R1):
             raise MalformedMessageError("the request is for another kind of key than NIST P-256")
@@ -115,7 +115,7 @@ def certificate_in(message: pb.RenewCertificateResponse) -> x509.Certificate | N
         raise MalformedMessageError(f"a certificate has at most {MOST_CERTIFICATE_BYTES} bytes")
     try:
         return x509.load_der_x509_certificate(message.certificate)
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         raise MalformedMessageError("the answer is no certificate in DER") from error
 
 

@@ -197,10 +197,12 @@ def follow(directory: Path, serial: int, renewal: Renewal, *, now: dt.datetime) 
         now: when it begins.
 
     Returns:
-        The new one. It lies under its name; a key that lay beside the old one is gone, since it is not of this one.
+        The new one. It lies under its name; a key that lay beside the old one is gone, since it is not of this one. A
+        pair that was made here since stays as it is: whoever has only the former pair of a bridge takes it from nobody.
 
     Raises:
-        RefusedError: the old one was revoked, has ended, does not end soon, or was never made here for a client.
+        RefusedError: the old one was revoked, has ended, does not end soon, or was never made here for a client; or the
+            key that is asked for is in a certificate of another name or use, or in one that was revoked.
         MalformedMessageError, ProofError: the wish is not of its holder.
         UsageError: the authority's key is not there.
     """
@@ -210,18 +212,28 @@ def follow(directory: Path, serial: int, renewal: Renewal, *, now: dt.datetime) 
         old = next((one for one in made if one.serial_number == serial), None)
         if old is None or not _is_client(old):
             raise RefusedError(f"no client's certificate with the number {serial:x} was made in {directory}")
-        if serial in read_revoked(directory, authority.certificate):
+        revoked = read_revoked(directory, authority.certificate)
+        if serial in revoked:
             raise RefusedError(f"the certificate of {name_of(old)} was revoked")
         require_due(old, now=now)
         key, name = renewal.require_of(old), name_of(old)
-        new = next((one for one in made if one.public_key() == key), None)
+        new = next((one for one in (authority.certificate, *made) if one.public_key() == key), None)
+        if new is not None and (name_of(new) != name or not _is_client(new) or new.serial_number in revoked):
+            raise RefusedError(f"what is asked for {name} is a key that has another certificate already")
         new = certify_client(authority, name, key, now=now) if new is None else new
         # A crash before this line leaves nothing, after it what the next call finds.
         keep(directory, new)
-        write_durably(directory / f"{name}.pem", new.public_bytes(serialization.Encoding.PEM), mode=PUBLIC)
-        (directory / f"{name}-key.pem").unlink(missing_ok=True)
-        sync_directory(directory)
+        if not _was_made_again(directory, name, old):
+            write_durably(directory / f"{name}.pem", new.public_bytes(serialization.Encoding.PEM), mode=PUBLIC)
+            (directory / f"{name}-key.pem").unlink(missing_ok=True)
+            sync_directory(directory)
         return new
+
+
+def _was_made_again(directory: Path, name: str, old: x509.Certificate) -> bool:
+    """Whether a pair lies under a name, key and all, that `renew` made after `old`."""
+    path, key = directory / f"{name}.pem", directory / f"{name}-key.pem"
+    return path.exists() and key.exists() and _read(path) != old
 
 
 def known(directory: Path) -> list[Known]:

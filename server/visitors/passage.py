@@ -113,12 +113,13 @@ class _Side(asyncio.Protocol):
     def join(self, inner: _Side) -> None:
         """What comes passes to `inner` and back, with what has come before."""
         self.other, inner.other = inner, self
-        for side in (self, inner):
-            side.pass_on()
         if self.transport.is_closing():  # gone meanwhile
             inner.abort()
-        else:
-            self.transport.resume_reading()
+            return
+        for side in (self, inner):
+            side.transport.resume_reading()
+        for side in (self, inner):  # at last, because whoever takes no more pauses the other again
+            side.pass_on()
 
     def pass_on(self) -> None:
         """What came here before the other side was there leaves on it."""

@@ -202,6 +202,8 @@ def bridge_app(
     limits: AddressLimits | None = None,
     welcome: Callable[[Request], None] = lambda _: None,
     answered: Callable[[Literal["bridge", "service"], str], None] = lambda *_: None,
+    *,
+    require_passing: Callable[[], None] = lambda: None,
 ) -> ASGIApp:
     """Answers calls with what `upstream` answers, and serves the files of `site`. Anything else is 404.
 
@@ -211,6 +213,7 @@ def bridge_app(
         limits: of one address.
         welcome: is told of every request whose headers have come, before its body.
         answered: is told of every call who answered it, and with which status.
+        require_passing: is asked before each call; raises `UsageError` where none may be passed on.
     """
     limits = limits or AddressLimits()
     bounds = _Visitors(limits), _Visitors(limits.wider)
@@ -221,6 +224,7 @@ def bridge_app(
             return Response(status_code=404)
         try:
             _require_own_page(request, site.origin)
+            _require_passing(require_passing)
             with ExitStack() as held:
                 told = [
                     held.enter_context(visitors.admitted(network, method))
@@ -314,6 +318,18 @@ def _require_own_page(request: Request, origin: str) -> None:
         raise RefusedError("only the page of this server may call it")
     if headers.get(CALL_HEADER) != "1" or headers.get("content-type") != MEDIA_TYPE:
         raise RefusedError(f"a call carries {CALL_HEADER}: 1 and a body of the type {MEDIA_TYPE}")
+
+
+def _require_passing(asked: Callable[[], None]) -> None:
+    """Returns when this bridge may pass calls on. Why not is its operator's business, and names files.
+
+    Raises:
+        UnavailableError: it may not.
+    """
+    try:
+        asked()
+    except UsageError as error:
+        raise UnavailableError("this service passes nothing on now; its operator has to set it right") from error
 
 
 def _takes_gzip(accepted: str) -> bool:

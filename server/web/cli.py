@@ -188,7 +188,14 @@ def web_start(
             upstream = MatchingUpstream(server, tls, client, partial(typer.echo, err=True))
             upstream.look()
             metrics.watch_certificates(upstream.days_left)
-            app = bridge_app(upstream, site, limits, welcome_at(door), metrics.answered)
+            app = bridge_app(
+                upstream,
+                site,
+                limits,
+                welcome_at(door),
+                metrics.answered,
+                require_passing=lambda: require_no_kiosk(_read(rules), upstream.certificate),
+            )
             tending = [asyncio.create_task(upstream.tend())]
             tending += [asyncio.create_task(tend_login(opened[1]))] if opened else []
             try:
@@ -213,17 +220,32 @@ def rules_of_a_bridge(rules: Path, certificate: Path) -> Callable[[], bytes]:
     def read() -> bytes:
         content, shown = _read(rules), _read(certificate)
         try:
-            digest = x509.load_pem_x509_certificate(shown).fingerprint(hashes.SHA256())
+            own = x509.load_pem_x509_certificate(shown)
         except ValueError:
             raise UsageError(f"{certificate} holds no certificate in PEM") from None
-        if digest.hex().encode() in content:
-            raise UsageError(
-                f"the rules name the certificate in {certificate} a kiosk's, and behind it stand all browsers: "
-                "give this bridge a certificate of its own (--client)"
-            )
+        require_no_kiosk(content, own)
         return content
 
     return read
+
+
+def require_no_kiosk(rules: bytes, certificate: x509.Certificate) -> None:
+    """Returns when the rules never named a bridge's certificate a kiosk's.
+
+    It is asked before each call, too: whoever wrote a page of their own reads no rules.
+
+    Args:
+        rules: the public rules' file.
+        certificate: that the bridge shows, or will.
+
+    Raises:
+        UsageError: they did.
+    """
+    if certificate.fingerprint(hashes.SHA256()).hex().encode() in rules:
+        raise UsageError(
+            "the rules name this bridge's certificate a kiosk's, and behind it stand all browsers: give it one of its"
+            " own (--client)"
+        )
 
 
 def site_files(bundle: Bundle, deployment: bytes, former: Iterable[Bundle] = ()) -> dict[str, bytes]:

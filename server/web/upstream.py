@@ -66,6 +66,11 @@ class MatchingUpstream:
         send: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(f"/{method}")
         return await send(body, timeout=CALL_SECONDS)
 
+    @property
+    def certificate(self) -> x509.Certificate:
+        """What the service is shown now."""
+        return self._certificates[1]
+
     def days_left(self) -> dict[str, float]:
         """Until each certificate ends."""
         return self._ends.days_left(self._named())

@@ -5,6 +5,8 @@ import hashlib
 import json
 import shutil
 import subprocess
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -136,6 +138,36 @@ def test_a_page_that_is_served_as_it_was_published_is_taken_for_it():
 def test_a_file_of_a_page_that_is_served_otherwise_is_named(name, other):
     with pytest.raises(ProofError, match=rf"not as it was published: /{name}$"):
         publishing.require_served(LISTED, a_site(**{name: other}))
+
+
+class ForBrowsersAlone(BaseHTTPRequestHandler):
+    """Serves another page to whoever navigates in a browser, and what was published to whoever compares."""
+
+    def do_GET(self):
+        path = self.path[1:] or "index.html"
+        data = (FILES | {publishing.PAGE_LIST: LISTED.encode()})[path]
+        is_visitor = self.headers["Sec-Fetch-Dest"] == "document" and "Mozilla" in self.headers["User-Agent"]
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"another" if is_visitor and path == "index.html" else data)
+
+    def log_message(self, *_):
+        """Not into the tests' output."""
+
+
+@pytest.mark.enable_socket
+@pytest.mark.integration
+def test_a_page_that_only_browsers_get_is_found_by_who_asks_as_one():
+    with HTTPServer(("127.0.0.1", 0), ForBrowsersAlone) as server:
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        try:
+            address = f"http://127.0.0.1:{server.server_port}"
+            with pytest.raises(ProofError, match=r"not as it was published: /, /index\.html$"):
+                publishing.require_served(LISTED, lambda path: publishing.read_as_a_browser(address, path))
+        finally:
+            server.shutdown()
+            serving.join()
 
 
 @pytest.mark.slow

@@ -153,6 +153,8 @@ WRONG_URIS = {
     "pkcs11:token=a;object=b;slot-id=3?module-path=/l.so": "'slot-id' is unknown, empty or twice",
     "pkcs11:token=a;object=b;pin-source=/pin?module-path=/l.so": "'pin-source' is unknown, empty or twice",
     "token=a;object=b?module-path=/l.so": "a key in a token is written",
+    "PKCS11:token=a;object=b?module-path=/l.so&pin-value=20261129": "a PIN does not stand in a name",
+    "pkcs11:token=a;object=b?module-path=/l.so&20261129": "a part without a name is unknown",
 }
 
 
@@ -172,6 +174,16 @@ def test_a_uri_is_read_as_its_standard_says():
         again = TokenUri.from_text(text.replace("file:///p", source))
         assert again == uri
     assert TokenUri.from_text("pkcs11:token=a;object=b?module-path=/l.so").pin_file is None
+    assert TokenUri.from_text("PKCS11:token=a;object=b?module-path=/l.so").label == "b"
+
+
+def test_a_pin_in_a_uri_is_shown_by_nobody_who_takes_a_key_whatever_the_uri_s_case(tmp_path):
+    text = f"Pkcs11:token=a;object=b?module-path=/l.so&pin-value={PIN}"
+    (tmp_path / "key").write_text(text)
+    for named in (text, tmp_path / "key"):
+        assert "a PIN does not stand in a name" in said(lambda named=named: private_key(named))
+    assert "a PIN does not stand in a name" in said(lambda: new_ed25519_key(text))
+    assert "begins with pkcs11:" in said(lambda: new_ed25519_key(f"pkcs:token=a;object=b?pin-value={PIN}"))
 
 
 def test_each_mistake_says_what_to_do(token, tmp_path):
@@ -189,7 +201,7 @@ def test_each_mistake_says_what_to_do(token, tmp_path):
     assert "another kind of key than one on NIST P-256" in said(lambda: p256_key(token.key("one")))
     new_p256_key(token.key("three"))
     assert "another kind of key than Ed25519" in said(lambda: ed25519_key(token.key("three")))
-    assert "is no URI of a key in a token" in said(lambda: new_ed25519_key("log.pem"))
+    assert "a URI of a key in a token begins with" in said(lambda: new_ed25519_key("log.pem"))
 
 
 def test_other_kinds_of_keys_in_a_token_are_refused(token, session):

@@ -119,6 +119,7 @@ def test_a_key_that_whoever_asks_does_not_have_gets_nothing():
     ("request_", "said"),
     [
         (b"\x30\x00", "no PKCS#10"),
+        (WISH.request.replace(b"\x02\x01\x00", b"\x02\x01\x0a", 1), "no PKCS#10"),  # a version that there is not
         (csr(ec.generate_private_key(ec.SECP384R1())), "another kind of key"),
         (csr(ed25519.Ed25519PrivateKey.generate()), "another kind of key"),
     ],
@@ -152,6 +153,15 @@ def test_any_bytes_are_a_wish_or_malformed_and_prove_nothing(request, proof):
 def test_a_wish_has_a_bounded_size(field, length):
     with pytest.raises(MalformedMessageError, match="1 to 2048 bytes"):
         dataclasses.replace(WISH, **{field: b"x" * length})
+
+
+@pytest.mark.parametrize("changed", [b"\x0a", b"\x01"], ids=["a version that there is not", "version 2"])
+def test_what_is_answered_is_a_certificate_of_version_3_or_malformed(changed):
+    version, whole = b"\xa0\x03\x02\x01", OLD.public_bytes(serialization.Encoding.DER)
+    answer = whole.replace(version + b"\x02", version + changed, 1)
+    assert certificate_in(pb.RenewCertificateResponse(certificate=whole)) == OLD
+    with pytest.raises(MalformedMessageError, match="no certificate in DER"):
+        certificate_in(pb.RenewCertificateResponse(certificate=answer))
 
 
 @pytest.mark.parametrize("message", [WISH.to_proto(), pb.RenewCertificateResponse()])

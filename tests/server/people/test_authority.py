@@ -371,6 +371,40 @@ def test_what_another_authority_of_the_same_name_made_is_none_of_ours(tls, tmp_p
     assert but_lock(tls) == {path: data for path, data in before.items() if path.name != ".lock"}
 
 
+def key_of(tls, name):
+    return serialization.load_pem_private_key((tls / f"{name}-key.pem").read_bytes(), None)
+
+
+@pytest.mark.parametrize("whose", ["alice", "server", "ca"])
+def test_a_key_that_has_another_certificate_is_in_no_second_one_and_brings_nobody_another_name(tls, whose):
+    """Whoever had two of them had the second one's certificate laid under the first one's name."""
+    asked, before = wish(tls, key=key_of(tls, whose)), whole(tls)
+    with pytest.raises(RefusedError, match="what is asked for bob is a key that has another certificate"):
+        authority.follow(tls, serial(tls, "bob"), asked, now=LATE)
+    assert but_lock(tls) == {path: data for path, data in before.items() if path.name != ".lock"}
+
+
+def test_a_key_whose_certificate_was_revoked_is_in_no_other(tls):
+    first, key = serial(tls, "bob"), key_of(tls, "bob")
+    authority.renew(tls, now=NOW, names=("bob",))
+    authority.revoke_number(tls, first, now=NOW)
+    asked, before = wish(tls, key=key), whole(tls)
+    with pytest.raises(RefusedError, match="what is asked for bob is a key that has another certificate"):
+        authority.follow(tls, serial(tls, "bob"), asked, now=LATE)
+    assert but_lock(tls) == {path: data for path, data in before.items() if path.name != ".lock"}
+
+
+def test_a_pair_that_was_made_here_since_is_not_lost_to_whoever_has_the_former_one(tls):
+    """A bridge's pair is made again by a timer and lies here; its former one is in force to its end."""
+    first, asked = certificate(tls, "bob"), wish(tls)
+    authority.renew(tls, now=NOW + 340 * DAY, names=("bob",))
+    pair = [(tls / name).read_bytes() for name in ("bob.pem", "bob-key.pem")]
+    new = authority.follow(tls, first.serial_number, asked, now=LATE)
+    assert [(tls / name).read_bytes() for name in ("bob.pem", "bob-key.pem")] == pair
+    assert authority.follow(tls, first.serial_number, asked, now=LATE) == new
+    assert {first.serial_number, new.serial_number, serial(tls, "bob")} == set(authority.revoke(tls, "bob", now=LATE))
+
+
 def test_nothing_follows_the_server_s_certificate_this_way(tls):
     with pytest.raises(RefusedError, match="no client's certificate"):
         authority.follow(tls, serial(tls, "server"), wish(tls, "server"), now=LATE)

@@ -6,14 +6,17 @@ import ssl
 import time
 
 import pytest
+from cryptography import x509
 
 from federation.errors import UsageError
 from federation.presentation.levels import PadLevel
 from federation.rules.kiosks import Kiosk
 from federation.rules.rulebook import Rulebook
 from server.certificates import write_pki
-from server.web.cli import rules_of_a_bridge
+from server.web.bridge import bridge_app
+from server.web.cli import require_no_kiosk, rules_of_a_bridge
 from tests.server.rules.test_registering import folder, run  # noqa: F401 - a fixture
+from tests.server.web.test_bridge import SITE, Upstream, browsers, post
 
 DAY = 86_400
 KEYS = "signer-1.pem", "signer-2.pem"
@@ -92,6 +95,21 @@ def test_a_bridge_that_the_rules_name_a_kiosk_hands_out_no_rules_and_another_one
     with pytest.raises(UsageError, match="a kiosk's, and behind it stand all browsers"):
         bridge()
     assert gate() == rules.read_bytes()
+
+
+async def test_a_bridge_that_is_named_while_it_runs_passes_no_call_on_either(rules):
+    """Whoever has a page of their own reads no rules, and each call would count as supervised."""
+    tls, upstream = rules.parents[1] / "tls", Upstream()
+    shown = x509.load_pem_x509_certificate((tls / "bridge.pem").read_bytes())
+    bridge = bridge_app(upstream, SITE, require_passing=lambda: require_no_kiosk(rules.read_bytes(), shown))
+    async with browsers(bridge, "203.0.113.1") as client:
+        name(rules, tls / "hall.pem")
+        assert (await post(client)).status_code == 200
+        name(rules, tls / "bridge.pem", identifier="hall-2")
+        refused = await post(client)
+        assert (refused.status_code, len(upstream.seen)) == (503, 1)
+        assert "its operator has to set it right" in refused.text
+        assert "kiosk" not in refused.text
 
 
 @pytest.mark.parametrize(("shown", "says"), [("missing.pem", "cannot read"), ("hall-key.pem", "no certificate in PEM")])

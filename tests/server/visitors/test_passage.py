@@ -10,7 +10,7 @@ import pytest
 
 from server.visitors import door as door_module
 from server.visitors.door import MEMBER_SECONDS, PER_ADDRESS, PER_MEMBER, STRANGER_SECONDS, Door
-from server.visitors.passage import Passage
+from server.visitors.passage import Passage, _Side
 
 pytestmark = [pytest.mark.integration, pytest.mark.enable_socket]
 
@@ -140,6 +140,41 @@ async def test_what_comes_before_the_server_has_a_visitor_is_kept_and_is_not_muc
         go.set()
         assert await reader.readexactly(MUCH) == sent
         assert not sides[0]._early
+
+
+class Way:
+    """A transport of one side, as asyncio's: full after the first write, if it is a narrow one."""
+
+    def __init__(self, side, *, is_narrow=False):
+        self.side, self.is_narrow, self.reads, self.written = side, is_narrow, True, b""
+        side.connection_made(self)
+
+    def write(self, data):
+        self.written += data
+        if data and self.is_narrow:
+            self.side.pause_writing()
+
+    def pause_reading(self):
+        self.reads = False
+
+    def resume_reading(self):
+        self.reads = True
+
+    def is_closing(self):
+        return False
+
+
+@pytest.mark.parametrize("early", ["visitor", "server"])
+@pytest.mark.parametrize("is_narrow", [False, True])
+def test_who_was_early_is_read_further_unless_the_other_side_takes_no_more(early, is_narrow):
+    """Else what a visitor sends on lies in memory, or a server that speaks first is never heard again."""
+    visitor, inner = _Side(), _Side()
+    ways = {"visitor": Way(visitor, is_narrow=is_narrow), "server": Way(inner, is_narrow=is_narrow)}
+    first, other = ways[early], ways["server" if early == "visitor" else "visitor"]
+    first.side.data_received(b"early")
+    assert not first.reads
+    visitor.join(inner)
+    assert (other.written, first.reads, other.reads) == (b"early", not is_narrow, True)
 
 
 async def test_connections_of_one_address_leave_room_for_another():
