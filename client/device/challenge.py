@@ -63,11 +63,11 @@ def filmed_probes(
     Raises:
         UsageError: as for `filmed_probe`; or the two recognisers cut faces differently.
     """
-    from client.faces.models import load_recogniser, recogniser_for  # noqa: PLC0415 - recognisers are slow to load
+    from client.faces.models import recogniser_for, recogniser_of  # noqa: PLC0415 - recognisers are slow to load
 
-    former = load_recogniser(left.model)
+    former = recogniser_of(left.release, left.model)
     leaving = recogniser_for(left.release, former, PROBE)
-    if former.profile.alignment != load_recogniser(model).profile.alignment:
+    if former.profile.alignment != recogniser_of(release, model).profile.alignment:
         raise UsageError("the recognisers of the two releases cut faces differently, so one film does not serve both")
     film = _filming(camera, without=without, model=model, release=release)
 
@@ -87,11 +87,11 @@ def _filming(
     from client.device.pictures import require_one_person  # noqa: PLC0415 - see above
     from client.faces.filming import film  # noqa: PLC0415 - see above
     from client.faces.finding import Aligner, FaceFinder  # noqa: PLC0415 - see above
-    from client.faces.models import load_recogniser, recogniser_for  # noqa: PLC0415 - see above
+    from client.faces.models import recogniser_for, recogniser_of  # noqa: PLC0415 - see above
 
     if camera is None:
         raise UsageError("a challenge is filmed: name a camera with --camera NUMBER, and no images")
-    recogniser, finder = recogniser_for(release, load_recogniser(model), PROBE), FaceFinder()
+    recogniser, finder = recogniser_for(release, recogniser_of(release, model), PROBE), FaceFinder()
     aligner = Aligner(recogniser.profile.alignment, finder)
 
     def probe(nonce: bytes) -> tuple[NDArray[np.float64], Chips]:

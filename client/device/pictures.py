@@ -197,11 +197,11 @@ def embed(
     """
     # Here and not above: detector and recogniser take a while to load, and most commands need neither.
     from client.faces.finding import aligner_for  # noqa: PLC0415 - see above
-    from client.faces.models import load_recogniser, recogniser_for  # noqa: PLC0415 - see above
+    from client.faces.models import recogniser_for, recogniser_of  # noqa: PLC0415 - see above
 
-    frozen = load_recogniser(model)
+    frozen = recogniser_of(release, model)
     recognisers = {profile: recogniser_for(release, frozen, profile) for profile in pictures.profiles}
-    former = None if left is None else load_recogniser(left.model)
+    former = None if left is None else recogniser_of(left.release, left.model)
     is_cut_alike = former is None or former.profile.alignment == frozen.profile.alignment
     if pictures.camera is not None and not is_cut_alike:
         raise UsageError("the recognisers of the two releases cut faces differently: name images, and no camera")

@@ -7,7 +7,7 @@ from typing import Final
 
 from client.faces.fetching import DETECTOR, DETECTOR_FILES, RECOGNISER, WEIGHTS_FILE, fetched_folder
 from federation.errors import MalformedMessageError, UsageError
-from federation.recognition.mobilefacenet import MobileFaceNetRecogniser, shipped_profile
+from federation.recognition.mobilefacenet import SHIPPED_SETS, MobileFaceNetRecogniser, shipped_profile
 from federation.recognition.model import ModelRelease
 from federation.recognition.profile import RecogniserProfile
 from federation.recognition.recogniser import Recogniser
@@ -113,6 +113,22 @@ def recogniser_files(recogniser: Recogniser) -> dict[str, bytes]:
         raise UsageError(f"cannot read {error.filename}: {error.strerror}") from error
 
 
+def recogniser_of(release: ModelRelease, model: Path | None = None) -> Recogniser:
+    """The frozen recogniser that a release is for; whether it is, `recogniser_for` says.
+
+    Args:
+        release: what is enrolled or verified under.
+        model: see `load_recogniser`; without one, the network that comes along, under whichever of its profiles the
+            release was made with. The demo's leaves out the people whom it shows.
+
+    Raises:
+        UsageError: as `load_recogniser`.
+    """
+    named = [shipped_profile(without) for without in ("", *SHIPPED_SETS)] if model is None else []
+    fitting = next((profile for profile in named if profile.digest == release.model_digest), None)
+    return load_recogniser(model) if fitting is None else load_mobilefacenet(fitting)
+
+
 def recogniser_for(release: ModelRelease, recogniser: Recogniser, profile: str) -> Recogniser:
     """The network that embeds images of a camera profile under `release`: frozen, or with the release's scales.
 
@@ -121,7 +137,8 @@ def recogniser_for(release: ModelRelease, recogniser: Recogniser, profile: str) 
     """
     if recogniser.digest != release.model_digest:
         raise UsageError(
-            f"the release was made with another recogniser ({release.model_name}); pass that one as --model"
+            f"the release was made with another recogniser, or with another profile of it ({release.model_name}, "
+            f"{release.model_digest}); pass that one as --model"
         )
     if profile not in release.adapter.scales:
         return recogniser

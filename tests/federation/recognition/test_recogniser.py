@@ -1,14 +1,17 @@
 """What every recogniser keeps to, by the one that comes with the project, and how recognisers are loaded."""
 
+import dataclasses
 import errno
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from client.faces.models import detector_files, load_recogniser, recogniser_files
+from client.faces.models import detector_files, load_recogniser, recogniser_files, recogniser_for, recogniser_of
 from federation.errors import UsageError
-from federation.recognition.mobilefacenet import WEIGHTS_DIGEST, shipped_profile
+from federation.recognition.mobilefacenet import SHIPPED_SETS, WEIGHTS_DIGEST, shipped_profile
+from federation.recognition.profiles import PROBE
+from tests.bundles import a_release
 from tests.faces import aligner, orl_image, shipped
 
 
@@ -87,3 +90,21 @@ def test_a_model_that_may_not_be_read_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "stat", forbidden)
     with pytest.raises(UsageError, match=r"cannot read mine\.onnx: Permission denied"):
         load_recogniser(tmp_path / "mine.onnx")
+
+
+@pytest.mark.parametrize("without", ["", *SHIPPED_SETS])
+def test_a_release_of_any_profile_that_ships_needs_no_model_to_be_named(without):
+    """The demo's release leaves out the people whom it shows, and README enrols under it."""
+    release = dataclasses.replace(a_release(), model_digest=shipped_profile(without).digest)
+    found = recogniser_of(release)
+    assert recogniser_for(release, found, PROBE).digest == found.digest == release.model_digest
+
+
+def test_a_release_of_another_profile_says_which_and_a_model_that_is_named_is_taken(tmp_path):
+    release = dataclasses.replace(a_release(), model_digest="0" * 64)
+    with pytest.raises(UsageError, match=r"another recogniser, or with another profile of it \(.*, 0{64}\)"):
+        recogniser_for(release, recogniser_of(release), PROBE)
+    for name, content in recogniser_files(shipped()).items():
+        (tmp_path / name).write_bytes(content)
+    left_out = dataclasses.replace(release, model_digest=shipped_profile("orl").digest)
+    assert recogniser_of(left_out, tmp_path).digest == shipped().digest != left_out.model_digest
