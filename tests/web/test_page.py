@@ -68,6 +68,7 @@ def test_an_organisation_that_gave_a_nonce_gets_an_assertion_for_an_acceptance_o
     assert verify(asked).startswith("Accepted")
     with asked.expect_download() as saved:
         asked.click(".card a.main")
+    assert asked.text_content("#saved").startswith("Your browser has it now: look for assertion.jwt")
     token = saved.value.path().read_text().strip()
     claims = jwt.decode(token, ISSUER_KEY.public_key(), algorithms=["EdDSA"], audience="example.org")
     assert claims["nonce"] == "ab" * 32
@@ -368,7 +369,8 @@ def test_the_first_line_of_a_trial_is_what_a_stolen_wallet_is_worth(context, rel
     context.route("**/manifest.json", lambda route: route.fulfill(body=trial.signed.to_bytes()))
     context.route("**/deployment.json", accepting_trials)
     shown = opened(context).text_content(".card")
-    assert shown.startswith("On trial: not yet checked for general usePASS on 50 people, where 0.1 %")
+    assert shown.startswith("On trial: not yet checked for general useThis is being tried out, and may be wrong")
+    assert "The figuresPASS on 50 people, where 0.1 %" in shown
     assert worth in shown
 
 

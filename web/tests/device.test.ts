@@ -6,7 +6,7 @@ import { afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vi
 import { type Bytes, equal, hex, packBits, randomBytes, sha256, utf8 } from '../src/bytes'
 import { Device, type Outcome } from '../src/device/device'
 import { codeOf } from '../src/device/devices'
-import { Owner, revokeWith } from '../src/device/owner'
+import { heldIn, Owner, revokeWith } from '../src/device/owner'
 import { Transport } from '../src/device/transport'
 import { CancelledError, IntaglioError, MalformedMessageError, PeerError, ProofError, RefusedError, UnavailableError } from '../src/errors'
 import { UnusableImageError } from '../src/face/finding'
@@ -243,6 +243,7 @@ describe('flows', () => {
     expect(await why()).toBeNull()
     failed(50)
     expect(await why()).toEqual({ name: 'why.template_closed', values: { failures: 50 } })
+    expect(() => heldIn('{"attempts":[{"at":"now","decision":"match"}]}')).toThrow(MalformedMessageError)
     service.alter = (call, answer) => { if (call === 'Export') throw new RefusedError('not enrolled here'); return answer }
     expect(await why()).toEqual({ name: 'why.stranger' })
     expect((await memory()).enrolment!.state).toBe('enrolled')

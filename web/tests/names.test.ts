@@ -6,7 +6,7 @@ import { hex } from '../src/bytes'
 import { codeOf, withNames } from '../src/device/devices'
 import { browserOf, systemOf } from '../src/page/platform'
 import { named, nameOf, type Names } from '../src/wallet/names'
-import { keepWait, keptWait } from '../src/wallet/wait'
+import { keepWait, keptWait, waitAfter } from '../src/wallet/wait'
 import { Wallet } from '../src/wallet/wallet'
 import { KEY } from './keys'
 
@@ -65,4 +65,8 @@ test('with the keys the wait goes, and it is on disk when the page goes on', asy
   begun.mockRestore()
   await Wallet.delete()
   expect(await keptWait('a', 100)).toBeNull()
+})
+
+test('after a refusal the page knows how long the service will ask to wait: 30 seconds, and twice as long each time, up to a day', () => {
+  expect([0, 4, 5, 6, 7, 16, 17, 49].map((failures) => waitAfter(failures, 5))).toEqual([0, 0, 30, 60, 120, 61_440, 86_400, 86_400])
 })

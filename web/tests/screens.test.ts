@@ -96,7 +96,7 @@ test('every screen that there can be is among the states', () => {
   const kinds = new Set(NAMES.map((name) => screenOf(SITUATIONS[name]).kind))
   expect([...kinds].sort()).toEqual([
     'accepted', 'admitted', 'agree', 'asked', 'behind', 'broken', 'came-over', 'closed', 'code', 'ended', 'enrolled', 'enrolled-not', 'erased', 'failed', 'film', 'forgotten', 'home', 'kept', 'loading', 'lock', 'look', 'lost', 'prepare', 'refused', 'removed', 'renewed', 'revoked',
-    'unreachable', 'unserved', 'waiting', 'welcome', 'working',
+    'unreachable', 'unserved', 'waited', 'waiting', 'welcome', 'working',
   ])
 })
 
@@ -175,7 +175,26 @@ test('whoever has to wait before the next try is not sent to the camera', () => 
     return [...document.querySelectorAll('.card .buttons button')].map(({ textContent }) => textContent)
   }
   expect(buttons('refused')).toEqual(['Try again', 'Back'])
-  expect(buttons('refused, with the last free try')).toEqual(['Back'])
+  expect(buttons('refused, with the last free try')).toEqual(['Show how long', 'Back'])
+})
+
+test.each([
+  ['failed, not allowed', 'look "verify"'], ['failed, removed by another device', 'go {"at":"agreeing","task":"enrol"}'], ['failed, closed after failures', 'ask "revoke"'],
+  ['failed, of a stranger', 'ask "forget"'], ['failed, for want of an issuer', 'go {"at":"start"}'], ['asked, and it cannot be served', 'decline'],
+])('%s: the first button does what helps, and only a closed template is withdrawn', (name, does) => {
+  shown(name)
+  document.querySelector<HTMLElement>('.card .buttons button')!.click()
+  expect(done).toEqual([does])
+  expect(element('.card').textContent).not.toMatch(/withdraw/i)
+})
+
+test('whoever saves a statement is told where it is, and that nobody has been told', () => {
+  shown('accepted, for a site')
+  const save = element('.card a.main')
+  save.addEventListener('click', (event) => { event.preventDefault() })
+  expect(element('#saved').textContent).toBe('')
+  save.click()
+  expect(element('#saved').textContent).toMatch(/assertion\.jwt among your downloads\. example\.org has not been told\./)
 })
 
 test('words of the deployment are marked as in its language, wherever they stand', () => {
@@ -221,14 +240,14 @@ describe('what follows from a situation', () => {
   test('a wait is counted down, and then there is a way on', () => {
     const seconds = (now: number): unknown => (screenOf({ ...SITUATIONS['waiting'], now }) as { seconds?: number }).seconds
     expect([NOW, NOW + 46].map(seconds)).toEqual([47, 1])
-    expect(at({}, NOW + 47)).toBe('home')
+    expect(at({}, NOW + 47)).toBe('waited')
     expect([5, 65, 3600, 86_399].map(clock)).toEqual(['0:05', '1:05', '1:00:00', '23:59:59'])
   })
 
   test('a wait that was kept is the one that the service asked for', () => {
     const place = waitingFor('renew', { name: 'a', until: NOW + 30, of: 60 })
     expect(screenOf({ ...SITUATIONS['waiting'], place, now: NOW })).toMatchObject({ kind: 'waiting', seconds: 30, of: 60 })
-    expect(at({ place }, NOW + 30)).toBe('home')
+    expect(at({ place }, NOW + 30)).toBe('waited')
   })
 
   test('a countdown goes on in place, so that a focus stays where it is', () => {

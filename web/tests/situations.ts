@@ -43,7 +43,10 @@ const DEVICES = [
   { keyId: '0b5d7a11c2e94f60'.repeat(4), enrolledAt: NOW - 9 * DAY, admittedBy: '8c41f2a903de77b0'.repeat(4), name: 'My phone' },
   { keyId: '71e2d09b44aa3c58'.repeat(4), enrolledAt: NOW - 2 * DAY, admittedBy: 'ee'.repeat(32), name: null },
 ]
-const HELD = { record: '{"account":"9a"}', templateBytes: 168, receipts: ['{"receipt":1}'], entries: 2 }
+const HELD = {
+  record: '{"account":"held"}', templateBytes: 168, receipts: ['{"receipt":1}'], entries: 2, enrolledAt: NOW - 30 * DAY, devices: 3,
+  attempts: [{ at: NOW - 2 * DAY, decision: 'match' }, { at: NOW - DAY, decision: 'non-match' }, { at: NOW - 60, decision: 'not known' }],
+}
 const HISTORY = [{ position: 1234, kind: 'enrolment', time: NOW - 30 * DAY }, { position: 1301, kind: 'attempt', time: NOW - DAY, outcome: 'opened' }]
 const OUTCOME = { matched: true, position: 1234, assertion: null }
 
@@ -97,6 +100,7 @@ export const SITUATIONS: Readonly<Record<string, Situation>> = {
   'refused': situation({ ...ENROLLED, failures: 2 }, { at: 'done', task: 'verify', outcome: { ...OUTCOME, matched: false } }),
   'refused, with the last free try': situation({ ...ENROLLED, failures: 5 }, { at: 'done', task: 'verify', outcome: { ...OUTCOME, matched: false } }),
   'waiting': situation({ ...ENROLLED, failures: 6 }, { at: 'failed', on: 'verify', fault: WAIT, seconds: NOW - 13 }),
+  'waited': situation({ ...ENROLLED, failures: 6 }, { at: 'failed', on: 'verify', fault: WAIT, seconds: NOW - 60 }),
   'waiting, busy': situation(ENROLLED, { at: 'failed', on: 'verify', fault: { ...WAIT, retryAfter: 8 }, seconds: NOW }),
   'ended': situation({ ...ENROLLED, consentExpires: NOW - 3 * DAY }),
   'behind': situation({ ...ENROLLED, isBehind: true }),

@@ -77,6 +77,11 @@ test.each([
   expect(languageOf(wished, ['en', 'de', 'es'])).toBe(spoken)
 })
 
+test('a day is written as the browser writes it, where it is of the language that is spoken', () => {
+  const day = (language: string, wished: readonly string[]): string => new Texts(language, undefined, wished).day(1_893_456_000 + 43_200)
+  expect([day('en', ['de-AT', 'en-GB']), day('en', ['en-US']), day('de', ['de-AT']), day('es', ['en-GB'])]).toEqual(['1 January 2030', 'January 1, 2030', '1. J\u00e4nner 2030', '1 de enero de 2030'])
+})
+
 test('times are said with their zone, and numbers with all their digits', () => {
   const { time, numeral } = new Texts('en')
   expect(time(1_893_456_000)).toMatch(/2030|2029/)

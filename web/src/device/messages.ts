@@ -16,7 +16,7 @@ import type { Wait } from '../wallet/wait'
 import type { Shown } from '../wallet/wallet'
 import type { Outcome } from './device'
 import type { NamedDevice } from './devices'
-import type { Event } from './owner'
+import type { Attempt, Event } from './owner'
 
 /** What has to be there before anything can be done. */
 export type Part = 'encryption' | 'recogniser' | 'deployment' | 'wallet'
@@ -70,6 +70,11 @@ export interface HeldSummary {
   readonly templateBytes: number
   readonly receipts: readonly string[]
   readonly entries: number
+  /** Seconds since 1970, or null without a template. */
+  readonly enrolledAt: number | null
+  /** Devices of the account; 0 without a template. */
+  readonly devices: number
+  readonly attempts: readonly Attempt[]
 }
 
 /** What a site asks for, as the public rules have it. */

@@ -196,7 +196,7 @@ export class Owner {
       await this.#wallet.forget({ state: 'revoked' })
       return { name: 'why.removed' }
     }
-    const failures = attemptsIn(held.record).filter(({ decision }) => decision !== 'match').length
+    const failures = heldIn(held.record).attempts.filter(({ decision }) => decision !== 'match').length
     return failures >= MOST_FAILURES ? { name: 'why.template_closed', values: { failures } } : null
   }
 
@@ -263,10 +263,12 @@ export interface Attempt {
   readonly decision: string
 }
 
-/** The comparisons that an export's record lists. */
-export function attemptsIn(record: string): readonly Attempt[] {
-  const { attempts = [] } = JSON.parse(record) as { attempts?: readonly Attempt[] }
-  return attempts
+/** What an export's record says of comparisons, of the template and of the account. @throws MalformedMessageError it is no such record. */
+export function heldIn(record: string): { readonly attempts: readonly Attempt[]; readonly enrolledAt: number | null; readonly devices: number } {
+  const { attempts = [], template, devices = [] } = JSON.parse(record) as { attempts?: readonly Attempt[]; template?: { enrolled_at: number }; devices?: readonly unknown[] }
+  const enrolledAt = template?.enrolled_at ?? null
+  if (![...attempts.map(({ at }) => at), ...(enrolledAt === null ? [] : [enrolledAt])].every(Number.isSafeInteger)) throw new MalformedMessageError('the times of an export are whole seconds')
+  return { attempts: attempts.map(({ at, decision }) => ({ at, decision: String(decision) })), enrolledAt, devices: devices.length }
 }
 
 /** Length of the padded template that an export's record states. */

@@ -25,7 +25,7 @@ import type { Key } from '../wallet/locks'
 import { nameOf as deviceName, named } from '../wallet/names'
 import { isOver } from '../wallet/state'
 import { ticketDigest, ticketText } from '../wallet/ticket'
-import { keepWait, keptWait } from '../wallet/wait'
+import { keepWait, keptWait, waitAfter } from '../wallet/wait'
 import { MOST_ANSWERS, OutdatedWalletError, type Shown, Wallet } from '../wallet/wallet'
 import { LogService } from '../wire/federation/wire/v1/verification_pb'
 import { type Deployment, deploymentOf } from './deployment'
@@ -33,7 +33,7 @@ import { Device, type Outcome, type Probe, type Twice, type Use } from './device
 import { codeOf, withNames } from './devices'
 import { LoginRequest, requireSite } from './login'
 import type { Action, Actions, Face, Fault, Reply, Request, Status } from './messages'
-import { Owner, revokeWith } from './owner'
+import { heldIn, Owner, revokeWith } from './owner'
 import { Studio } from './studio'
 import { Transport } from './transport'
 
@@ -191,9 +191,11 @@ const device = async ({ deployment }: Loaded, key: Key | null): Promise<Device> 
 const owner = async (key: Key | null): Promise<Owner> => new Owner(await requireWallet(key), transport)
 
 /** Does something with the face. Where the server refuses it and says no more, as to a stranger, the owner asks why. */
-async function explained(opener: Key | null, act: () => Promise<Outcome>): Promise<Outcome> {
+async function explained({ deployment: { freeFailures } }: Loaded, opener: Key | null, act: () => Promise<Outcome>): Promise<Outcome> {
   try {
-    return await act()
+    const outcome = await act()
+    if (!outcome.matched) await expectWait(freeFailures).catch(() => undefined) // the service says it, when it is asked
+    return outcome
   } catch (error) {
     if (!(error instanceof RefusedError) || error.why !== null) throw error
     const why = await owner(opener).then((mine) => mine.whyRefused()).catch(() => null)
@@ -314,7 +316,7 @@ const actions: { [A in Action]: Act<A> } = {
     using key = SessionKey.generate(loaded.engine, randomBytes)
     const vector = await probe(loaded, argument!.face)
     const mine = await device(loaded, opener)
-    return await explained(opener, () => mine.verify(key, vector, argument!.nonce === null ? undefined : fromHex(argument!.nonce)))
+    return await explained(loaded, opener, () => mine.verify(key, vector, argument!.nonce === null ? undefined : fromHex(argument!.nonce)))
   },
   async asked(loaded, argument) {
     const request = LoginRequest.fromBytes(utf8(argument!.request))
@@ -333,7 +335,7 @@ const actions: { [A in Action]: Act<A> } = {
     siteIn(await rulesNow(wallet), loaded, request)
     const vector = await probe(loaded, argument!.face)
     const [mine, use] = [new Device(wallet, transport, loaded.deployment), { audience: request.client, purpose: request.purpose }]
-    return await explained(opener, async () => {
+    return await explained(loaded, opener, async () => {
       if (await mine.needsConsent(use, argument!.consents)) {
         const agreed = await mine.renew(another, vector, use)
         if (!agreed.matched) return agreed
@@ -345,7 +347,7 @@ const actions: { [A in Action]: Act<A> } = {
     using key = SessionKey.generate(loaded.engine, randomBytes)
     const vector = await probe(loaded, argument!.face)
     const mine = await device(loaded, opener)
-    return await explained(opener, () => mine.renew(key, vector))
+    return await explained(loaded, opener, () => mine.renew(key, vector))
   },
   async over(loaded, argument, opener) {
     const [wallet, { deployment: { release }, recogniser }] = [await requireWallet(opener), loaded]
@@ -370,7 +372,7 @@ const actions: { [A in Action]: Act<A> } = {
   async export(_loaded, _argument, opener) {
     const { record, templateBytes, receipts, openings } = await (await owner(opener)).export()
     const texts = receipts.map((receipt) => new TextDecoder().decode(receipt.toBytes()))
-    return { record, templateBytes, receipts: texts, entries: openings.length }
+    return { record, templateBytes, receipts: texts, entries: openings.length, ...heldIn(record) }
   },
   history: async (_loaded, _argument, opener) => (await owner(opener)).history(),
   async backup(_loaded, argument, opener) {
@@ -387,7 +389,7 @@ const actions: { [A in Action]: Act<A> } = {
     using key = SessionKey.generate(loaded.engine, randomBytes)
     const vector = await probe(loaded, argument!.face)
     const [wallet, { code, name }] = [await requireWallet(opener), argument!]
-    const outcome = await explained(opener, () => new Device(wallet, transport, loaded.deployment).admit(key, vector, ticketDigest(code)))
+    const outcome = await explained(loaded, opener, () => new Device(wallet, transport, loaded.deployment).admit(key, vector, ticketDigest(code)))
     if (outcome.matched) await wallet.remember({ names: named(wallet.memory.names, code, name) })
     return outcome
   },
@@ -404,7 +406,7 @@ const actions: { [A in Action]: Act<A> } = {
     using key = SessionKey.generate(loaded.engine, randomBytes)
     const vector = await probe(loaded, argument!.face)
     const mine = await device(loaded, opener)
-    return await explained(opener, () => mine.remove(key, vector, fromHex(argument!.keyId)))
+    return await explained(loaded, opener, () => mine.remove(key, vector, fromHex(argument!.keyId)))
   },
   async forget() { await Wallet.delete(); return null },
   async self({ deployment }) {
@@ -431,6 +433,14 @@ function faultOf(error: unknown): Fault {
   return error instanceof UnavailableError
     ? { kind: UnavailableError.name, message: error.message, why: error.why, retryAfter: error.retryAfter }
     : { kind: error.name, message: error.message, why: error.why, retryAfter: null }
+}
+
+/** Keeps how long the service will ask this device to wait after a refusal, so that nobody looks into the camera to hear it. */
+async function expectWait(freeFailures: number): Promise<void> {
+  const shown = await Wallet.look()
+  if (shown === null) return
+  const of = waitAfter(shown.failures, freeFailures)
+  if (of > 0) await keepWait({ name: shown.name, until: Math.floor(Date.now() / 1000) + of, of })
 }
 
 /** Keeps how long the service asks this device to wait, if that is what went wrong. */

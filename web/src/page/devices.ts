@@ -40,7 +40,7 @@ export function deviceList(devices: readonly NamedDevice[], mine: string, doing:
 function listed(one: NamedDevice, devices: readonly NamedDevice[], mine: string, { rename, remove }: DoingDevices): HTMLLIElement {
   const { keyId, enrolledAt, admittedBy } = one
   const by = devices.find(({ keyId: other }) => other === admittedBy)
-  const name = h('input', { id: `name-${keyId}`, value: one.name ?? '', maxLength: LONGEST_NAME, autocomplete: 'off' })
+  const name = h('input', { id: `name-${keyId}`, value: knownAs(one, mine), maxLength: LONGEST_NAME, autocomplete: 'off' })
   const form = h('form', { className: 'renaming' }, h('label', { htmlFor: name.id }, say('devices.name')), name, h('button', {}, say('devices.keep')))
   form.onsubmit = (event) => { event.preventDefault(); rename(keyId, name.value) }
   return h('li', {},

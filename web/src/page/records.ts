@@ -9,7 +9,7 @@ import { h } from './dom'
 import { whichPage } from './self'
 import { isAlone, isKnown, type Wish } from './states'
 import { allTerms, list } from './terms'
-import { language, say, time } from './texts'
+import { day, language, say, time } from './texts'
 import { type Doing, folded } from './views'
 
 /** A message that left the page. */
@@ -68,15 +68,25 @@ function foundIn(found: Exclude<OwnFound, null>, status: Status, doing: DoingDev
   if ('devices' in found) return deviceList(found.devices, status.name ?? '', doing)
   if ('backup' in found) return backupFile(found.backup, status)
   if ('held' in found) {
-    const { record, receipts, templateBytes, entries } = found.held
-    return [
-      h('p', { id: 'held' }, say('data.held', { template: templateBytes, receipts: receipts.length, entries })),
-      h('pre', { id: 'raw', tabIndex: 0 }, [record, ...receipts].join('\n\n')),
-    ]
+    return heldList(found.held, status)
   }
   if (found.history.length === 0) return [h('p', {}, say('data.none'))]
   return [h('ul', { id: 'found' }, ...found.history.map(({ position, kind, time: seconds, outcome }) =>
     h('li', {}, say('data.event', { position, kind, time: time(seconds), outcome: outcome ?? 'none' }))))]
+}
+
+/** What the service holds: in a few words, and folded as it wrote it. */
+function heldList({ record, receipts, templateBytes, entries, enrolledAt, devices, attempts }: HeldSummary, { consentExpires }: Status): HTMLElement[] {
+  const tries = attempts.map(({ at, decision }) => h('li', {}, say('held.attempt', { time: time(at), decision: decision.replace('-', '') })))
+  return [
+    h('ul', { id: 'held' },
+      h('li', {}, enrolledAt === null ? say('held.no_template') : say('held.template', { bytes: templateBytes, since: day(enrolledAt) })),
+      h('li', {}, say('held.consents', { receipts: receipts.length, until: consentExpires === null || receipts.length === 0 ? 'none' : day(consentExpires) })),
+      devices === 0 ? null : h('li', {}, say('held.account', { devices })),
+      h('li', {}, tries.length === 0 ? say('held.attempts', { attempts: 0 }) : folded(say('held.attempts', { attempts: tries.length }), h('ul', { id: 'attempts' }, ...tries))),
+      h('li', {}, say('data.held', { entries }))),
+    folded(say('held.raw'), h('pre', { id: 'raw', tabIndex: 0 }, [record, ...receipts].join('\n\n'))),
+  ]
 }
 
 /** Everything that the terms, the release and the device say, and what was sent. */

@@ -86,6 +86,8 @@ export type Screen =
   | { readonly kind: 'revoked' | 'forgotten'; readonly status: Status }
   | { readonly kind: 'erased'; readonly status: Status; readonly position: number | null }
   | { readonly kind: 'failed'; readonly status: Status; readonly on: Task | Wish; readonly fault: Fault }
+  /** A wait is over. */
+  | { readonly kind: 'waited'; readonly status: Status; readonly on: Task | Wish }
 
 /** Shorter than this, the service's wish for a pause is just another try. */
 const SHORTEST_WAIT_SECONDS = 3
@@ -109,7 +111,7 @@ export function screenOf({ status, share, nonce, asked, place, ticket, now, kept
     case 'code': return { kind: 'code', status, code: place.code }
     case 'lost': return { kind: 'lost', status, name: place.name }
     case 'gone': return place.wish === 'forget' ? { kind: 'forgotten', status } : place.wish === 'revoke' ? { kind: 'revoked', status } : { kind: 'erased', status, position: place.position }
-    case 'failed': return failedOf(status, place.on as Task | Wish, place.fault, place.seconds, now) ?? startOf(status, nonce, asked, ticket, now)
+    case 'failed': return failedOf(status, place.on as Task | Wish, place.fault, place.seconds, now)
   }
 }
 
@@ -135,11 +137,10 @@ function doneOf(status: Status, task: Task, outcome: Outcome): Screen {
 export const waitingFor = (on: Task, { until, of }: Wait): Place & { readonly at: 'failed' } =>
   ({ at: 'failed', on, fault: { kind: 'UnavailableError', message: '', why: { name: 'why.wait', values: { seconds: of } }, retryAfter: of }, seconds: until - of })
 
-/** Null when a wait is over. */
-function failedOf(status: Status, on: Task | Wish, fault: Fault, since: number, now: number): Screen | null {
+function failedOf(status: Status, on: Task | Wish, fault: Fault, since: number, now: number): Screen {
   if (fault.why?.name === 'why.wait' && fault.retryAfter !== null && fault.retryAfter >= SHORTEST_WAIT_SECONDS) {
     const seconds = Math.ceil(since + fault.retryAfter - now)
-    return seconds <= 0 ? null : { kind: 'waiting', status, seconds, of: fault.retryAfter, isBusy: status.failures < status.freeFailures }
+    return seconds <= 0 ? { kind: 'waited', status, on } : { kind: 'waiting', status, seconds, of: fault.retryAfter, isBusy: status.failures < status.freeFailures }
   }
   if (fault.why?.name === 'why.other_release') return { kind: 'behind', status } // a wallet that did not say so before it was unlocked
   return { kind: 'failed', status, on, fault }

@@ -70,7 +70,8 @@ export function worth({ fmr, audited }: Status): readonly string[] {
 /** Of a release that no audit has passed for general use: that it has not, and what a stolen wallet is worth. Null for others. */
 export function trial({ audited, wolf }: Status): HTMLElement | null {
   if (isPassed(audited)) return null
-  return h('details', { className: 'trial' }, h('summary', {}, say('trial.title')), h('p', {}, say('trial.text', { audited: auditText(audited), wolf: wolfText(wolf) })))
+  return h('details', { className: 'trial' }, h('summary', {}, say('trial.title')), h('p', {}, say('trial.plain')),
+    h('details', {}, h('summary', {}, say('trial.figures')), h('p', {}, say('trial.text', { audited: auditText(audited), wolf: wolfText(wolf) }))))
 }
 
 const code = (keys: readonly string[]): HTMLElement => h('code', {}, keys.join(' '))

@@ -22,10 +22,13 @@ export const CATALOGUES: Readonly<Record<string, Catalogue>> = { en, de, es }
 export class Texts {
   readonly language: string
   readonly #catalogue: Catalogue
+  /** For times and days: as the browser writes them, where it is of the same language. */
+  readonly #locale: string
   readonly #made = new Map<TextName, IntlMessageFormat>()
 
-  constructor(language: string, catalogue: Catalogue = CATALOGUES[language]) {
+  constructor(language: string, catalogue: Catalogue = CATALOGUES[language], wished: readonly string[] = navigator.languages) {
     this.language = language
+    this.#locale = wished.find((tag) => tag.toLowerCase().split('-')[0] === language) ?? language
     this.#catalogue = catalogue
   }
 
@@ -41,10 +44,10 @@ export class Texts {
 
   /** A time where the person is, with the name of its zone. */
   readonly time = (seconds: number): string =>
-    new Date(1000 * seconds).toLocaleString(this.language, { year: 'numeric', month: 'short', day: 'numeric', hour: '2-digit', minute: '2-digit', timeZoneName: 'short' })
+    new Date(1000 * seconds).toLocaleString(this.#locale, { year: 'numeric', month: 'short', day: 'numeric', hour: '2-digit', minute: '2-digit', timeZoneName: 'short' })
 
   /** A day where the person is. */
-  readonly day = (seconds: number): string => new Date(1000 * seconds).toLocaleDateString(this.language, { dateStyle: 'long' })
+  readonly day = (seconds: number): string => new Date(1000 * seconds).toLocaleDateString(this.#locale, { dateStyle: 'long' })
 }
 
 /** The first language that both the person and the page speak, English otherwise. */

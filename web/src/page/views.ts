@@ -212,10 +212,11 @@ function partsOf(screen: Screen, doing: Doing): Parts {
     }
     case 'accepted': {
       const [sure, plain] = worth(screen.status)
+      const saved = h('p', { id: 'saved', role: 'status' })
       return {
         title: say('accepted.title'), mark: 'good',
-        body: [lead(plain), h('p', { className: 'small' }, sure), ...statement(screen.outcome.assertion), entry(screen)],
-        buttons: [...save(screen.outcome.assertion, screen.status.audience), screen.outcome.assertion === null ? done : button(say('done'), () => { doing.decline() })],
+        body: [lead(plain), folded(say('accepted.sure'), h('p', { className: 'small' }, sure)), saved, ...statement(screen.outcome.assertion), entry(screen)],
+        buttons: [...save(screen.outcome.assertion, screen.status.audience, saved), screen.outcome.assertion === null ? done : button(say('done'), () => { doing.decline() })],
       }
     }
     case 'renewed': return {
@@ -234,7 +235,7 @@ function partsOf(screen: Screen, doing: Doing): Parts {
         lead(say('refused.lead', { on: screen.task })), h('p', { className: 'left' }, say('refused.left', { left: screen.left })),
         tips(), ...others(screen), entry(screen),
       ],
-      buttons: screen.left === 0 ? [back] : [main(say('try_again'), () => { doing.look(screen.task) }), back],
+      buttons: screen.left === 0 ? [main(say('refused.clock'), () => { doing.look(screen.task) }), back] : [main(say('try_again'), () => { doing.look(screen.task) }), back],
     }
     case 'waiting': return {
       title: say('waiting.title'), mark: 'wait',
@@ -244,6 +245,9 @@ function partsOf(screen: Screen, doing: Doing): Parts {
         ...(screen.isBusy ? [] : others(screen)),
       ],
       buttons: [back],
+    }
+    case 'waited': return {
+      title: say('waited.title'), mark: 'wait', body: [lead(say('waited.lead'))], buttons: [main(say('try_again'), () => { once(screen.on, doing) }), back],
     }
     case 'ended': return {
       title: say('ended.title'), mark: 'wait', body: [lead(say('ended.lead', { until: untilOf(screen) }))],
@@ -265,16 +269,22 @@ function partsOf(screen: Screen, doing: Doing): Parts {
     case 'failed': {
       const { on, fault, status } = screen
       const isNobodysFault = fault.kind === 'CancelledError' || fault.kind === 'UnavailableError'
-      const again = (): void => { if (on === 'enrol' || on === 'over') doing.go({ at: 'agreeing', task: on }); else if (isTask(on)) doing.look(on); else doing.ask(on) }
       return {
         title: titleOf(fault), mark: fault.kind === 'CancelledError' ? 'stopped' : isNobodysFault ? 'wait' : 'bad',
         body: [
           lead(textOf(fault, status.terms.controller.name)), ...(fault.kind === 'CancelledError' ? [] : [...(isTask(on) ? others(screen, !isNobodysFault) : []), exactly(fault.message)]),
         ],
-        buttons: [...cureOf(fault, doing) ?? [main(say('try_again'), again)], back],
+        buttons: [...cureOf(fault, doing) ?? [main(say('try_again'), () => { once(on, doing) })], back],
       }
     }
   }
+}
+
+/** Does it once more. */
+function once(on: Task | Wish, doing: Doing): void {
+  if (on === 'enrol' || on === 'over') doing.go({ at: 'agreeing', task: on })
+  else if (isTask(on)) doing.look(on)
+  else doing.ask(on)
 }
 
 /** What helps where another try does not, or null. */
@@ -383,10 +393,12 @@ const entry = ({ outcome }: { readonly outcome: { readonly position: number } })
 /** What an organisation gets, in full. */
 const statement = (assertion: string | null): HTMLElement[] => assertion === null ? [] : [folded(say('accepted.copy'), h('pre', { tabIndex: 0, id: 'assertion' }, assertion))]
 
-function save(assertion: string | null, audience: string): HTMLAnchorElement[] {
+/** @param said where it is told what to do with it, once it is saved. */
+function save(assertion: string | null, audience: string, said: HTMLElement): HTMLAnchorElement[] {
   if (assertion === null) return []
+  const download = 'assertion.jwt'
   const href = URL.createObjectURL(new Blob([`${assertion}\n`], { type: 'application/jwt' }))
-  return [h('a', { className: 'main', href, download: 'assertion.jwt' }, say('accepted.save', { audience }))]
+  return [h('a', { className: 'main', href, download, onclick: () => { said.textContent = say('accepted.saved', { file: download, audience }) } }, say('accepted.save', { audience }))]
 }
 
 /** Minutes and seconds, with hours where there are some. */

@@ -10,6 +10,9 @@ const WAIT = 'wait'
 /** Nobody is asked to wait longer than a day (`server/matching`). */
 const LONGEST_SECONDS = 86_400
 
+/** As `server/storage/limits.py`: the first wait, which doubles with every further failure in a row, up to a day. */
+const FIRST_SECONDS = 30
+
 /** A wait of the device with that short name. */
 export interface Wait {
   readonly name: string
@@ -18,6 +21,9 @@ export interface Wait {
   /** How long it was, in seconds. */
   readonly of: number
 }
+
+/** How many seconds the service will ask for after so many failures in a row; 0 for none. */
+export const waitAfter = (failures: number, free: number): number => (failures < free ? 0 : Math.min(FIRST_SECONDS * 2 ** (failures - free), LONGEST_SECONDS))
 
 /** Keeps the last one. @throws UsageError the browser does not store. */
 export async function keepWait(wait: Wait): Promise<void> {
