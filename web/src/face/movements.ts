@@ -64,7 +64,8 @@ export function ordersWithout(omission: Omission | null): readonly (readonly Mov
   const allowed = ALLOWED[omission ?? 'nothing']
   const longer = (orders: readonly Movement[][]): Movement[][] => orders.flatMap((order) => allowed.map((one) => [...order, one]))
   const all = Array.from({ length: COUNT }).reduce<Movement[][]>(longer, [[]])
-  return all.filter((order) => order.every((one, i) => one !== order[i + 1]) && (omission !== null || !order.every((one) => one === 'up' || one === 'down')))
+  const both: readonly Movement[] = omission === 'turning' ? ['up', 'down'] : ['left', 'right']
+  return all.filter((order) => order.every((one, i) => one !== order[i + 1]) && both.every((one) => order.includes(one)))
 }
 
 /** Judges one film, look by look. Build it for a film; nothing is remembered of another. */
