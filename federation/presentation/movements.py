@@ -240,13 +240,15 @@ class Watcher:
             self.fault = Fault.TOO_LATE
 
     def miss(self, seconds: float) -> None:
-        """Takes in a moment at which no face was found, or more than one."""
+        """Takes in a moment at which no face was found, or more than one. A movement on its way begins anew."""
         if self.fault is not None or self.is_passed:
             return
         if self._middle is None:
             self._first = []
             self._wait_since(seconds)
-        elif self._last is not None and seconds - self._last.seconds > _LONGEST_GAP_SECONDS:
+            return
+        self._poses, self.on_the_way = [], None  # out of sight somebody else may take the place
+        if self._last is not None and seconds - self._last.seconds > _LONGEST_GAP_SECONDS:
             self.fault = Fault.AWAY
 
     def _wait(self, look: Look) -> None:

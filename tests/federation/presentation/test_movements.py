@@ -98,6 +98,26 @@ def test_a_second_picture_in_the_place_of_the_first_jumps():
     assert judged(Film(HEAD).hold().go(36, 0, count=1).hold(4).looks, ORDER).fault is Fault.JUMPED
 
 
+def changed_out_of_sight():
+    """Somebody turns in part, is out of sight for two looks, and has turned whole when there is a face again."""
+    film = Film(HEAD).hold().go(18, 0).hold(3)
+    seen = len(film.looks)
+    later = film.go(36, 0, count=2).hold(6).looks[seen + 2 :]
+    return [*film.looks[:seen], None, None, *later]
+
+
+def test_whoever_is_lost_from_sight_on_the_way_has_jumped():
+    watcher = judged(changed_out_of_sight(), ORDER)
+    assert (watcher.fault, watcher.done) == (Fault.JUMPED, 0)
+
+
+def test_whoever_is_lost_from_sight_on_the_way_goes_the_way_again():
+    film = Film(HEAD).hold().go(18, 0).hold(3)
+    seen = len(film.looks)
+    later = film.hold(2).go(count=3).go(36, 0, count=6).hold(3).looks[seen + 2 :]
+    assert judged([*film.looks[:seen], None, None, *later], ORDER).done == 1
+
+
 @pytest.mark.parametrize("change", [{"shift": (200.0, 0.0)}, {"distance": 250.0}], ids=["beside", "nearer"])
 def test_a_face_that_is_suddenly_elsewhere_jumps(change):
     assert judged(Film(HEAD).hold().go(count=1, **change).looks, ORDER).fault is Fault.JUMPED
@@ -212,6 +232,7 @@ def films():
         "a picture": (Film(PICTURE).hold().go(50, 0).hold(60).looks, ORDER),
         "a bent picture": (Film(bent(140.0)).hold().go(43, 0).hold(60).looks, ORDER),
         "two pictures": (Film(HEAD).hold().go(36, 0, count=1).hold(4).looks, ORDER),
+        "changed out of sight": (changed_out_of_sight(), ORDER),
         "nobody": ([None] * 93, ORDER),
         "away": ([*Film(HEAD).hold(6).looks, *[None] * 9], ORDER),
         "too near": (near, ORDER),

@@ -114,13 +114,17 @@ export class Watcher {
     if ((this.fault as Fault | null) === null && !this.isPassed && look.seconds - this.#middle.seconds > MOST_SECONDS) this.fault = 'too-late'
   }
 
-  /** Takes in a moment at which no face was found, or more than one. */
+  /** Takes in a moment at which no face was found, or more than one: a movement that was on its way begins anew. */
   miss(seconds: number): void {
     if (this.fault !== null || this.isPassed) return
     if (this.#middle === null) {
       this.#first = []
       this.#waitSince(seconds)
-    } else if (this.#last !== null && seconds - this.#last.seconds > LONGEST_GAP_SECONDS) this.fault = 'away'
+      return
+    }
+    this.#poses = [] // out of sight somebody else may take the place
+    this.onTheWay = null
+    if (this.#last !== null && seconds - this.#last.seconds > LONGEST_GAP_SECONDS) this.fault = 'away'
   }
 
   #wait(look: Look): void {
