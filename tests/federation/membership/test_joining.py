@@ -314,6 +314,19 @@ def test_a_wrong_policy_is_refused(change, words):
         LocalPolicy.from_toml(text)
 
 
+A_POLICY = POLICY.format(digest="ab" * 32, hours="08:00-18:00")
+
+
+@pytest.mark.parametrize("line", A_POLICY.strip().splitlines(), ids=lambda line: line.partition(" ")[0])
+@pytest.mark.parametrize("value", ["true", "-1", '"text"', "[7]", '["text", 7]', "[[]]", "[{}]", "{}", "1979-05-27"])
+def test_a_value_of_another_kind_is_refused_by_the_name_of_its_key(line, value):
+    """Also inside of a list, where what is no text may be nothing that a set can hold."""
+    key, _, good = line.partition(" = ")
+    kind = "is a list of text" if good.startswith("[") else "is a|are"
+    with pytest.raises(UsageError, match=rf"^{key} ({kind})\b"):
+        LocalPolicy.from_toml(A_POLICY.replace(line, f"{key} = {value}"))
+
+
 @given(st.text(max_size=80))
 def test_junk_is_no_policy(junk):
     with pytest.raises(IntaglioError, match=r"the policy is no TOML|a policy has exactly the keys"):

@@ -1656,6 +1656,20 @@ def test_four_failures_are_free_and_fifty_are_the_end():
         LIMITS.require_room(history(50, 0), now=10**9)
 
 
+@pytest.mark.parametrize(
+    ("counted", "error", "words"),
+    [
+        (AttemptHistory(90, 20, 6, 100), UnavailableError, "6 attempts in a row have failed; try again in 49 seconds"),
+        (AttemptHistory(90, 51, 7, 100), RefusedError, "this template is closed after 51 failures; revoke it and"),
+        (AttemptHistory(501, 20, 6, 100), RefusedError, "this template is closed after all its attempts; revoke it"),
+    ],
+)
+def test_the_words_of_a_refusal_say_the_number_that_they_are_about(counted, error, words):
+    """No two numbers of a history are equal here: else one stands for another and nobody sees it."""
+    with pytest.raises(error, match=f"^{words}"):
+        LIMITS.require_room(counted, now=111)
+
+
 def test_five_hundred_attempts_are_the_end_although_all_of_them_matched():
     """A match is an answer too: without this, whoever was accepted once learns the face bit by bit."""
     LIMITS.require_room(AttemptHistory(499, 0, 0, 0), now=0)
