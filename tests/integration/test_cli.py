@@ -375,7 +375,7 @@ def test_who_enrolled_before_a_new_key_of_assertions_comes_over_to_its_deploymen
 
     same = [*verification(operator), "--agree"]
     pictures_of = {"receipts": ["2-2"], "renew": ["2-2", "2-3"]}
-    wallets = [path.read_bytes() for path in sorted(tmp_path.glob("*")) if path.name in ("before", "other", "after")]
+    known = [read_wallet(wallet[1], PASSPHRASE).enrolment for wallet in (before, other, after)]
     for words, why in [
         (["receipts", "renew", *pictures_of["receipts"], *same, *other, "--deployment", "elsewhere"], "no deployment"),
         (["renew", *pictures_of["renew"], *same, *other, *into(renewed), "--deployment", "elsewhere"], "no deployment"),
@@ -388,10 +388,8 @@ def test_who_enrolled_before_a_new_key_of_assertions_comes_over_to_its_deploymen
     ]:
         result = person(*words)
         assert (result.exit_code in (2, 3), why in result.stderr) == (True, True), (words[0], result.output)
-    files = [path.read_bytes() for path in sorted(tmp_path.glob("*")) if path.name in ("before", "other", "after")]
-    assert files == wallets
-    assert not (tmp_path / "renewed").exists()
 
+    assert [read_wallet(wallet[1], PASSPHRASE).enrolment for wallet in (before, other, after)] == known
     agreed = person("receipts", "renew", "1-3", *same, *before, "--deployment", "next")
     assert (agreed.exit_code, "goes by the deployment next" in agreed.stderr) == (0, True), agreed.output
     assert asked("1-4", before)[:2] == (0, 0)
