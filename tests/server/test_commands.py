@@ -1,4 +1,4 @@
-"""Every option of the operator's commands reaches what it names. Defaults are in the table of `tests.table_of_numbers`."""
+"""Every option of the operator's commands reaches what it names. `tests.table_of_numbers` has the defaults."""
 
 from __future__ import annotations
 
