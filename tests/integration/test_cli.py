@@ -286,6 +286,25 @@ def test_enrol_verify_revoke_from_the_command_line(operator, person, tmp_path):
 
 
 @pytest.mark.integration
+def test_nothing_in_two_wallets_of_one_passphrase_connects_them(operator, person, tmp_path):
+    """Each is stretched with a salt of its own, also when one command opens the one and writes both."""
+    operator.start()
+    person("wallet", "create")
+    done = person("enrol", "1-0", "1-1", *enrolment(operator), "--days", 30)
+    assert done.exit_code == 0, done.output
+    opened = (tmp_path / "intaglio.wallet").read_bytes()
+    same_terms = new_template(operator)
+    place = same_terms.index("--terms")
+    same_terms[place : place + 2] = []
+    done = person("renew", "1-0", "1-1", *same_terms, "--into", tmp_path / "second.wallet")
+    assert done.exit_code == 0, done.output
+    first, second = ((tmp_path / name).read_bytes() for name in ("intaglio.wallet", "second.wallet"))
+    assert len({kept[36:48] for kept in (opened, first, second)}) == 3  # a nonce for every write
+    assert first[20:36] == opened[20:36]
+    assert second[20:36] != first[20:36]
+
+
+@pytest.mark.integration
 def test_s3_a_whole_life_from_the_command_line(operator, person, tmp_path):
     """Enrol, verify with an assertion, renew the consent, renew the template, look at everything, and be forgotten."""
     operator.start()
