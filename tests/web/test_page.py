@@ -89,6 +89,14 @@ def test_a_link_s_ticket_is_taken_and_no_more_in_the_address_and_serves_once(con
         assert "The ticket may have been used already" in said
         assert "this ticket is not valid here" in said
         assert screen(other) == "failed"
+        press(other, "Back")
+        other.click("[data-screen=welcome] .card .main")
+        assert other.input_value("#ticket") == ""  # the bad one is forgotten, and another one can be typed
+        press(other, "Back")
+        other.evaluate("ticket => { location.hash = `#ticket=${ticket}` }", site.ticket())
+        other.wait_for_function("location.hash === ''")
+        other.click("[data-screen=welcome] .card .main")
+        assert other.locator("#ticket").count() == 0  # the link of another one was taken, in the same tab
 
 
 def test_the_page_says_which_page_it_is_and_that_the_log_has_it_and_notices_a_file_that_is_another(page, context, site):

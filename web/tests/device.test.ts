@@ -3,12 +3,14 @@
 import { create, type DescMessage } from '@bufbuild/protobuf'
 import { afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest'
 
-import { equal, hex, packBits, randomBytes, sha256, utf8 } from '../src/bytes'
+import { type Bytes, equal, hex, packBits, randomBytes, sha256, utf8 } from '../src/bytes'
 import { Device, type Outcome } from '../src/device/device'
-import { Owner } from '../src/device/owner'
+import { codeOf } from '../src/device/devices'
+import { Owner, revokeWith } from '../src/device/owner'
 import { Transport } from '../src/device/transport'
 import { CancelledError, IntaglioError, MalformedMessageError, PeerError, ProofError, RefusedError, UnavailableError } from '../src/errors'
 import { UnusableImageError } from '../src/face/finding'
+import { LogPolicy } from '../src/log/notes'
 import { SessionKey } from '../src/onebit/device'
 import { Engine } from '../src/onebit/seal'
 import { TemplateSecret } from '../src/onebit/template'
@@ -63,6 +65,14 @@ describe('flows', () => {
     expect((await verify('another')).matched).toBe(false)
     expect(service.operations).toEqual(['ENROL', 'VERIFY', 'VERIFY'])
     expect((await memory()).enrolment!.answers).toBe(3)
+  })
+
+  test('a ticket that does not serve, and a code of this device that nobody has let in yet, are told apart', async () => {
+    const mine = await device()
+    const enrolBy = (ticket: Bytes): Promise<Outcome> => mine.enrol(key(), face('me', 1), face('me', 2), ticket)
+    await expect(enrolBy(new Uint8Array(20).fill(8))).rejects.toMatchObject({ name: 'RefusedError', why: { name: 'why.ticket' } })
+    await expect(enrolBy(codeOf((await Wallet.open(KEY.secret))!.keyId))).rejects.toMatchObject({ name: 'RefusedError', why: { name: 'why.code' } })
+    expect(service.stored).toBeNull()
   })
 
   test('failures in a row are counted, also before what follows is lost, and a match ends them', async () => {
@@ -218,6 +228,32 @@ describe('flows', () => {
     await here.verify(one, face('me', 3))
     await expect(here.verify(one, face('me', 3))).rejects.toThrow('encrypts one probe')
     expect(service.calls.slice(-1)).toEqual(['StartVerification'])
+  })
+
+  test('a refused owner learns that the device was removed, once the log proves it, or that its template is closed', async () => {
+    await enrol()
+    const failed = (count: number, decision = 'non-match'): void => {
+      service.alter = (call, answer) => (call === 'Export' ? { ...answer, record: utf8(JSON.stringify({ attempts: Array.from({ length: count }, () => ({ at: small.now, decision })) })) } : answer)
+    }
+    const why = async (): Promise<unknown> => (await owner()).whyRefused()
+    expect(await why()).toBeNull()
+    failed(49)
+    expect(await why()).toBeNull()
+    failed(500, 'match')
+    expect(await why()).toBeNull()
+    failed(50)
+    expect(await why()).toEqual({ name: 'why.template_closed', values: { failures: 50 } })
+    service.alter = (call, answer) => { if (call === 'Export') throw new RefusedError('not enrolled here'); return answer }
+    expect(await why()).toEqual({ name: 'why.stranger' })
+    expect((await memory()).enrolment!.state).toBe('enrolled')
+    service.alter = (_call, answer) => answer
+    await revokeWith(await (await owner()).revocation(), service, { policy: new LogPolicy(small.deployment.log), now: small.now })
+    service.alter = (call, answer) => (call === 'GetInclusion' ? { ...answer, logged: { ...answer.logged, proof: [randomBytes(32)] } } : answer)
+    await expect(why()).rejects.toThrow(IntaglioError)
+    expect((await memory()).enrolment!.state).toBe('enrolled')
+    service.alter = (_call, answer) => answer
+    expect(await why()).toEqual({ name: 'why.removed' })
+    expect((await memory()).enrolment!.state).toBe('revoked')
   })
 
   test('a revocation leaves no secret, and a new wallet enrols anew', async () => {

@@ -12,7 +12,7 @@ export const NOW = 1_893_456_000 // 2030-01-01T00:00:00Z
 /** Somebody who has never been here. */
 export const NOBODY: Status = {
   state: 'none', name: null, lock: null, answers: 0, mostAnswers: 500, failures: 0, freeFailures: 5,
-  purpose: 'door-access', audience: 'example.org', pad: 'none', days: 90,
+  purpose: 'door-access', audience: 'example.org', pad: 'none', issues: true, days: 90,
   terms: {
     controller: { name: 'Example Office Ltd', address: '1 Example Street, 10115 Berlin', contact: 'mailto:privacy@example.org' },
     audience: 'example.org', purposes: ['door-access'], jurisdiction: 'DE', storageLocation: 'DE', retentionDays: 0,
@@ -81,6 +81,8 @@ export const SITUATIONS: Readonly<Record<string, Situation>> = {
   'welcome, sent by a site': situation(NOBODY, undefined, { asked: SITE }),
   'sent by a site': situation(ENROLLED, undefined, { asked: SITE }),
   'sent by a site again': situation(ENROLLED, undefined, { asked: { ...SITE, isAgreed: true } }),
+  'welcome, asked by a site that cannot be served': situation({ ...NOBODY, issues: false }, undefined, { nonce: 'ab'.repeat(32) }),
+  'asked, and it cannot be served': situation({ ...ENROLLED, issues: false }, undefined, { nonce: 'ab'.repeat(32) }),
   'asked': situation(ENROLLED, undefined, { nonce: 'ab'.repeat(32) }),
   'verify, look': situation(ENROLLED, { at: 'looking', task: 'verify', part: 'probe', by: 'camera', fault: null }),
   'verify, from files': situation(ENROLLED, { at: 'looking', task: 'verify', part: 'probe', by: 'files', fault: null }),
@@ -124,8 +126,13 @@ export const SITUATIONS: Readonly<Record<string, Situation>> = {
   'erased': situation({ ...ENROLLED, state: 'erased' }, { at: 'gone', wish: 'erase', position: 1240 }),
   'erased, without a proof': situation({ ...ENROLLED, state: 'revoked' }, { at: 'gone', wish: 'erase', position: null }),
   'failed, not allowed': situation(ENROLLED, { at: 'failed', on: 'verify', fault: fault('RefusedError', 'the server says: not enrolled here with this key, purpose and audience, or not signed by the enrolled device'), seconds: NOW }),
+  'failed, removed by another device': situation({ ...ENROLLED, state: 'revoked' }, { at: 'failed', on: 'verify', fault: fault('RefusedError', 'the server says: not enrolled here with this key, purpose and audience, or not signed by the enrolled device', { why: { name: 'why.removed' } }), seconds: NOW }),
+  'failed, closed after failures': situation(ENROLLED, { at: 'failed', on: 'verify', fault: fault('RefusedError', 'the server says: not enrolled here with this key, purpose and audience, or not signed by the enrolled device', { why: { name: 'why.template_closed', values: { failures: 50 } } }), seconds: NOW }),
+  'failed, of a stranger': situation(ENROLLED, { at: 'failed', on: 'verify', fault: fault('RefusedError', 'the server says: not enrolled here with this key, purpose and audience, or not signed by the enrolled device', { why: { name: 'why.stranger' } }), seconds: NOW }),
+  'failed, for want of an issuer': situation(ENROLLED, { at: 'failed', on: 'verify', fault: fault('RefusedError', 'the public rules name nobody who may sign assertions here', { why: { name: 'why.no_issuer' } }), seconds: NOW }),
   'failed, without a kiosk': situation(ENROLLED, { at: 'failed', on: 'verify', fault: fault('RefusedError', 'the public rules ask for a supervised device', { why: { name: 'why.supervised' } }), seconds: NOW }),
-  'failed, without a good ticket': situation(NOBODY, { at: 'failed', on: 'enrol', fault: fault('RefusedError', 'the server says: this ticket is not valid here'), seconds: NOW }),
+  'failed, without a good ticket': situation(NOBODY, { at: 'failed', on: 'enrol', fault: fault('RefusedError', 'the server says: this ticket is not valid here', { why: { name: 'why.ticket' } }), seconds: NOW }),
+  'failed, before the other device let it in': situation(NOBODY, { at: 'failed', on: 'enrol', fault: fault('RefusedError', 'the server says: this ticket is not valid here', { why: { name: 'why.code' } }), seconds: NOW }),
   'failed, with another passphrase': situation(NOBODY, { at: 'failed', on: 'lost', fault: fault('WrongKeyError', 'wrong passphrase for the backup, or the file was changed on purpose', { why: { name: 'why.wrong_backup_passphrase' } }), seconds: NOW }),
   'failed, without a proof': situation(ENROLLED, { at: 'failed', on: 'verify', fault: fault('ProofError', 'the server does not show that it logged this comparison; nothing was opened'), seconds: NOW }),
   'failed, out of reach': situation(ENROLLED, { at: 'failed', on: 'verify', fault: UNREACHABLE, seconds: NOW }),

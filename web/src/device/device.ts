@@ -115,7 +115,10 @@ export class Device {
     const started: Enrolment = { purpose, audience, releaseDigest: release.digest, log, deployment, trust, state: 'started', receipts: [], answers: before?.answers ?? 0, failures: 0 }
     await this.#readRules()
     await this.#requirePublic(started, started, terms.jurisdiction, days * DAY_SECONDS, null)
-    const answer = await this.#transport.call(verification.startEnrolment, { keyId: wallet.keyId, purpose, audience, ticket })
+    const answer = await this.#transport.call(verification.startEnrolment, { keyId: wallet.keyId, purpose, audience, ticket }).catch((error: unknown) => {
+      if (!(error instanceof RefusedError)) throw error
+      throw new RefusedError(error.message, { why: { name: equal(ticket, codeOf(wallet.keyId)) ? 'why.code' : 'why.ticket' } })
+    })
     const session = checkedSession(answer.session, started)
     const secret = TemplateSecret.generate(release.parameters, randomBytes)
     const template = secret.template(reference, randomBytes)
@@ -359,7 +362,7 @@ export class Device {
   /** Who signs assertions here, by the public rules. */
   #issuer(): Issuer {
     const issuer = this.#rules?.deployment(this.#wallet.requireEnrolment().deployment)?.issuer
-    if (!issuer) throw new RefusedError('the public rules name nobody who may sign assertions here')
+    if (!issuer) throw new RefusedError('the public rules name nobody who may sign assertions here', { why: { name: 'why.no_issuer' } })
     return issuer
   }
 

@@ -37,6 +37,8 @@ export interface Status {
   readonly audience: string
   /** What the public rules asked to stand between a presentation attack and a comparison, when the page began. */
   readonly pad: PadLevel
+  /** Whether the public rules name who signs answers for those who ask with a nonce; of rules that could not be read, true: the device refuses. */
+  readonly issues: boolean
   readonly days: number
   readonly terms: Terms
   /** Of the deployment in the public rules. */

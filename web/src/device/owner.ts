@@ -5,7 +5,7 @@
  */
 
 import { type Bytes, concat, equal, utf8 } from '../bytes'
-import { MalformedMessageError, PeerError, ProofError, RefusedError, UsageError } from '../errors'
+import { MalformedMessageError, PeerError, ProofError, RefusedError, UsageError, type Why } from '../errors'
 import { checkHistory, checkRevoked, checkTombstone, enrolled, type Entry, type LogTrust, Opening, renewed, says } from '../log/entries'
 import { LogPolicy } from '../log/notes'
 import type { Revocation } from '../wallet/backup'
@@ -16,6 +16,8 @@ import { devicesIn, type ListedDevice } from './devices'
 import type { Transport } from './transport'
 
 const MOST_PAGES = 1000
+/** A template that failed as often in its life is closed, as `server/storage/limits.py`. */
+const MOST_FAILURES = 50
 const UNPROVED = 'Whoever stands before the server could say so too, so this device stays as it is'
 const { method: owner } = OwnerService
 
@@ -174,6 +176,30 @@ export class Owner {
     throw new PeerError('the export does not come to an end')
   }
 
+  /**
+   * Why a server refuses this device, which tells strangers nothing: as far as an owner may ask. A template that the log
+   * proves to be deleted is remembered as revoked.
+   *
+   * @returns null where nothing of it says why.
+   * @throws PeerError, ProofError what the server says to have done does not stand in the log.
+   */
+  async whyRefused(): Promise<Why | null> {
+    let held: Held
+    try {
+      held = await this.export()
+    } catch (error) {
+      if (error instanceof RefusedError) return { name: 'why.stranger' }
+      throw error
+    }
+    for (const [position, opening] of held.openings.filter(([, { kind }]) => kind === 'revocation')) {
+      await this.#event(position, opening)
+      await this.#wallet.forget({ state: 'revoked' })
+      return { name: 'why.removed' }
+    }
+    const failures = attemptsIn(held.record).filter(({ decision }) => decision !== 'match').length
+    return failures >= MOST_FAILURES ? { name: 'why.template_closed', values: { failures } } : null
+  }
+
   /** The enrolled devices of this person. @throws as `devicesIn`. */
   async devices(): Promise<ListedDevice[]> {
     return devicesIn((await this.export()).record, this.#wallet.keyId)
@@ -193,10 +219,15 @@ export class Owner {
     const { openings } = await this.export()
     const events: [Event, Opening][] = []
     for (const [position, opening] of openings) {
-      const { logged } = await this.#transport.call(LogService.method.getInclusion, { position: BigInt(position) })
-      events.push([{ ...(await checkHistory(logged, position, opening, this.#wallet.keyId, trustOf(this.#wallet, this.#clock()))), position }, opening])
+      events.push([await this.#event(position, opening), opening])
     }
     return events
+  }
+
+  /** One entry, proved to be in the log. */
+  async #event(position: number, opening: Opening): Promise<Event> {
+    const { logged } = await this.#transport.call(LogService.method.getInclusion, { position: BigInt(position) })
+    return { ...(await checkHistory(logged, position, opening, this.#wallet.keyId, trustOf(this.#wallet, this.#clock()))), position }
   }
 
   async #proof(operation: 'list-receipts' | 'export' | 'revoke' | 'erase'): Promise<{ keyId: Bytes; audience: string; issuedAt: bigint; signature: Bytes }> {
@@ -222,6 +253,20 @@ export async function revokeWith({ issuedAt, ...proof }: Revocation, transport: 
   const { log } = await transport.call(owner.revoke, { proof: { ...proof, issuedAt: BigInt(issuedAt) }, logSize: 0n })
   if (log === undefined) throw new MalformedMessageError("the answer says that the template is gone, without the log's entry about it; the template may live")
   await checkRevoked(log, proof.keyId, { ...trust, memory: null })
+}
+
+/** One comparison, as the server holds it. */
+export interface Attempt {
+  /** Seconds since 1970. */
+  readonly at: number
+  /** `match`, `non-match`, or `not known`. */
+  readonly decision: string
+}
+
+/** The comparisons that an export's record lists. */
+export function attemptsIn(record: string): readonly Attempt[] {
+  const { attempts = [] } = JSON.parse(record) as { attempts?: readonly Attempt[] }
+  return attempts
 }
 
 /** Length of the padded template that an export's record states. */

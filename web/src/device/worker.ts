@@ -29,7 +29,7 @@ import { keepWait, keptWait } from '../wallet/wait'
 import { MOST_ANSWERS, OutdatedWalletError, type Shown, Wallet } from '../wallet/wallet'
 import { LogService } from '../wire/federation/wire/v1/verification_pb'
 import { type Deployment, deploymentOf } from './deployment'
-import { Device, type Probe, type Twice, type Use } from './device'
+import { Device, type Outcome, type Probe, type Twice, type Use } from './device'
 import { codeOf, withNames } from './devices'
 import { LoginRequest, requireSite } from './login'
 import type { Action, Actions, Face, Fault, Reply, Request, Status } from './messages'
@@ -52,6 +52,7 @@ const READ_MS = 10_000
 let loading: Promise<Loaded> | undefined
 let glance: Glance | null = null
 let pad: PadLevel = 'none'
+let issues = true
 const studio = new Studio()
 /** What runs, or waits to run, by the number of its request. */
 const running = new Map<number, AbortController>()
@@ -123,6 +124,7 @@ async function statusOf({ deployment }: Loaded): Promise<Status> {
     purpose: deployment.purpose,
     audience: deployment.audience,
     pad,
+    issues,
     days: deployment.days,
     terms: deployment.terms,
     identifier: deployment.identifier,
@@ -187,6 +189,17 @@ function padIn(rules: Rulebook, { deployment: { identifier: deployment } }: Load
 
 const device = async ({ deployment }: Loaded, key: Key | null): Promise<Device> => new Device(await requireWallet(key), transport, deployment)
 const owner = async (key: Key | null): Promise<Owner> => new Owner(await requireWallet(key), transport)
+
+/** Does something with the face. Where the server refuses it and says no more, as to a stranger, the owner asks why. */
+async function explained(opener: Key | null, act: () => Promise<Outcome>): Promise<Outcome> {
+  try {
+    return await act()
+  } catch (error) {
+    if (!(error instanceof RefusedError) || error.why !== null) throw error
+    const why = await owner(opener).then((mine) => mine.whyRefused()).catch(() => null)
+    throw why === null ? error : new RefusedError(error.message, { why })
+  }
+}
 
 /**
  * The wallet of the device that shall be enrolled: the one that is there, unless its template was revoked or is of old.
@@ -255,7 +268,10 @@ type Act<A extends Action> = (loaded: Loaded, argument: Parameters<Actions[A]>[0
 const actions: { [A in Action]: Act<A> } = {
   async begin(loaded) {
     const [rules] = await Promise.all([rulesNow(null).catch(() => null), transport.call(LogService.method.getCheckpoint, {})])
-    if (rules !== null) pad = padIn(rules, loaded, loaded.deployment) // else the device refuses, and says what is needed
+    if (rules !== null) { // else the device refuses, and says what is needed
+      pad = padIn(rules, loaded, loaded.deployment)
+      issues = (rules.deployment(loaded.deployment.identifier)?.issuer ?? null) !== null
+    }
     return statusOf(loaded)
   },
   status: (loaded) => statusOf(loaded),
@@ -297,7 +313,8 @@ const actions: { [A in Action]: Act<A> } = {
   async verify(loaded, argument, opener) {
     using key = SessionKey.generate(loaded.engine, randomBytes)
     const vector = await probe(loaded, argument!.face)
-    return await (await device(loaded, opener)).verify(key, vector, argument!.nonce === null ? undefined : fromHex(argument!.nonce))
+    const mine = await device(loaded, opener)
+    return await explained(opener, () => mine.verify(key, vector, argument!.nonce === null ? undefined : fromHex(argument!.nonce)))
   },
   async asked(loaded, argument) {
     const request = LoginRequest.fromBytes(utf8(argument!.request))
@@ -316,16 +333,19 @@ const actions: { [A in Action]: Act<A> } = {
     siteIn(await rulesNow(wallet), loaded, request)
     const vector = await probe(loaded, argument!.face)
     const [mine, use] = [new Device(wallet, transport, loaded.deployment), { audience: request.client, purpose: request.purpose }]
-    if (await mine.needsConsent(use, argument!.consents)) {
-      const agreed = await mine.renew(another, vector, use)
-      if (!agreed.matched) return agreed
-    }
-    return await mine.verify(key, vector, request.audienceNonce, use)
+    return await explained(opener, async () => {
+      if (await mine.needsConsent(use, argument!.consents)) {
+        const agreed = await mine.renew(another, vector, use)
+        if (!agreed.matched) return agreed
+      }
+      return await mine.verify(key, vector, request.audienceNonce, use)
+    })
   },
   async renew(loaded, argument, opener) {
     using key = SessionKey.generate(loaded.engine, randomBytes)
     const vector = await probe(loaded, argument!.face)
-    return await (await device(loaded, opener)).renew(key, vector)
+    const mine = await device(loaded, opener)
+    return await explained(opener, () => mine.renew(key, vector))
   },
   async over(loaded, argument, opener) {
     const [wallet, { deployment: { release }, recogniser }] = [await requireWallet(opener), loaded]
@@ -367,7 +387,7 @@ const actions: { [A in Action]: Act<A> } = {
     using key = SessionKey.generate(loaded.engine, randomBytes)
     const vector = await probe(loaded, argument!.face)
     const [wallet, { code, name }] = [await requireWallet(opener), argument!]
-    const outcome = await new Device(wallet, transport, loaded.deployment).admit(key, vector, ticketDigest(code))
+    const outcome = await explained(opener, () => new Device(wallet, transport, loaded.deployment).admit(key, vector, ticketDigest(code)))
     if (outcome.matched) await wallet.remember({ names: named(wallet.memory.names, code, name) })
     return outcome
   },
@@ -383,7 +403,8 @@ const actions: { [A in Action]: Act<A> } = {
   async remove(loaded, argument, opener) {
     using key = SessionKey.generate(loaded.engine, randomBytes)
     const vector = await probe(loaded, argument!.face)
-    return await (await device(loaded, opener)).remove(key, vector, fromHex(argument!.keyId))
+    const mine = await device(loaded, opener)
+    return await explained(opener, () => mine.remove(key, vector, fromHex(argument!.keyId)))
   },
   async forget() { await Wallet.delete(); return null },
   async self({ deployment }) {

@@ -72,7 +72,12 @@ let files = new Pictures('verify', 1, () => undefined)
 let references: readonly Blob[] = []
 
 const doing: Doing = {
-  go(place) { found = null; turn({ place }) },
+  go(place) {
+    found = null
+    // A code that the other device did not take serves once more, or the person goes back for a ticket.
+    const { place: from } = situation
+    turn(place.at === 'start' && from.at === 'failed' && from.fault.why?.name === 'why.code' ? { place, ticket: '' } : { place })
+  },
   bring(ticket) { situation = { ...situation, ticket } },
   look(task) { look(task, 'camera') },
   prepare(task) { prepare(task) },
@@ -206,6 +211,7 @@ async function during<A extends Action>(on: Task | Wish, action: A, argument: Pa
   try {
     status = await ask('status').answer
   } catch { /* what was known before is still the best that is known */ }
+  if (on === 'enrol' && place.at === 'failed' && place.fault.kind === 'RefusedError' && (place.fault.why ?? { name: 'why.ticket' }).name === 'why.ticket') situation = { ...situation, ticket: '' } // so that another one can be typed
   const wrong = place.at === 'failed' && place.fault.kind === 'UnusableImageError' ? place.fault : null
   if (isTask(on) && place.at === 'failed' && (place.fault.why?.name === 'why.film_needed' || (wrong !== null && isFilmed))) {
     situation = { ...situation, status }
@@ -325,6 +331,14 @@ listen({
   },
 })
 setInterval(() => { if (document.body.dataset['screen'] === 'waiting') turn({}) }, 1000)
+addEventListener('hashchange', () => {
+  const ticket = takeTicket()
+  if (ticket === '') return
+  const { place } = situation
+  if (place.at === 'failed' && place.on === 'enrol') turn({ ticket, place: { at: 'agreeing', task: 'enrol' } })
+  else if (place.at === 'start' || place.at === 'agreeing') turn({ ticket })
+  else situation = { ...situation, ticket } // whoever is at work on something is not disturbed
+})
 addEventListener('online', () => { if (document.body.dataset['screen'] === 'unreachable') void begin() })
 // What is folded is printed, too.
 addEventListener('beforeprint', () => { for (const one of document.querySelectorAll('details:not([open])')) one.setAttribute('data-printed', ''), one.setAttribute('open', '') })

@@ -12,7 +12,7 @@ const element = (id: string): HTMLElement => document.getElementById(id)!
 export function show(situation: Situation, doing: Doing, found: Found, messages: Messages): void {
   const screen = screenOf(situation)
   const drawn = draw(screen, doing)
-  const name = [screen.kind, 'part' in screen && screen.part, 'by' in screen && screen.by, 'on' in screen && screen.on, 'fault' in screen && screen.fault?.why?.name, language].join(' ')
+  const name = [screen.kind, 'part' in screen && screen.part, 'by' in screen && screen.by, 'on' in screen && screen.on, 'fault' in screen && screen.fault?.why?.name, 'ticket' in screen && screen.ticket.length, 'isInvited' in screen && screen.isInvited, language].join(' ')
   const place = element('screen')
   if (place.dataset['name'] === name && screen.kind !== 'look' && screen.kind !== 'prepare') {
     for (const live of drawn.querySelectorAll<HTMLElement>('[data-live]')) {

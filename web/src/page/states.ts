@@ -68,7 +68,7 @@ export interface Situation {
 export type Screen =
   | { readonly kind: 'loading'; readonly share: number }
   | { readonly kind: 'unreachable' | 'broken'; readonly fault: Fault }
-  | { readonly kind: 'welcome'; readonly status: Status; readonly isAsked: boolean; readonly isInvited: boolean; readonly asked: Asked | null }
+  | { readonly kind: 'welcome'; readonly status: Status; readonly isAsked: boolean; readonly isUnserved: boolean; readonly isInvited: boolean; readonly asked: Asked | null }
   | { readonly kind: 'kept'; readonly date: string; readonly shown: Shown | null }
   | { readonly kind: 'code'; readonly status: Status; readonly code: string }
   | { readonly kind: 'lost'; readonly status: Status; readonly name: string }
@@ -80,7 +80,7 @@ export type Screen =
   | { readonly kind: 'lock'; readonly status: Status; readonly on: Making; readonly passkeys: boolean; readonly fault: Fault | null }
   | { readonly kind: 'enrolled' | 'enrolled-not' | 'accepted' | 'renewed' | 'came-over' | 'admitted' | 'removed'; readonly status: Status; readonly outcome: Outcome }
   | { readonly kind: 'refused'; readonly status: Status; readonly task: Task; readonly outcome: Outcome; readonly left: number }
-  | { readonly kind: 'home' | 'ended' | 'closed' | 'behind'; readonly status: Status }
+  | { readonly kind: 'home' | 'ended' | 'closed' | 'behind' | 'unserved'; readonly status: Status }
   | { readonly kind: 'asked'; readonly status: Status; readonly asked: Asked | null }
   | { readonly kind: 'waiting'; readonly status: Status; readonly seconds: number; readonly isBusy: boolean; readonly of: number }
   | { readonly kind: 'revoked' | 'forgotten'; readonly status: Status }
@@ -114,12 +114,16 @@ export function screenOf({ status, share, nonce, asked, place, ticket, now, kept
 }
 
 function startOf(status: Status, nonce: string | null, asked: Asked | null, ticket: string, now: number): Screen {
-  if (status.state !== 'enrolled') return { kind: 'welcome', status, asked, isAsked: nonce !== null || asked !== null, isInvited: ticketOf(ticket) !== null }
+  if (status.state !== 'enrolled') return { kind: 'welcome', status, asked, isAsked: (nonce !== null && status.issues) || asked !== null, isUnserved: asked === null && isUnserved(status, nonce), isInvited: ticketOf(ticket) !== null }
   if (status.answers >= status.mostAnswers) return { kind: 'closed', status }
   if (status.isBehind) return { kind: 'behind', status }
   if (hasEnded(status, now)) return { kind: 'ended', status }
+  if (asked === null && isUnserved(status, nonce)) return { kind: 'unserved', status }
   return nonce === null && asked === null ? { kind: 'home', status } : { kind: 'asked', status, asked }
 }
+
+/** Whether an organisation asks for what nobody may sign here. */
+const isUnserved = ({ issues }: Status, nonce: string | null): boolean => nonce !== null && !issues
 
 function doneOf(status: Status, task: Task, outcome: Outcome): Screen {
   if (task === 'enrol') return { kind: outcome.matched ? 'enrolled' : 'enrolled-not', status, outcome }

@@ -120,6 +120,7 @@ function partsOf(screen: Screen, doing: Doing): Parts {
       return {
         title: say('welcome.title'),
         body: [
+          screen.isUnserved ? note(say('unserved.lead', { audience, who: controller.name })) : null,
           screen.isAsked ? note(say('asked.first', { audience: screen.asked?.operator ?? audience })) : null, before === null ? null : note(before),
           lead(say('welcome.lead', { who: controller.name })), figure(), h('p', { className: 'small' }, screen.isInvited ? say('welcome.time') : `${say('welcome.time')} ${say('welcome.ticket')}`),
         ],
@@ -130,7 +131,7 @@ function partsOf(screen: Screen, doing: Doing): Parts {
       const agree = h('input', { type: 'checkbox', id: 'agree' })
       const go = main(say('agree.button'), () => { doing.look(screen.task) })
       const isInvited = screen.task !== 'enrol' || ticketOf(screen.ticket) !== null
-      const ticket = h('input', { id: 'ticket', value: screen.ticket, autocomplete: 'off', spellcheck: false, attributes: { autocapitalize: 'none', 'aria-describedby': ['ticket-why', 'ticket-share'].join(' ') } })
+      const ticket = h('textarea', { id: 'ticket', rows: 2, value: screen.ticket, autocomplete: 'off', spellcheck: false, attributes: { autocapitalize: 'none', 'aria-describedby': ['ticket-why', 'ticket-share'].join(' ') } })
       go.disabled = true
       const share = h('span', { className: 'small', id: 'ticket-share' }) // while one types: on leaving the field it would move what is tapped
       agree.onchange = ticket.oninput = () => {
@@ -202,6 +203,13 @@ function partsOf(screen: Screen, doing: Doing): Parts {
         buttons: [main(say('asked.button'), () => { doing.look('verify') }), button(say('asked.decline'), () => { doing.decline() })],
       }
     }
+    case 'unserved': {
+      const { audience, terms: { controller } } = screen.status
+      return {
+        title: say('unserved.title', { audience }), mark: 'bad', body: [lead(say('unserved.lead', { audience, who: controller.name }))],
+        buttons: [main(say('unserved.button'), () => { doing.decline() })],
+      }
+    }
     case 'accepted': {
       const [sure, plain] = worth(screen.status)
       return {
@@ -261,11 +269,22 @@ function partsOf(screen: Screen, doing: Doing): Parts {
       return {
         title: titleOf(fault), mark: fault.kind === 'CancelledError' ? 'stopped' : isNobodysFault ? 'wait' : 'bad',
         body: [
-          lead(on === 'enrol' && fault.kind === 'RefusedError' && fault.why === null ? say('failed.ticket') : textOf(fault, status.terms.controller.name)), ...(fault.kind === 'CancelledError' ? [] : [...(isTask(on) ? others(screen, !isNobodysFault) : []), exactly(fault.message)]),
+          lead(textOf(fault, status.terms.controller.name)), ...(fault.kind === 'CancelledError' ? [] : [...(isTask(on) ? others(screen, !isNobodysFault) : []), exactly(fault.message)]),
         ],
-        buttons: [main(say('try_again'), again), back],
+        buttons: [...cureOf(fault, doing) ?? [main(say('try_again'), again)], back],
       }
     }
+  }
+}
+
+/** What helps where another try does not, or null. */
+function cureOf({ why }: Fault, doing: Doing): Button[] | null {
+  switch (why?.name) {
+    case 'why.removed': return [main(say('welcome.again'), () => { doing.go({ at: 'agreeing', task: 'enrol' }) })]
+    case 'why.template_closed': return [destructive(say('closed.button'), () => { doing.ask('revoke') })]
+    case 'why.stranger': return [destructive(say('data.forget'), () => { doing.ask('forget') })]
+    case 'why.no_issuer': return []
+    default: return null
   }
 }
 
