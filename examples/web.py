@@ -11,11 +11,13 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from federation.transparency import LogPolicy
 from server.people.tickets import DAY_SECONDS, LIFETIME_DAYS, issue_ticket, open_servers_storage
 
 DEMO = Path("build/demo")
@@ -57,15 +59,29 @@ def serving(port: int) -> Iterator[str]:
     ready = DEMO / "web-ready.json"
     ready.unlink(missing_ok=True)
     shared = {"tls": "tls", "release": "release.zip", "release-trust": "trust.json", "rules": "rules/rules.jsonl"}
-    service = shared | {"log": "log", "database": _DATABASE, "ready-file": ready.name}
+    service = shared | {"log": "log", "database": _DATABASE, "ready-file": ready.name, "assertions": "assertions"}
     named, origin = f"--deployment={_DEPLOYMENT}", f"http://localhost:{port}"
-    with running("matching", service, named, "--port=0", *_FOR_MANY) as matching:
+    with witness(), running("matching", service, named, "--port=0", *_FOR_MANY) as matching:
         port_of_service = port_of(ready, matching, f"{DEMO}/matching-web.log, then try `make demo`")
         target = f"localhost:{port_of_service}"
         page = shared | {"terms": "terms.json", "log-policy": "log/policy"}
         with running("web", page, named, f"--server={target}", f"--origin={origin}", f"--port={port}") as bridge:
             wait_for_page(port, bridge, f"{DEMO}/web-web.log")
             yield origin
+
+
+@contextlib.contextmanager
+def witness() -> Iterator[None]:
+    """The demo's witness once more: without it no device believes the log. The policy says where it listens now."""
+    ready, policy = DEMO / "witness-ready.json", DEMO / "log/policy"
+    ready.unlink(missing_ok=True)
+    wanted = LogPolicy.from_text(policy.read_text())
+    options = (str(DEMO / "seen0"), f"--key={wanted.log_key.to_text()}", "--port=0")
+    with running("log", {"ready-file": ready.name}, *options, verb="serve-witness") as process:
+        port = port_of(ready, process, f"{DEMO}/serve-witness-web.log, then try `make demo`")
+        moved = tuple(replace(one, address=f"http://127.0.0.1:{port}") for one in wanted.witnesses)
+        policy.write_text(replace(wanted, witnesses=moved).to_text())
+        yield
 
 
 def ticket() -> str:
@@ -106,11 +122,11 @@ def running(
 
 
 def port_of(ready: Path, process: subprocess.Popen[bytes], log: str) -> int:
-    """Where the matching service listens, once it does; `log` is what to read when it does not."""
+    """Where a service listens, once it does; `log` is what to read when it does not."""
     deadline = time.monotonic() + _START_SECONDS
     while not ready.is_file():
         if process.poll() is not None or time.monotonic() > deadline:
-            raise SystemExit(f"the matching service did not start; read {log}")
+            raise SystemExit(f"it did not start; read {log}")
         time.sleep(0.05)
     return int(json.loads(ready.read_text())["port"])
 

@@ -723,6 +723,31 @@ def test_who_may_read_a_file_does_not_depend_on_the_umask(folder, umask):
     assert len(modes) == 4
 
 
+SHOWN = {"ca.pem", "server.pem", "device.pem", "another.pem", "revoked.pem", "checkpoint", "ledger.jsonl"}
+"""What another user's process reads, such as a gateway's, a web server's or an auditor's. All else is its owner's."""
+SHOWN_IN = {"former", "tile"}
+SHOWN_BY = {(a_loopback_certificate, "certificate"), (a_rule, "rules.jsonl")}
+
+
+@pytest.mark.parametrize("write", WRITES, ids=lambda write: write.__name__)
+def test_a_written_file_is_its_owner_s_alone_or_for_everybody_to_read(folder, write):
+    before = os.umask(0o022)
+    try:
+        made = write(folder)
+        there = {path: path.lstat().st_ino for path in folder.rglob("*")}
+        made.act()
+    finally:
+        os.umask(before)
+    written = [path for path in folder.rglob("*") if path.is_file() and there.get(path) != path.lstat().st_ino]
+    modes = {str(path.relative_to(folder)): path.stat().st_mode & 0o777 for path in written if path.stat().st_size}
+    assert modes == {
+        name: 0o644
+        if Path(name).name in SHOWN or SHOWN_IN & set(Path(name).parts) or (write, Path(name).name) in SHOWN_BY
+        else 0o600
+        for name in modes
+    }
+
+
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o644])
 def test_rules_stay_readable_for_whoever_read_them(folder, mode):
     made = a_rule(folder)

@@ -47,6 +47,11 @@ def test_tests_have_the_folders_of_the_house():
     assert folders == set(ROOMS)
 
 
+def test_no_file_that_stands_beside_a_program_of_the_tests_hides_one_of_python_s():
+    """`python tests/crash_points.py` looks beside itself first: a `numbers.py` there broke what SQLAlchemy imports."""
+    assert {path.stem for path in (ROOT / "tests").glob("*.py")} & sys.stdlib_module_names == set()
+
+
 def uses():
     """For each name ``package.name`` that is imported from a package, the files that import it."""
     found = defaultdict(set)

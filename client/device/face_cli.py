@@ -97,8 +97,17 @@ def say(what: str, *, as_json: bool) -> None:
         typer.echo(what, err=True)
 
 
-def ask_to_agree(terms: Terms, days: int, *, agreed: bool) -> None:
-    """Shows what is asked for. Consent is given by a word of the person, never by silence."""
+def ask_to_agree(terms: Terms, days: int, *, agreed: bool, deployment: str | None = None) -> None:
+    """Shows what is asked for. Consent is given by a word of the person, never by silence.
+
+    Args:
+        terms: that are offered.
+        days: how long.
+        agreed: whether the person has said so already.
+        deployment: to which the wallet comes over with it, or None.
+    """
+    if deployment is not None:
+        typer.echo(f"From then on this wallet goes by the deployment {deployment} of the public rules.", err=True)
     for line in (
         f"{terms.controller.name} asks to verify your face for {', '.join(terms.purposes)}, for {days} days.",
         f"Without your face: {terms.alternative}",

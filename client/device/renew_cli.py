@@ -39,6 +39,14 @@ _NOT_RENEWED = (
     "not renewed: the face does not match the template, and nothing changed; try again from the front and in even light"
 )
 
+DeploymentOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Identifier in the rules of who will verify, to come over to it.",
+        show_default="the one that you enrolled at",
+    ),
+]
+
 
 def renew_command(
     into: Annotated[Path, typer.Option(help="The new wallet; made when missing, with the passphrase of the old one.")],
@@ -58,10 +66,7 @@ def renew_command(
         Path | None,
         typer.Option(help="Its recogniser, as --model.", show_default="the one that comes with intaglio"),
     ] = None,
-    deployment: Annotated[
-        str | None,
-        typer.Option(help="Identifier in the rules of who will verify.", show_default="the one that you enrolled at"),
-    ] = None,
+    deployment: DeploymentOption = None,
     days: Annotated[int, typer.Option(min=1, max=365, help="How long your consent is valid.")] = 90,
     model: ModelOption = None,
     server: ServerOption = DEFAULT_SERVER,
@@ -99,6 +104,8 @@ def renew_command(
     enrolment = opened.require_enrolment()
     standing = enrolment.require_consent().current.terms
     bundle, certificates = face_cli.read_release(release, release_trust), ClientTls.read(tls, certificate)
+    if former_model is not None and former_release is None:
+        raise UsageError("--former-model is the recogniser of --former-release; name both, or neither")
     left = _left(enrolment, bundle, former_release, release_trust)
     taken = references_of(images, camera, bundle.release)
     trust = read_log_policy(log_policy)
@@ -116,7 +123,7 @@ def renew_command(
             write_wallet(wallet, replaced, passphrase)
             show({"enrolled": str(into), "revoked": str(wallet)}, as_json=as_json)
             return
-    face_cli.ask_to_agree(standing, days, agreed=agree)
+    face_cli.ask_to_agree(standing, days, agreed=agree, deployment=deployment)
     conditions = face_cli.conditions_of(bundle, rules, log_policy, days=days)
     with Device(
         opened,
@@ -140,7 +147,7 @@ def renew_command(
             second,
             into=fresh,
             keep=lambda current: write_wallet(into, current, another),
-            to=Destination(conditions, deployment or str(enrolment.deployment)) if left else None,
+            to=Destination(conditions, deployment or str(enrolment.deployment)) if left or deployment else None,
         )
     if outcome.decision is Decision.NON_MATCH:
         face_cli.report(outcome, match="", non_match=_NOT_RENEWED, bundle=bundle, as_json=as_json)
@@ -151,9 +158,11 @@ def _left(enrolment: Enrolment, entered: Bundle, former: Path | None, trust: Pat
     """The release that the wallet is enrolled under, where that is another one than the one that is entered.
 
     Raises:
-        UsageError: nobody named it.
+        UsageError: nobody named it, or it is named and not left.
     """
     if enrolment.release_digest == bytes.fromhex(entered.release.digest):
+        if former is not None:
+            raise UsageError("this wallet is of the release of --release already; leave out --former-release")
         return None
     if former is None:
         raise UsageError(
@@ -173,6 +182,7 @@ def receipts_renew(
     camera: CameraOption = None,
     without: WithoutOption = None,
     terms: Annotated[Path | None, typer.Option(help="Newer terms.", show_default="those that you agreed to")] = None,
+    deployment: DeploymentOption = None,
     days: Annotated[int, typer.Option(min=1, max=365, help="How long it is valid from now on.")] = 90,
     model: ModelOption = None,
     server: ServerOption = DEFAULT_SERVER,
@@ -192,6 +202,9 @@ def receipts_renew(
 
     It takes a picture, since a wallet alone, in whoever's hands, is to lengthen nothing.
 
+    Where the operator signs assertions with another key now, that is another deployment: with --deployment this wallet
+    goes by it from then on. It has to be of the same operator, audience, purpose and release.
+
     Needs: an enrolled wallet, what `verify` needs, a picture. Writes: the wallet.
 
     Example: intaglio receipts renew now.jpg --days 90
@@ -207,7 +220,7 @@ def receipts_renew(
     write_wallet(wallet, opened, passphrase)
     offered = read_terms(terms) if terms else None
     standing = opened.require_enrolment().require_consent().current.terms
-    face_cli.ask_to_agree(offered or standing, days, agreed=agree)
+    face_cli.ask_to_agree(offered or standing, days, agreed=agree, deployment=deployment)
     with Device(
         opened,
         target=server,
@@ -218,7 +231,8 @@ def receipts_renew(
         outcome = device.renew_consent(
             filmed_probe(camera, without=without, model=model, release=bundle.release)
             if challenge
-            else pictures.probe_of(taken, model=model, release=bundle.release)
+            else pictures.probe_of(taken, model=model, release=bundle.release),
+            deployment=deployment,
         )
     if outcome.decision is Decision.NON_MATCH:
         face_cli.report(outcome, match="", non_match=_NOT_RENEWED, bundle=bundle, as_json=as_json)

@@ -207,7 +207,7 @@ class Device:
             self._remember(self._wallet.with_state(EnrolmentState.ENROLLED))
         return outcome
 
-    def renew_consent(self, probe: Probe) -> VerificationOutcome:
+    def renew_consent(self, probe: Probe, *, deployment: str | None = None) -> VerificationOutcome:
         """Agrees again: on a match a newer receipt counts in the place of the last one, which may have expired.
 
         The conditions say for how many days, and to which terms if not to the same. A crash before the wallet is kept
@@ -215,12 +215,16 @@ class Device:
 
         Args:
             probe: as for `verify`.
+            deployment: that this device goes by from then on; None for the same. A template belongs to no deployment.
 
         Raises:
             UsageError, RefusedError, UnavailableError, PeerError, ProofError: as for `verify`, decided under the newer
-                receipt.
+                receipt, and under the newer deployment.
         """
         consent = self._enrolment.require_consent()
+        to = None if deployment is None else Destination(self._conditions, deployment)
+        entered = deployment or self._enrolment.deployment
+        consenting = self._wallet.with_enrolment(replace(self._enrolment, deployment=entered))
         signed = a_receipt(
             self._wallet,
             consent.current.binding,
@@ -231,11 +235,11 @@ class Device:
         )
         renewed = Consent((*consent.receipts, signed))
         change = Change(receipt=signed.to_bytes())
-        comparison = Comparison(Operation.RENEW_CONSENT, renewed, self._wallet, _digest_in(renewed), change)
+        comparison = Comparison(Operation.RENEW_CONSENT, renewed, consenting, _digest_in(renewed), change, to=to)
         outcome = self._compare_with_stored(probe, comparison, Stopwatch())
         if outcome.decision is Decision.MATCH:
             receipt = b"\n".join(one.to_bytes() for one in renewed.receipts)
-            self._remember(self._wallet.with_enrolment(replace(self._enrolment, receipt=receipt)))
+            self._remember(self._wallet.with_enrolment(replace(self._enrolment, deployment=entered, receipt=receipt)))
         return outcome
 
     def admit(self, probe: NDArray[np.float64], code: Ticket) -> VerificationOutcome:
@@ -290,8 +294,8 @@ class Device:
         The second capture is compared with the old template. No server compares it with the new one, so that is done
         here, in the clear, before anything leaves.
 
-        With a destination the new template is of another release. Nothing of the old one can be turned into it, so the
-        same session does both: it matches under the release of this device's conditions, and puts in force what is
+        With a destination the new template may be of another release. Nothing of the old one can be turned into it, so
+        the same session does both: it matches under the release of this device's conditions, and puts in force what is
         made of the same captures under the other.
 
         A crash leaves an old wallet that counts; or, when the last answer was lost, a new one of which
@@ -300,10 +304,10 @@ class Device:
         Args:
             reference: (k,) adapted mean of some pictures, for the new template. Sensitive; does not leave the device.
             second: (k,) adapted embedding of another picture, which is not in the mean; or what films one under a
-                challenge. With a destination a pair of such. Likewise.
+                challenge. Into another release a pair of such. Likewise.
             into: the new wallet, with a key of its own.
             keep: writes the new wallet to disk.
-            to: where the new template comes over to; None where it stays with its release.
+            to: where the new template comes over to; None where it stays with its release and deployment.
 
         Returns:
             MATCH: the new wallet is enrolled and the old one revoked, and both are kept. NON_MATCH: nothing changed.

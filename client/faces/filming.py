@@ -1,9 +1,9 @@
 """A film of a face that moves as a session asks, and the frames of it that are compared. Nothing of it is kept.
 
 The frames that are compared come from the film that is judged. Whoever moves his own head and then holds up a picture
-leaves the camera's sight for it, or jumps; and the faces in the movements, from when each is on its way, have to be of
-the same person as the frames that are compared, which whoever embeds them asks (`Film.ways`). At the end of a movement
-a face is too far from the front for the recogniser.
+leaves the camera's sight for it, or jumps, or is quicker than two frames (docs/pad.md). And the faces in the movements,
+from when each is on its way, have to be of the same person as the frames that are compared, which whoever embeds them
+asks (`Film.ways`). At the end of a movement a face is too far from the front for the recogniser.
 """
 
 from __future__ import annotations

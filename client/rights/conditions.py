@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from federation.consent.assertion import LogPosition, verify_assertion
+from federation.consent.assertion import LogPosition, names_key, verify_assertion
 from federation.consent.receipts import Binding, Terms
-from federation.errors import PeerError, ProofError, UsageError
+from federation.errors import PeerError, ProofError, RefusedError, UsageError
 from federation.onebit import Operation
 from federation.rules.policy import Attempts, Refused, Request, decide, decide_for_anybody
 
@@ -69,11 +69,12 @@ class Conditions:
 
 @dataclass(frozen=True)
 class Destination:
-    """Another release, to which somebody comes over with a match under the one that their template is of.
+    """Another release or deployment, to which somebody comes over with a match under the one that they enrolled under.
 
     Attributes:
-        conditions: under which the new template will be compared; their release and rules count.
-        deployment: that the rules register for both releases.
+        conditions: under which the template will be compared then; their release and rules count.
+        deployment: that the rules register for the release that is left, too; the same one, or one that follows it
+            (`federation.rules.entries.Deployment.follows`).
     """
 
     conditions: Conditions
@@ -93,7 +94,7 @@ class Comparison:
         audience_nonce: for an assertion; empty for none.
         issuer: of that assertion, or None.
         presentation_checked: whether the face is looked at for a presentation attack, and the device says so.
-        to: where a renewed template comes over to; None where it stays with its release.
+        to: where a renewed template or consent comes over to; None where it stays with release and deployment.
     """
 
     operation: Operation
@@ -148,7 +149,18 @@ def require_allowed(
 
 
 def _require_leaving(to: Destination, enrolment: Enrolment, conditions: Conditions, now: int) -> None:
-    """Returns when rules and release allow one more comparison under the release that is left; as the server asks."""
+    """Returns when rules and release allow one more comparison under the release that is left; as the server asks.
+
+    No server says which deployment it is, and the receipt names none. So this device alone sees to it that the one that
+    it is told of is of whom the person agreed with.
+    """
+    former = _deployment_of(enrolment)
+    entered = to.conditions.rules.followers(former)
+    if to.deployment != former and to.deployment not in {one.identifier for one in entered}:
+        raise RefusedError(
+            f"the public rules register no deployment {to.deployment!r} of the same operator, for the same audience "
+            f"and places as {former!r}, which this wallet is enrolled at; nothing was sent"
+        )
     left = enrolment.require_consent().current.binding
     verdict = decide_for_anybody(
         Request(to.deployment, enrolment.audience, enrolment.purpose, left),
@@ -197,16 +209,21 @@ def require_asserted(
         return
     if token is None:
         raise PeerError("the server recorded a match and sent no assertion for the audience")
-    assertion = verify_assertion(
-        token,
-        issuer_public_key=issuer.public_key,
-        expected_issuer=issuer.address,
-        expected_audience=enrolment.audience,
-        expected_purpose=enrolment.purpose,
-        expected_nonce=comparison.audience_nonce,
-        now=now,
-        accepts_trials=True,  # the audience decides; what the device knows of it is compared below
-    )
+    try:
+        assertion = verify_assertion(
+            token,
+            issuer_public_key=issuer.public_key,
+            expected_issuer=issuer.address,
+            expected_audience=enrolment.audience,
+            expected_purpose=enrolment.purpose,
+            expected_nonce=comparison.audience_nonce,
+            now=now,
+            accepts_trials=True,  # the audience decides; what the device knows of it is compared below
+        )
+    except ProofError:
+        if names_key(token, issuer.public_key):
+            raise
+        raise _of_another_key(token, enrolment, conditions.rules, now) from None
     head = logged.checkpoint.head
     position = LogPosition(logged.checkpoint.checkpoint.origin, logged.index, head.size, head.root)
     checks = (
@@ -226,6 +243,24 @@ def require_asserted(
     for fault, passed in checks:
         if not passed:
             raise ProofError(f"the assertion {fault}; it is not handed out")
+
+
+def _of_another_key(token: str, enrolment: Enrolment, rules: Rulebook, now: int) -> ProofError:
+    """What somebody does who gets an assertion under another key than that of the deployment that they enrolled at."""
+    deployment = _deployment_of(enrolment)
+    for other in reversed(rules.followers(deployment)):
+        serves = enrolment.purpose in other.purposes and enrolment.release_digest in other.release_digests
+        is_in_force = other.begins_at <= now < other.ends_at
+        if serves and is_in_force and other.issuer is not None and names_key(token, other.issuer.public_key):
+            return ProofError(
+                f"the assertion is under the key of the deployment {other.identifier!r}, and this wallet is enrolled "
+                f"at {deployment!r}; it is not handed out. Come over with `intaglio receipts renew --deployment "
+                f"{other.identifier}`"
+            )
+    return ProofError(
+        f"the assertion is under another key than the public rules register for {deployment!r}; it is not handed out. "
+        "Ask the operator for newer rules (--rules), and where they say the same, contest it"
+    )
 
 
 def _pad_of(

@@ -263,7 +263,10 @@ def prepare_server(folder: Path, running: ExitStack, *, witnesses: int) -> None:
     _run("pki", "init", folder / "tls", "--json")
     terms, rules = folder / "terms.json", folder / "rules"
     terms.write_text(json.dumps(asdict(TERMS)))
-    _run("rules", "init", rules, "--terms", terms, "--release", folder / BUNDLE, "--deployment", DEPLOYMENT)
+    signer = folder / "assertions"
+    _run("assertions", "init", signer, "--issuer", "https://demo.example.org")
+    named_in_rules = ("--release", folder / BUNDLE, "--deployment", DEPLOYMENT, "--assertions", signer)
+    _run("rules", "init", rules, "--terms", terms, *named_in_rules)
     log_key = VerifierKey.from_text(_run("log", "init", folder / "log", _LOG).strip())
     named = tuple(_witness(folder, log_key, number, running) for number in range(witnesses))
     policy = LogPolicy(log_key, named, tuple(one.key for one in named), threshold=witnesses)

@@ -284,9 +284,7 @@ def _authentic(token: str, public_key: bytes) -> Assertion:
         raise MalformedMessageError(
             f"an assertion is three parts of base64url, at most {MOST_TOKEN_CHARACTERS} characters"
         )
-    # Compared as a whole, the header leaves the token nothing to choose, neither algorithm nor key.
-    header = base64.urlsafe_b64encode(_json(_headers(public_key) | {"alg": ALGORITHM})).rstrip(b"=").decode()
-    if not hmac.compare_digest(token.partition(".")[0], header):
+    if not names_key(token, public_key):
         raise ProofError("the assertion is not of this type, algorithm and key")
     from jwt.exceptions import InvalidTokenError  # noqa: PLC0415 - see `_jws`
 
@@ -303,6 +301,19 @@ def _authentic(token: str, public_key: bytes) -> Assertion:
     if not same:
         raise MalformedMessageError("the token is signed, but it says more or other than an assertion does")
     return assertion
+
+
+def names_key(token: str, public_key: bytes) -> bool:
+    """Whether a token says that it is an assertion under this key, which it may not be.
+
+    Compared as a whole, the header leaves the token nothing to choose, neither algorithm nor key.
+
+    Args:
+        token: of ASCII characters.
+        public_key: Ed25519, 32 bytes.
+    """
+    header = base64.urlsafe_b64encode(_json(_headers(public_key) | {"alg": ALGORITHM})).rstrip(b"=").decode()
+    return hmac.compare_digest(token.partition(".")[0], header)
 
 
 def key_name(public_key: bytes) -> str:

@@ -12,7 +12,8 @@ against the eyes and the mouth, and the ears move the other way. Seven numbers o
   (`python -m examples.presentation`). So a movement counts from 29 degrees on, or from 22 up or down. What is bent like
   a head and turned much further than a head need be does look like one: docs/pad.md says how far that goes;
 * the order of movements follows from the session's nonce, and any other movement ends the film: whoever shows an old
-  one has guessed the order or has not. And each movement has to be seen on its way, or somebody changed pictures.
+  one has guessed the order or has not. And each movement has to be seen on its way, or somebody changed pictures. Every
+  order goes both ways from where the film began, since that is only roughly asked to be the front.
 
 A film ends after `MOST_SECONDS`. The looks are those of `client.faces.finding`, and of the page's detector, which is
 the same; `tests/vectors/movements.json` has films as numbers that both judge alike. No frame is part of any judgement.
@@ -99,8 +100,9 @@ class Fault(Enum):
 def challenge_of(nonce: bytes, omission: Omission | None = None) -> tuple[Movement, ...]:
     """The movements that a session asks for, in their order.
 
-    Three, of which no two in a row are alike, and not all of the kind that a bent picture does best: 34 orders. Whoever
-    leaves one kind out comes closer instead: 12 orders.
+    Three, of which no two in a row are alike: 14 orders. Whoever leaves one kind out comes closer instead: 8 orders.
+    Each has both left and right, or both up and down where turning is left out: a picture that is held turned away when
+    the film begins has twice as far to turn the one way, and no way the other.
 
     Args:
         nonce: of the session, 32 random bytes that the server chose.
@@ -119,7 +121,7 @@ def orders_without(omission: Omission | None) -> tuple[tuple[Movement, ...], ...
     """Every order that may be asked for; in the order of `Movement`, the first movement first.
 
     >>> [len(orders_without(omission)) for omission in (None, *Omission)]
-    [34, 12, 12]
+    [14, 8, 8]
     """
     turns, nods = (Movement.LEFT, Movement.RIGHT), (Movement.UP, Movement.DOWN)
     allowed = {
@@ -131,7 +133,7 @@ def orders_without(omission: Omission | None) -> tuple[tuple[Movement, ...], ...
         order
         for order in itertools.product(allowed, repeat=COUNT)
         if all(one is not other for one, other in itertools.pairwise(order))
-        and (omission is not None or not set(order) <= set(nods))
+        and set(nods if omission is Omission.TURNING else turns) <= set(order)
     )
 
 
@@ -238,13 +240,15 @@ class Watcher:
             self.fault = Fault.TOO_LATE
 
     def miss(self, seconds: float) -> None:
-        """Takes in a moment at which no face was found, or more than one."""
+        """Takes in a moment at which no face was found, or more than one. A movement on its way begins anew."""
         if self.fault is not None or self.is_passed:
             return
         if self._middle is None:
             self._first = []
             self._wait_since(seconds)
-        elif self._last is not None and seconds - self._last.seconds > _LONGEST_GAP_SECONDS:
+            return
+        self._poses, self.on_the_way = [], None  # out of sight somebody else may take the place
+        if self._last is not None and seconds - self._last.seconds > _LONGEST_GAP_SECONDS:
             self.fault = Fault.AWAY
 
     def _wait(self, look: Look) -> None:

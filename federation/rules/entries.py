@@ -344,6 +344,15 @@ class Deployment:
         """Identifies the entry in a rulebook."""
         return f"deployment {self.identifier}"
 
+    def follows(self, former: Deployment) -> bool:
+        """Whether a device may go from `former` to this one with the consent of the same person to the same controller.
+
+        It is of the same operator, for the same audience, and under the law of no fewer places. Whether it serves a
+        purpose and a release is for `federation.rules.policy.decide` to say.
+        """
+        of_the_same = (self.operator, self.audience) == (former.operator, former.audience)
+        return of_the_same and set(former.jurisdictions) <= set(self.jurisdictions)
+
     def to_json(self) -> dict[str, JsonValue]:
         """The JSON object."""
         issuer: dict[str, JsonValue] = {} if self.issuer is None else {"issuer": self.issuer.to_json()}

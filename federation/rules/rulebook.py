@@ -226,6 +226,15 @@ class Rulebook:
         found = self.rules.get(f"deployment {identifier}")
         return found if isinstance(found, Deployment) else None
 
+    def followers(self, identifier: str) -> tuple[Deployment, ...]:
+        """Every other deployment to which a device of that one may go (`Deployment.follows`), in force or not."""
+        former = self.deployment(identifier)
+        return tuple(
+            rule
+            for rule in self.rules.values()
+            if former and isinstance(rule, Deployment) and rule != former and rule.follows(former)
+        )
+
     def client(self, deployment: str, identifier: str, now: int) -> Client | None:
         """The client that counts at `now`: the highest version that has begun, also when it has ended since."""
         begun = (rule for rule in self.clients(deployment, identifier) if rule.begins_at <= now)

@@ -109,6 +109,7 @@ class Admission:
     def _take_list(self) -> list[str]:
         """What is on the list, and what the database knows to have been on it; a sentence if the list lacks some."""
         listed = frozenset(read_revoked(self._directory, self._authority))
+        self._revoked |= listed  # whatever the database does
         name = self._authority.fingerprint(hashes.SHA256())
         seen = self._storage.seen_revoked(name) if self._storage else frozenset()
         lost, self._listed = self._listed - listed, self._listed | listed

@@ -218,7 +218,7 @@ def pki_sign(directory: FolderArgument, database: ServersDatabaseOption) -> None
             try:
                 new = authority.follow(directory, waiting.serial, waiting.renewal, now=now)
             except (RefusedError, PeerError, ProofError) as error:
-                typer.echo(f"not signed: {error}", err=True)
+                typer.echo(f"not signed for {waiting.serial:x}: {error}", err=True)
                 continue
             storage.answer_renewal(waiting, new.public_bytes(Encoding.DER))
             typer.echo(f"{authority.name_of(new)}  ends on {new.not_valid_after_utc:%Y-%m-%d}  {new.serial_number:x}")

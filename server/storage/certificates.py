@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from federation.wire.certificates import Renewal
+from federation.wire.certificates import Renewal
 
 
 @dataclass(frozen=True)
 class WaitingRenewal:
-    """A wish that nobody has answered yet.
+    """A wish that nobody has answered yet, as a database has it: whoever took that over wrote what they liked.
 
     Attributes:
         serial: number of the certificate that ends.
         key_digest: SHA-256 of the new key, 32 bytes.
-        renewal: as the device signed it.
+        request: see `Renewal`, as `proof`.
+        proof: likewise.
     """
 
     serial: int
     key_digest: bytes = field(repr=False)
-    renewal: Renewal = field(repr=False)
+    request: bytes = field(repr=False)
+    proof: bytes = field(repr=False)
+
+    @property
+    def renewal(self) -> Renewal:
+        """As the device signed it.
+
+        Raises:
+            MalformedMessageError: no device did.
+        """
+        return Renewal(self.request, self.proof)
 
 
 class CertificateStorage(Protocol):

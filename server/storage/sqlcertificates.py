@@ -85,4 +85,4 @@ def _bytes_of(serial: int) -> bytes:
 
 
 def _waiting_of(row: Any) -> WaitingRenewal:  # noqa: ANN401 - a row of renewals
-    return WaitingRenewal(int.from_bytes(row.serial, "big"), row.key_digest, Renewal(row.request, row.proof))
+    return WaitingRenewal(int.from_bytes(row.serial, "big"), row.key_digest, row.request, row.proof)

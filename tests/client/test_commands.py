@@ -1,6 +1,6 @@
 """Every option of an organisation's and an auditor's commands reaches what it names.
 
-Defaults are in the table of `tests.numbers`.
+Defaults are in the table of `tests.table_of_numbers`.
 """
 
 from __future__ import annotations

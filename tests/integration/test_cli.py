@@ -43,7 +43,18 @@ from server.storage.sqlstorage import open_storage
 from tests.bundles import MAKER, STRANGER, TRUST_IN_TRIALS, VERDICTS, a_bundle, a_report, signed, wolves
 from tests.faces import recogniser_of
 from tests.integration.hostile import a_grant, a_probe_message
-from tests.running import AUDIENCE, PURPOSE, a_face, a_release, a_rules_file, conditions, write_release, write_rules
+from tests.running import (
+    AUDIENCE,
+    DEPLOYMENT,
+    PURPOSE,
+    a_face,
+    a_release,
+    a_rules_file,
+    conditions,
+    write_release,
+    write_rules,
+)
+from tests.running import signed as signed_rule
 from tests.transparency_log import an_opening
 
 ISSUER = "https://verify.example.org"
@@ -65,7 +76,7 @@ class ServerProcess:
         )
         write_release(directory)
         write_rules(directory, read_registration(directory / "assertions"))
-        self.process = None
+        self.process, self.assertions, self.deployment = None, "assertions", DEPLOYMENT
 
     def start(self):
         self.ready.unlink(missing_ok=True)  # a killed server leaves its own
@@ -77,9 +88,10 @@ class ServerProcess:
             "ready-file": "ready.json",
             "rules": "rules.jsonl",
             "log": "transparency",
-            "assertions": "assertions",
+            "assertions": self.assertions,
         }
         options = [part for name, file in files.items() for part in (f"--{name}", self.directory / file)]
+        options += ["--deployment", self.deployment]
         with (self.directory / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 start_command(*options, "--stats", self.stats, "--port", 0), cwd=Path(__file__).parents[2], stderr=log
@@ -97,6 +109,16 @@ class ServerProcess:
 
     def log(self):
         return (self.directory / "log").read_text()
+
+    def follow(self, deployment):
+        """Another key of assertions, by another deployment: what issuer.json says of it. From the next start on."""
+        folder, rules = self.directory / "assertions-2", self.directory / "rules.jsonl"
+        issuer = json.loads(invoke(server_cli.app, "assertions", "init", folder, "--issuer", ISSUER).stdout)
+        entry = replace(conditions(rules.read_bytes()).rules.deployment(DEPLOYMENT), identifier=deployment)
+        entry = replace(entry, issuer=read_registration(folder))
+        rules.write_bytes(rules.read_bytes() + b"\n" + signed_rule(entry))
+        self.assertions, self.deployment = folder.name, deployment
+        return issuer
 
     def stop(self, number=signal.SIGTERM):
         self.process.send_signal(number)
@@ -264,6 +286,25 @@ def test_enrol_verify_revoke_from_the_command_line(operator, person, tmp_path):
 
 
 @pytest.mark.integration
+def test_nothing_in_two_wallets_of_one_passphrase_connects_them(operator, person, tmp_path):
+    """Each is stretched with a salt of its own, also when one command opens the one and writes both."""
+    operator.start()
+    person("wallet", "create")
+    done = person("enrol", "1-0", "1-1", *enrolment(operator), "--days", 30)
+    assert done.exit_code == 0, done.output
+    opened = (tmp_path / "intaglio.wallet").read_bytes()
+    same_terms = new_template(operator)
+    place = same_terms.index("--terms")
+    same_terms[place : place + 2] = []
+    done = person("renew", "1-0", "1-1", *same_terms, "--into", tmp_path / "second.wallet")
+    assert done.exit_code == 0, done.output
+    first, second = ((tmp_path / name).read_bytes() for name in ("intaglio.wallet", "second.wallet"))
+    assert len({kept[36:48] for kept in (opened, first, second)}) == 3  # a nonce for every write
+    assert first[20:36] == opened[20:36]
+    assert second[20:36] != first[20:36]
+
+
+@pytest.mark.integration
 def test_s3_a_whole_life_from_the_command_line(operator, person, tmp_path):
     """Enrol, verify with an assertion, renew the consent, renew the template, look at everything, and be forgotten."""
     operator.start()
@@ -323,6 +364,61 @@ def test_s3_a_whole_life_from_the_command_line(operator, person, tmp_path):
     follow = ["log", "follow", *there, *log_policy(operator), "--state", tmp_path / "monitor.json", "--json"]
     counted = json.loads(person(*follow).stdout)["kinds"]
     assert (counted["erasure"], counted["release"]) == (2, 1)
+
+
+@pytest.mark.integration
+def test_who_enrolled_before_a_new_key_of_assertions_comes_over_to_its_deployment(operator, person, tmp_path):
+    """With the same template, or with another one; and an option that would say nothing is refused."""
+    operator.start()
+    before, other, after, renewed = (["--wallet", tmp_path / name] for name in ("before", "other", "after", "renewed"))
+    for who, wallet in ((1, before), (2, other)):
+        person("wallet", "create", *wallet)
+        assert person("enrol", f"{who}-0", f"{who}-1", *enrolment(operator), *wallet).exit_code == 0
+    operator.stop()
+    issuer = operator.follow("next")
+    operator.start()
+    person("wallet", "create", *after)
+    assert person("enrol", "3-0", "3-1", *enrolment(operator), *after, "--deployment", "next").exit_code == 0
+
+    def asked(picture, wallet):
+        proof = tmp_path / f"{picture}.jwt"
+        words = ["--nonce", "5a" * 32, "--assertion", proof, *wallet]
+        done = person("verify", picture, *verification(operator), *words)
+        expected = ["--key", issuer["public_key"], "--issuer", ISSUER, "--audience", AUDIENCE, "--purpose", PURPOSE]
+        checks = proof.exists() and person("assertion", "verify", proof, *expected, "--nonce", "5a" * 32)
+        return done.exit_code, checks and checks.exit_code, done.stderr
+
+    assert asked("3-2", after)[:2] == (0, 0)
+    code, written, said = asked("1-2", before)
+    assert (code, written, "`intaglio receipts renew --deployment next`" in said) == (4, False, True), said
+
+    same = [*verification(operator), "--agree"]
+    pictures_of = {"receipts": ["2-2"], "renew": ["2-2", "2-3"]}
+    known = [read_wallet(wallet[1], PASSPHRASE).enrolment for wallet in (before, other, after)]
+    for words, why in [
+        (["receipts", "renew", *pictures_of["receipts"], *same, *other, "--deployment", "elsewhere"], "no deployment"),
+        (["renew", *pictures_of["renew"], *same, *other, *into(renewed), "--deployment", "elsewhere"], "no deployment"),
+        (
+            ["renew", *pictures_of["renew"], *same, *other, *into(renewed), "--former-release", "x"],
+            "leave out --former",
+        ),
+        (["renew", *pictures_of["renew"], *same, *other, *into(renewed), "--former-model", "x"], "name both"),
+        (["verify", "2-2", *verification(operator), *other, "--assertion", "x"], "name it with --nonce"),
+    ]:
+        result = person(*words)
+        assert (result.exit_code in (2, 3), why in result.stderr) == (True, True), (words[0], result.output)
+
+    assert [read_wallet(wallet[1], PASSPHRASE).enrolment for wallet in (before, other, after)] == known
+    agreed = person("receipts", "renew", "1-3", *same, *before, "--deployment", "next")
+    assert (agreed.exit_code, "goes by the deployment next" in agreed.stderr) == (0, True), agreed.output
+    assert asked("1-4", before)[:2] == (0, 0)
+    moved = person("renew", *pictures_of["renew"], *same, *other, *into(renewed), "--deployment", "next")
+    assert moved.exit_code == 0, moved.output
+    assert asked("2-4", renewed)[:2] == (0, 0)
+
+
+def into(wallet):
+    return ["--into", wallet[1]]
 
 
 def history(person, operator):

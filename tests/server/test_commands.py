@@ -1,4 +1,4 @@
-"""Every option of the operator's commands reaches what it names. Defaults are in the table of `tests.numbers`."""
+"""Every option of the operator's commands reaches what it names. Defaults are in `tests.table_of_numbers`."""
 
 from __future__ import annotations
 

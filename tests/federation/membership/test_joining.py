@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+import time
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 
 from client.cli import app as client_app
 from client.node.joining import join, policy_of, trust_roster
+from client.node.renewing import rekey
 from client.preparing.people import refresh_active, withdraw
 from federation.errors import IntaglioError, MalformedMessageError, PeerError, ProofError, RefusedError, UsageError
 from federation.identity import IdentityKey
@@ -314,6 +316,19 @@ def test_a_wrong_policy_is_refused(change, words):
         LocalPolicy.from_toml(text)
 
 
+A_POLICY = POLICY.format(digest="ab" * 32, hours="08:00-18:00")
+
+
+@pytest.mark.parametrize("line", A_POLICY.strip().splitlines(), ids=lambda line: line.partition(" ")[0])
+@pytest.mark.parametrize("value", ["true", "-1", '"text"', "[7]", '["text", 7]', "[[]]", "[{}]", "{}", "1979-05-27"])
+def test_a_value_of_another_kind_is_refused_by_the_name_of_its_key(line, value):
+    """Also inside of a list, where what is no text may be nothing that a set can hold."""
+    key, _, good = line.partition(" = ")
+    kind = "is a list of text" if good.startswith("[") else "is a|are"
+    with pytest.raises(UsageError, match=rf"^{key} ({kind})\b"):
+        LocalPolicy.from_toml(A_POLICY.replace(line, f"{key} = {value}"))
+
+
 @given(st.text(max_size=80))
 def test_junk_is_no_policy(junk):
     with pytest.raises(IntaglioError, match=r"the policy is no TOML|a policy has exactly the keys"):
@@ -381,6 +396,42 @@ def test_the_commands_compare_fingerprints_before_anything_is_made(coordinator, 
     assert not coordinator.members()
     own = runner.invoke(client_app, ["node", "fingerprint", str(tmp_path / "north")])
     assert own.stdout.strip() == done.stdout.strip().rpartition(": ")[2]
+
+
+HALF_HEARD = {
+    "nothing": lambda _: "",
+    "the first group": lambda groups: groups[0],
+    "all but the last": lambda groups: " ".join(groups[:-1]),
+    "all but the first": lambda groups: " ".join(groups[1:]),
+    "all and more": lambda groups: " ".join([*groups, groups[0]]),
+    "in another order": lambda groups: " ".join(groups[::-1]),
+    "its last letter another": lambda groups: " ".join(groups)[:-1] + ("0" if groups[-1][-1] != "0" else "1"),
+    "its first letter another": lambda groups: ("0" if groups[0][0] != "0" else "1") + " ".join(groups)[1:],
+}
+"""What somebody may type who was read a fingerprint, of its ten groups: none of it is the same."""
+
+
+@pytest.mark.parametrize("heard", HALF_HEARD.values(), ids=HALF_HEARD)
+def test_a_fingerprint_is_the_same_as_a_whole_or_not_at_all(coordinator, tmp_path, heard):
+    (_, line), folder = coordinator.invite("north", now=int(time.time())), tmp_path / "north"
+    (tmp_path / "invitation").write_text(line)
+    join_it = ["join", str(tmp_path / "invitation"), str(folder), "--fingerprint"]
+    approve = ["federation", "approve", str(folder / "request.json"), str(coordinator.folder), "--fingerprint"]
+    rekey_it = ["federation", "rekey", str(folder / "rekey.json"), str(coordinator.folder), "--fingerprint"]
+    runner, of_coordinator = CliRunner(), invitation_from_text(line).coordinator_fingerprint
+
+    refused = runner.invoke(client_app, [*join_it, heard(of_coordinator.split())])
+    assert (refused.exit_code, "not the fingerprint" in refused.stderr, folder.exists()) == (3, True, False)
+
+    signed = join(line, folder, now=int(time.time()))
+    refused = runner.invoke(server_app, [*approve, heard(signed.request.fingerprint.split())])
+    assert (refused.exit_code, "not the fingerprint" in refused.stderr, coordinator.members()) == (2, True, ())
+
+    coordinator.approve(signed.to_bytes(), lambda *_: 100, now=int(time.time()))
+    trust_roster(coordinator.roster(), folder, replace=False)
+    members, asked = coordinator.members(), rekey(folder).signed.request
+    refused = runner.invoke(server_app, [*rekey_it, heard(asked.fingerprint.split())])
+    assert (refused.exit_code, "not the fingerprint" in refused.stderr, coordinator.members()) == (2, True, members)
 
 
 def test_a_withdrawal_by_command_says_how_much_it_took_out(tmp_path):

@@ -147,6 +147,16 @@ def test_unknown_profiles_and_wrong_shapes_are_refused():
         a_release().adapt(np.eye(4), PROBE)
 
 
+@pytest.mark.parametrize("dimension", [1, 1024])
+@pytest.mark.parametrize("projected", [True, False])
+def test_a_release_of_the_least_and_of_the_largest_dimension_is_read(dimension, projected):
+    """What may be built may be read: reading looks at the dimension again."""
+    adapter = Adapter({PROBE: np.zeros(dimension)}, np.eye(dimension) if projected else None)
+    release = a_release(adapter=adapter)
+    assert release.dimension == dimension
+    assert ModelRelease.from_bytes(release.to_bytes()).to_bytes() == release.to_bytes()
+
+
 def test_a_release_cannot_be_changed_afterwards():
     centre = np.zeros(3)
     adapter = Adapter({PROBE: centre}, None)

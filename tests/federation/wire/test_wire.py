@@ -88,8 +88,8 @@ READERS = [
     (pb.EraseResponse, owner.tombstone_from_proto, lambda v: pb.EraseResponse(log=v.to_proto() if v else None)),
     (
         pb.GetCheckpointResponse,
-        log_reads.checkpoint_from_proto,
-        lambda v: pb.GetCheckpointResponse(checkpoint=v.to_bytes()),
+        lambda m: (log_reads.checkpoint_from_proto(m), m.software),  # any position is one
+        lambda v: pb.GetCheckpointResponse(checkpoint=v[0].to_bytes(), software=v[1]),
     ),
     (pb.GetEntriesRequest, log_reads.range_from_proto, lambda v: pb.GetEntriesRequest(start=v[0], stop=v[1])),
     (pb.GetEntriesResponse, log_reads.entries_from_proto, lambda v: pb.GetEntriesResponse(entries=v)),

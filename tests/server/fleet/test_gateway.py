@@ -173,7 +173,8 @@ async def test_a_fleet_call_by_get_is_refused(log, federation):
 async def test_a_body_past_the_limit_is_refused_and_one_at_the_limit_passes(log, federation):
     upstream, headers = Upstream(), signed(federation[1]["north"])
     async with asking(a_gateway(upstream, log, federation, most_body_bytes=10)) as client:
-        assert (await client.post("/v1/fleet/push-object", content=b"x" * 11, headers=headers)).status_code == 413
+        reply = await client.post("/v1/fleet/push-object", content=b"x" * 11, headers=headers)
+        assert (reply.status_code, reply.headers["connection"]) == (413, "close")
         assert not upstream.asked
         assert (await client.post("/v1/fleet/push-object", content=b"x" * 10, headers=headers)).status_code == 200
 
@@ -312,7 +313,7 @@ async def test_a_slow_body_ends_at_its_deadline_and_nothing_is_passed_on(log, fe
         sent.append(message)
 
     await gateway.app()(scope | {"root_path": "", "client": None}, receive, send)
-    assert sent[0]["status"] == 408
+    assert (sent[0]["status"], dict(sent[0]["headers"])[b"connection"]) == (408, b"close")
     assert not upstream.asked
     assert lines_of(log) == []
 
@@ -330,15 +331,16 @@ async def test_one_member_has_so_many_calls_at_once_and_another_is_served(log, f
     async with asking(gateway) as client:
 
         async def call(name):
-            return (await client.post("/v1/fleet/get-run", headers=signed(federation[1][name]))).status_code
+            reply = await client.post("/v1/fleet/get-run", headers=signed(federation[1][name]))
+            return reply.status_code, reply.headers.get("connection")
 
         waiting = [asyncio.create_task(call("north")) for _ in range(16)]
         await until(lambda: gateway._at_work["north"] == 16)
-        assert await call("north") == 503
-        assert await call("south") == 200
+        assert await call("north") == (503, "close")
+        assert await call("south") == (200, None)
         let_go.set()
-        assert await asyncio.gather(*waiting) == [200] * 16
-        assert await call("north") == 200
+        assert await asyncio.gather(*waiting) == [(200, None)] * 16
+        assert await call("north") == (200, None)
 
 
 # -------------------------------------------------------------------------------------------------- the log
@@ -384,7 +386,8 @@ async def test_on_a_full_disk_nothing_is_passed_on_and_nothing_lost_and_afterwar
     async with asking(gateway) as client:
         with monkeypatch.context() as patch:
             patch.setattr(call_log.os, "pwrite", FullDisk(30))
-            assert (await client.post("/v1/fleet/pull-messages", headers=headers)).status_code == 503
+            refused = await client.post("/v1/fleet/pull-messages", headers=headers)
+            assert (refused.status_code, refused.headers["connection"]) == (503, "close")
             assert not upstream.asked
             assert lines_of(log) == []
             assert (await client.get("/health")).status_code == 503

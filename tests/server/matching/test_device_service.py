@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import json
+from functools import partial
 
 import pytest
 
 from client.device.devices_cli import _row
-from client.wallet.wallet import EnrolmentState
+from client.wallet.wallet import EnrolmentState, Wallet
 from federation.errors import MalformedMessageError, ProofError, RefusedError
 from federation.onebit import Decision
 from federation.transparency import PersonalKind, entry_from_bytes
@@ -86,6 +87,32 @@ def two(server):
     first, second = enrolled(server), a_wallet(a_release())
     assert admit(server, first, code_of(second.key_id)).decision is Decision.MATCH
     return first, enrol_as_second(server, second)
+
+
+def test_what_a_device_knows_when_a_session_ends_is_what_it_kept(server):
+    """What it saw of the log as well: else a crash lets the log that showed it another device deny that again."""
+    first, second = two(server)
+    third = code_of(a_wallet(a_release()).key_id)
+    uses = {
+        "verify": lambda device, face: device.verify(face(7)),
+        "assertion": lambda device, face: device.verify(face(7), audience_nonce=bytes(range(32))),
+        "consent": lambda device, face: device.renew_consent(face(7)),
+        "admit": lambda device, face: device.admit(face(7), third),
+        "remove": lambda device, face: device.remove(face(7), second.key_id),
+        "template": lambda device, face: device.renew_template(
+            face(2), face(3), into=Wallet.generate(), keep=lambda _: None
+        ),
+    }
+    known = first
+    for name, use in uses.items():
+        for person, decision in ((THIEF, Decision.NON_MATCH), (OWNER, Decision.MATCH)):
+            kept = []
+            with server.device(known, keep=kept.append) as device:
+                outcome = use(device, partial(a_face, person))
+            assert outcome.decision is decision, name
+            assert vars(kept[-1]) == vars(device.wallet), (name, decision)
+            assert kept[-1].log.checkpoint.head.size > outcome.log_position, (name, decision)
+            known = kept[-1]
 
 
 def test_a_second_device_enrols_with_what_the_first_let_in_and_both_verify(server, service, storage):

@@ -40,7 +40,9 @@ from server.certificates import client_credentials
 from server.log.asking import Witnesses
 from server.log.storage import open_log_storage
 from server.log.transparency_log import TransparencyLog
+from server.matching import owners
 from server.matching.journal import Journal
+from server.matching.owners import is_signed
 from server.matching.service import MatchingService
 from server.matching.serving import SERVICE_NAME, health_of
 from server.storage.sqlstorage import open_storage
@@ -544,6 +546,20 @@ def test_a_revoked_owner_may_still_look_and_be_erased(server, wallet, storage):
         tombstone = owner.erase(LOG_TRUST)
     assert tombstone.opening.reveal() == {"positions": sorted(held.openings)}
     assert storage.owner(wallet.key_id) is None
+
+
+def test_a_signature_is_checked_also_where_nobody_is_enrolled(server, wallet, monkeypatch):
+    """An answer that takes less long says whose key is not enrolled."""
+    checked = []
+    monkeypatch.setattr(owners, "is_signed", lambda key, *rest: checked.append(key) or is_signed(key, *rest))
+    with server.owner(wallet) as owner:
+        owner.receipts()
+        assert checked == [wallet.device_public_key]
+        owner.erase(LOG_TRUST)
+        checked.clear()
+        with pytest.raises(RefusedError, match="not enrolled here"):
+            owner.receipts()
+    assert checked == [owners.NOBODY]
 
 
 def test_erasing_leaves_nothing_that_connects_the_log_with_anybody(server, wallet, storage, tmp_path):

@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
 from client.connection import ClientTls, Connection
-from federation.errors import ProofError, RefusedError
+from federation.errors import ProofError, RefusedError, UnavailableError
 from federation.onebit import Decision
 from federation.rules.kiosks import Kiosk
 from federation.wire.certificates import Renewal, certificate_in
@@ -270,6 +270,23 @@ def test_whoever_is_revoked_at_one_front_end_is_at_all_of_them_before_their_copi
         another.remember(storage)
         assert another._revoked == {number}
         assert "lacks 1 certificates" in another.look()[0]
+
+
+def test_who_is_put_on_the_list_while_the_database_cannot_be_used_is_revoked_at_once(tls, database, monkeypatch):
+    def gone(*_):
+        raise UnavailableError("the disk is full")
+
+    with open_storage(database) as storage:
+        admission = Admission(tls)
+        admission.remember(storage)
+        number = certificate(tls, "bob").serial_number
+        authority.revoke(tls, "bob", now=dt.datetime.now(dt.UTC))
+        for part in ("seen_revoked", "see_revoked"):
+            with monkeypatch.context() as patched:
+                patched.setattr(storage, part, gone)
+                with pytest.raises(UnavailableError, match="the disk is full"):
+                    admission.look()
+            assert admission._revoked == {number}
 
 
 def test_another_authority_begins_with_an_empty_list(tls, database, tmp_path):

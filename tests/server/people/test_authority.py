@@ -20,6 +20,7 @@ from federation.wire.certificates import Renewal
 from server import certificates, cli
 from server.certificates import read_revoked, write_pki
 from server.people import authority
+from server.storage.schema import renewals
 from server.storage.sqlstorage import open_storage
 from tests.durable import act_while_another_process_writes, is_locked
 
@@ -473,7 +474,8 @@ def test_an_operator_signs_what_waits_in_the_database_and_is_told_what_is_not_si
             storage.ask_for_certificate(numbers[name], one, key_digest=name.encode().ljust(32), ends_at=end)
     result = typed("pki", "sign", tls, "--database", database)
     assert result.stdout.startswith("alice  ends on 20")
-    assert "not signed: the request is not signed with the key of the certificate that ends" in result.stderr
+    refused = f"not signed for {numbers['bob']:x}: the request is not signed with the key of the certificate that ends"
+    assert refused in result.stderr
     assert typed("pki", "sign", tls, "--database", database).stdout == ""
     with open_storage(database) as storage:
         options = {"key_digest": b"alice".ljust(32), "ends_at": end}
@@ -481,3 +483,22 @@ def test_an_operator_signs_what_waits_in_the_database_and_is_told_what_is_not_si
         (left,) = storage.waiting_renewals(now=int(now.timestamp()))
     assert x509.load_der_x509_certificate(answer) == certificate(tls, "alice")
     assert left.serial == numbers["bob"]
+
+
+def test_a_row_that_is_no_wish_keeps_nobody_else_from_what_they_asked_for(tmp_path):
+    """A service that was taken over wrote it, and the timer would sign for nobody until somebody found the row."""
+    tls, database, now = tmp_path / "aged", tmp_path / "matching.db", dt.datetime.now(dt.UTC)
+    write_pki(tls, hosts=["localhost"], clients=["alice"], now=now - 380 * DAY)
+    end = int((now + 17 * DAY).timestamp())
+    rows = [(1, b"", b"x"), (2, b"x", b"x" * 2049), (3, b"x", b"x")]
+    with open_storage(database) as storage:
+        with storage._begin() as run:
+            for number, request, proof in rows:
+                values = {"serial": number.to_bytes(20, "big"), "key_digest": bytes([number]) * 32, "ends_at": end}
+                run.execute(renewals.insert(), values | {"request": request, "proof": proof, "certificate": None})
+        storage.ask_for_certificate(serial(tls, "alice"), wish(tls, "alice"), key_digest=b"a" * 32, ends_at=end)
+    result = typed("pki", "sign", tls, "--database", database)
+    assert result.stdout.startswith("alice  ends on 20")
+    assert [line.partition(":")[0] for line in result.stderr.splitlines()] == [
+        f"not signed for {number}" for number, *_ in rows
+    ]

@@ -191,6 +191,26 @@ class StorageContract:
         assert storage.history(KEY).attempts == 5
         try_number(storage, 5, now=NOW + 30)
 
+    def test_the_database_is_asked_the_same_about_whoever_there_is_and_about_nobody(self, storage, monkeypatch):
+        """Else an answer that takes longer says whose key is enrolled, revoked or erased: by as much as a statement."""
+        for device in (DEVICE, OTHER_DEVICE, THIRD_DEVICE):
+            storage.enrol(a_template(device))
+        for key_id in (OTHER_KEY, THIRD_KEY):
+            revoke(storage, key_id)
+        storage.erase(THIRD_KEY, request_digest=digest(0))
+        execute, asked = Transaction.execute, []
+        monkeypatch.setattr(
+            Transaction, "execute", lambda run, *statement: asked.append(str(statement[0])) or execute(run, *statement)
+        )
+        by_key = {}
+        for key_id in (KEY, OTHER_KEY, THIRD_KEY, bytes(32)):
+            asked.clear()
+            by_key[key_id] = storage.owner(key_id), storage.knows(key_id), tuple(asked)
+        owner, revoked = Owner(a_template().device_public_key, "example.org"), Owner(OTHER_DEVICE, "example.org")
+        assert [found[:2] for found in by_key.values()] == [(owner, True), (revoked, True), (None, True), (None, False)]
+        (statements,) = {found[2] for found in by_key.values()}
+        assert len(statements) == 3
+
     def test_an_owner_may_ask_until_erased(self, storage):
         owner = Owner(a_template().device_public_key, "example.org")
         assert storage.owner(KEY) is None
@@ -1654,6 +1674,20 @@ def test_four_failures_are_free_and_fifty_are_the_end():
     LIMITS.require_room(history(49, 0), now=0)
     with pytest.raises(RefusedError, match="closed"):
         LIMITS.require_room(history(50, 0), now=10**9)
+
+
+@pytest.mark.parametrize(
+    ("counted", "error", "words"),
+    [
+        (AttemptHistory(90, 20, 6, 100), UnavailableError, "6 attempts in a row have failed; try again in 49 seconds"),
+        (AttemptHistory(90, 51, 7, 100), RefusedError, "this template is closed after 51 failures; revoke it and"),
+        (AttemptHistory(501, 20, 6, 100), RefusedError, "this template is closed after all its attempts; revoke it"),
+    ],
+)
+def test_the_words_of_a_refusal_say_the_number_that_they_are_about(counted, error, words):
+    """No two numbers of a history are equal here: else one stands for another and nobody sees it."""
+    with pytest.raises(error, match=f"^{words}"):
+        LIMITS.require_room(counted, now=111)
 
 
 def test_five_hundred_attempts_are_the_end_although_all_of_them_matched():

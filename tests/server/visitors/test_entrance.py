@@ -12,13 +12,15 @@ from pathlib import Path
 
 import httpx
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 
 from federation.errors import UsageError
 from server.certificates import renew_pki
 from server.listening import MOST_CONNECTIONS, page_server
 from server.visitors.door import MEMBER_SECONDS, PER_ADDRESS, STRANGER_SECONDS, Door, opened_door
 from server.visitors.entrance import IN_ALL, serve_at, welcome_at
-from server.web.bridge import Site, bridge_app
+from server.web.bridge import CALL_HEADER, MEDIA_TYPE, PREFIX, Site, bridge_app
 from tests.running import a_pki, write_release, write_rules
 
 pytestmark = [pytest.mark.integration, pytest.mark.enable_socket]
@@ -130,6 +132,13 @@ def test_the_command_serves_through_its_door_until_it_is_told_to_stop(tmp_path):
             assert (answer.status_code, answer.content) == (200, b"<!doctype html>")
             renew_pki(tmp_path / "tls", now=dt.datetime.now(dt.UTC))
             assert "the bridge's certificate was renewed" in serving.stderr.readline()
+            call = f"http://127.0.0.1:{port}{PREFIX}federation.wire.v1.LogService/GetCheckpoint"
+            headers = {"origin": f"http://localhost:{port}", CALL_HEADER: "1", "content-type": MEDIA_TYPE}
+            assert client.post(call, headers=headers).text == "the matching service cannot be reached"
+            with (tmp_path / "rules.jsonl").open("ab") as rules:  # a kiosk, by the certificate that is shown since
+                shown = x509.load_pem_x509_certificate((tmp_path / "tls" / "client.pem").read_bytes())
+                rules.write(shown.fingerprint(hashes.SHA256()).hex().encode())
+            assert "its operator has to set it right" in client.post(call, headers=headers).text
             with connected(port):
                 serving.send_signal(signal.SIGTERM)
                 assert serving.wait(60) in {0, -signal.SIGTERM}

@@ -64,7 +64,8 @@ export function ordersWithout(omission: Omission | null): readonly (readonly Mov
   const allowed = ALLOWED[omission ?? 'nothing']
   const longer = (orders: readonly Movement[][]): Movement[][] => orders.flatMap((order) => allowed.map((one) => [...order, one]))
   const all = Array.from({ length: COUNT }).reduce<Movement[][]>(longer, [[]])
-  return all.filter((order) => order.every((one, i) => one !== order[i + 1]) && (omission !== null || !order.every((one) => one === 'up' || one === 'down')))
+  const both: readonly Movement[] = omission === 'turning' ? ['up', 'down'] : ['left', 'right']
+  return all.filter((order) => order.every((one, i) => one !== order[i + 1]) && both.every((one) => order.includes(one)))
 }
 
 /** Judges one film, look by look. Build it for a film; nothing is remembered of another. */
@@ -113,13 +114,17 @@ export class Watcher {
     if ((this.fault as Fault | null) === null && !this.isPassed && look.seconds - this.#middle.seconds > MOST_SECONDS) this.fault = 'too-late'
   }
 
-  /** Takes in a moment at which no face was found, or more than one. */
+  /** Takes in a moment at which no face was found, or more than one: a movement that was on its way begins anew. */
   miss(seconds: number): void {
     if (this.fault !== null || this.isPassed) return
     if (this.#middle === null) {
       this.#first = []
       this.#waitSince(seconds)
-    } else if (this.#last !== null && seconds - this.#last.seconds > LONGEST_GAP_SECONDS) this.fault = 'away'
+      return
+    }
+    this.#poses = [] // out of sight somebody else may take the place
+    this.onTheWay = null
+    if (this.#last !== null && seconds - this.#last.seconds > LONGEST_GAP_SECONDS) this.fault = 'away'
   }
 
   #wait(look: Look): void {

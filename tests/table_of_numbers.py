@@ -1,4 +1,4 @@
-"""Every number that the program is set to, in one table: `python -m tests.numbers` writes it again.
+"""Every number that the program is set to, in one table: `python -m tests.table_of_numbers` writes it again.
 
 Limits, deadlines, defaults and what an option takes at least and at most. Most of them are in nobody's way, so no other
 test notices when one is changed, by a slip or in the wrong place. Who means to change one changes it in the table too,
