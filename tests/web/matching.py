@@ -59,7 +59,8 @@ ISSUER = Issuer("https://matching.example", public(ISSUER_KEY))
 def a_deployment(code_length: int, threshold: int, *, issues: bool) -> dict[str, Any]:
     """What a page reads before it does anything: release, manifest, public rules and the rest.
 
-    The rules register releases of every length, so that somebody may come over from one to another.
+    The rules register releases of every length, so that somebody may come over from one to another; and deployments
+    with another key of assertions, of which one may be left for this one.
 
     Args:
         code_length: of the release.
@@ -74,9 +75,13 @@ def a_deployment(code_length: int, threshold: int, *, issues: bool) -> dict[str,
         "trial", "Example Office Ltd", "mailto:privacy@example.org", AUDIENCE, (PURPOSE,), ("DE", "EU"),
         tuple(sorted({bytes.fromhex(one.digest) for one in every})), begin, begin + year, ISSUER if issues else None,
     )  # fmt: skip
-    rules = [PolicyPack(place, 1, begin, begin + year, (rule,)) for place in ("DE", "EU")]
+    rules = [PolicyPack(place, 1, begin, begin + year, (rule,)) for place in ("DE", "EU", "FR")]
     signers = RuleSigners(frozenset(map(public, (MAKER, AUDITOR))), threshold=2)
-    lines = [SignedRule(one).signed_by(MAKER).signed_by(AUDITOR).to_bytes() for one in (*rules, registered)]
+    before = replace(registered, identifier="before", issuer=Issuer(ISSUER.address, public(MAKER)) if issues else None)
+    foreign = replace(before, identifier="foreign", operator="Elsewhere Ltd")
+    wider = replace(before, identifier="wider", jurisdictions=("DE", "EU", "FR"))
+    every_rule = (*rules, registered, before, foreign, wider)
+    lines = [SignedRule(one).signed_by(MAKER).signed_by(AUDITOR).to_bytes() for one in every_rule]
     return {
         "release": release.to_bytes().decode(),
         "manifest": signed(a_bundle(release, begins_at=begin)).signed.to_bytes().decode(),

@@ -551,6 +551,35 @@ describe('for an organisation that gave a nonce', () => {
     await expect(ask()).rejects.toThrow('about something else')
   })
 
+  const enrolAt = async (identifier: string): Promise<void> => {
+    await new Device(await Wallet.create(KEY), service, { ...small.deployment, identifier }, () => small.now).enrol(key(), face('me', 1), face('me', 2), TICKET)
+    service.calls.length = 0
+  }
+
+  test('who enrolled before a new key is told the way, and has an assertion once the consent is renewed', async () => {
+    await enrolAt('before')
+    const use = { audience: 'shop.example', purpose: 'door-access' }
+    for (const wish of [() => ask(), async () => (await device()).needsConsent(use, true)]) {
+      await expect(wish()).rejects.toMatchObject({ name: 'RefusedError', why: { name: 'why.other_key' } })
+    }
+    expect(service.calls).toEqual([])
+    expect((await verify()).matched).toBe(true)
+    const { enrolment } = await memory()
+    expect((await renew('another')).matched).toBe(false)
+    expect((await memory()).enrolment).toEqual({ ...enrolment, answers: enrolment!.answers + 1, failures: 1 })
+    expect((await renew()).matched).toBe(true)
+    expect((await memory()).enrolment).toMatchObject({ deployment: 'trial', state: 'enrolled' })
+    expect((await ask()).assertion).not.toBeNull()
+  })
+
+  test.each(['foreign', 'wider'])('nobody comes over from the deployment %s', async (identifier) => {
+    await enrolAt(identifier)
+    const { enrolment } = await memory()
+    await expect(renew()).rejects.toThrow('no deployment trial of the same operator')
+    expect((await memory()).enrolment).toEqual(enrolment)
+    expect(service.calls.filter((call) => call.startsWith('Start') || call.startsWith('Submit'))).toEqual([])
+  })
+
   test('without an issuer in the public rules nothing is sent', async () => {
     service = new Service(silent)
     const there = await device(silent.now, silent)

@@ -76,6 +76,8 @@ interface Comparison {
   readonly done: readonly Done[] | ((request: Bytes) => readonly Done[])
   /** Empty for none. */
   readonly audienceNonce: Bytes
+  /** What this device goes by where a match takes it to another deployment. */
+  readonly under?: Enrolment
   /** Where the template comes over to another release: whose new one it is, and what allows it in the place of the rest. */
   readonly over?: { readonly into: Wallet; readonly left: SignedReceipt; readonly requireAllowed: () => Promise<void> }
 }
@@ -158,7 +160,8 @@ export class Device {
   /**
    * Puts a newer consent, to the present terms, in the place of the one in force, or of one that has ended.
    *
-   * It moves trust to something new, so it needs the face: a match that is decided under the newer consent.
+   * It moves trust to something new, so it needs the face: a match that is decided under the newer consent. With it this
+   * device goes by the deployment that the page is of, which may be newer, as one with another key of assertions is.
    *
    * @param key fresh, for this session alone.
    * @param use of a site: towards it a consent of its own begins, or goes on.
@@ -170,14 +173,16 @@ export class Device {
     const [binding, current] = [held.at(-1)?.receipt.binding, latestTo(held, use)?.receipt]
     if (binding === undefined) throw new RefusedError('the server says that it holds no consent of this device, which stays as it is; revoke proves it')
     const consent = await this.#consentTo(binding, current?.receiptId ?? null, use)
-    await this.#requireAllowed(consent, use, levelOf(probe))
+    const old = this.#wallet.requireEnrolment()
+    const under = use.audience === old.audience ? { ...old, deployment: this.#entered(old) } : old // of a site nobody is shown a deployment
+    await this.#requireAllowed(consent, use, levelOf(probe), this.#wallet, under)
     const change = { devicePublicKey: NONE, template: NONE, receipt: consent.toBytes() }
     const session = await this.#startVerification(NONE, use)
     const done = [renewed(this.#wallet.keyId, change.receipt)]
     const outcome = await this.#compare({
-      operation: Operation.RENEW_CONSENT, use, session, key, ...(await filmed(probe, session)), consent, change, done, audienceNonce: NONE,
+      operation: Operation.RENEW_CONSENT, use, session, key, ...(await filmed(probe, session)), consent, change, done, audienceNonce: NONE, under,
     })
-    if (outcome.matched) await this.#wallet.remember({ enrolment: { ...this.#wallet.requireEnrolment(), receipts: [...held, consent].map(textOf) } })
+    if (outcome.matched) await this.#wallet.remember({ enrolment: { ...this.#wallet.requireEnrolment(), deployment: under.deployment, receipts: [...held, consent].map(textOf) } })
     return outcome
   }
 
@@ -197,13 +202,14 @@ export class Device {
    *   or proves nothing, nobody knows which wallet counts: `Owner.settle` of `into` tells.
    */
   async comeOver(key: SessionKey, reference: Float64Array, second: Twice | ((nonce: Uint8Array) => Promise<Twice>), former: Pick<Deployment, 'release' | 'manifest'>, into: Wallet): Promise<Outcome> {
-    const [wallet, { identifier, release, audience, terms, days }] = [this.#wallet, this.#deployment]
+    const [wallet, { release, audience, terms, days }] = [this.#wallet, this.#deployment]
     const old = wallet.requireEnrolment()
     if (former.release.digest !== old.releaseDigest) throw new UsageError('this device is not enrolled under that release')
     if (audience !== old.audience || !terms.purposes.includes(old.purpose)) throw new UsageError('the deployment offers another use than this device is enrolled for')
+    await this.#readRules()
+    const identifier = this.#entered(old)
     const begun: Enrolment = { ...old, releaseDigest: release.digest, deployment: identifier, state: 'started', receipts: [], answers: into.memory.enrolment?.answers ?? 0, failures: 0 }
     const left = this.#consent(old)
-    await this.#readRules()
     const secret = TemplateSecret.generate(release.parameters, randomBytes)
     const template = secret.template(reference, randomBytes)
     const agreeing = ({ left: compared, entered }: Twice): Float64Array => {
@@ -242,9 +248,12 @@ export class Device {
    * Whether a consent to that use has to begin before this device may be compared for it.
    *
    * @param isTold whether the person has read that one begins with this picture.
-   * @throws RefusedError one has to, and the person was shown none: what they had agreed to has ended since.
+   * @throws RefusedError one has to, and the person was shown none: what they had agreed to has ended since. Or this device
+   *   has to come over to another deployment first.
    */
   async needsConsent(use: Use, isTold: boolean): Promise<boolean> {
+    await this.#readRules()
+    this.#issuer()
     const consent = latestTo(this.#wallet.requireEnrolment().receipts.map((text) => SignedReceipt.fromBytes(utf8(text))), use)
     const agrees = consent?.findFault(bindingOf(this.#wallet, this.#wallet.requireEnrolment()), use.purpose, use.audience, this.#clock()) === null
     if (!agrees && !isTold) throw new RefusedError(`nobody was told that a consent towards ${use.audience} begins`, { why: { name: 'why.consent' } })
@@ -280,10 +289,10 @@ export class Device {
     return this.#compare({ operation, use, session, key, ...(await filmed(probe, session)), consent, change: null, device, done, audienceNonce: NONE })
   }
 
-  async #compare({ operation, use, session, key, vector, presentationChecked, consent, change, device, done, audienceNonce, over }: Comparison): Promise<Outcome> {
+  async #compare({ operation, use, session, key, vector, presentationChecked, consent, change, device, done, audienceNonce, under, over }: Comparison): Promise<Outcome> {
     const pad: PadLevel = presentationChecked ? 'on-device' : 'none' // never more: behind a bridge's certificate stand all browsers
     const asked = operation === Operation.ENROL ? null : pad
-    const requireAllowed = over?.requireAllowed ?? (() => this.#requireAllowed(consent, use, asked))
+    const requireAllowed = over?.requireAllowed ?? (() => this.#requireAllowed(consent, use, asked, this.#wallet, under))
     const wallet = this.#wallet
     const enrolment = wallet.requireEnrolment()
     const [{ sessionId, nonce }, releaseDigest] = [session, fromHex(enrolment.releaseDigest)]
@@ -359,11 +368,32 @@ export class Device {
     return latest
   }
 
-  /** Who signs assertions here, by the public rules. */
+  /**
+   * Who signs assertions here, by the public rules.
+   *
+   * @throws RefusedError nobody; or not whom the deployment of this device names, so that it would believe none.
+   */
   #issuer(): Issuer {
-    const issuer = this.#rules?.deployment(this.#wallet.requireEnrolment().deployment)?.issuer
+    const [mine, here] = [this.#wallet.requireEnrolment().deployment, this.#deployment.identifier]
+    const [issuer, signs] = [mine, here].map((name) => this.#rules?.deployment(name)?.issuer)
     if (!issuer) throw new RefusedError('the public rules name nobody who may sign assertions here', { why: { name: 'why.no_issuer' } })
+    if (signs?.publicKey !== issuer.publicKey || signs.address !== issuer.address) {
+      throw new RefusedError(`assertions are under the key of the deployment ${here} now, and this device enrolled at ${mine}; renew the consent`, { why: { name: 'why.other_key' } })
+    }
     return issuer
+  }
+
+  /**
+   * The deployment of the page, when a device that enrolled at another one may go to it.
+   *
+   * @throws RefusedError it may not: it is of another operator, or under the law of fewer places.
+   */
+  #entered({ deployment }: Enrolment): string {
+    const { identifier } = this.#deployment
+    if (identifier !== deployment && !this.#rules?.follows(identifier, deployment)) {
+      throw new RefusedError(`the public rules register no deployment ${identifier} of the same operator, for the same audience and places as ${deployment}`)
+    }
+    return identifier
   }
 
   /** Reads the public rules, and remembers how far. A file that lost an entry that this device has seen is refused. */

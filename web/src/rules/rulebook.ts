@@ -156,6 +156,13 @@ export class Rulebook {
     return found?.kind === 'deployment' ? found : null
   }
 
+  /** Whether a device may go from one deployment to another. As `Deployment.follows` in `federation/rules/entries.py`. */
+  follows(identifier: string, former: string): boolean {
+    const [one, other] = [this.deployment(identifier), this.deployment(former)]
+    if (one === null || other === null) return false
+    return one.operator === other.operator && one.audience === other.audience && other.jurisdictions.every((place) => one.jurisdictions.includes(place))
+  }
+
   /** The client that counts at `now`: the highest version that has begun, when it has not ended. */
   client(deployment: string, identifier: string, now: number): Client | null {
     const begun = this.#all('client').filter((one) => one.deployment === deployment && one.identifier === identifier && one.beginsAt <= now)
