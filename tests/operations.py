@@ -5,6 +5,9 @@ ports are free ones of loopback. `systemctl` is played here: it starts what Exec
 says, with its environment, and ends it as systemd would. Everything else is typed as it stands. What is printed after a
 block is compared with the block of text behind it; `...` is what differs. A line that ends in `# ends with N` has that
 exit code.
+
+As root, each unit runs as the user that it names, who is a number here and has nothing but what the page gives away:
+`chown` and `chgrp` are typed too. Without root all are one user, and these two are left out.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import io
 import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -36,13 +40,39 @@ from tests.web.site import orl_release
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs/operations.md"
 UNITS = ROOT / "deploy/systemd"
-PLACES = ("/etc/intaglio-bridge", "/etc/intaglio", "/var/lib/intaglio", "/srv/backup")
+PLACES = (
+    "/etc/intaglio-bridge",
+    "/etc/intaglio",
+    "/var/lib/intaglio",
+    "/var/lib/softhsm",
+    "/srv/backup",
+    "/srv/checkpoint",
+)
+USERS = {"intaglio": "64001", "intaglio-bridge": "64002"}
+"""Whom units and page name, by numbers that need not exist."""
 PORTS = ("7443", "9100", "9101", "8080")
 PICTURES = ("one", "two", "three", "four", "five", "six")
 PERSON = 2
 """Of the ORL faces: one whose pictures leave room around the face."""
 PASSPHRASE = "correct horse battery"  # noqa: S105 - made up
 SECONDS = 120.0
+
+
+def interpreter_for_others() -> str | None:
+    """Where root runs this: a Python of this version that any user may start, or None. Elsewhere None."""
+    if os.geteuid() != 0 or shutil.which("setpriv") is None:
+        return None
+    for path in (sys.executable, f"/usr/bin/python{sys.version_info.major}.{sys.version_info.minor}"):
+        real = Path(path).resolve()
+        if real.is_file() and all(folder.stat().st_mode & 0o001 for folder in (real, *real.parents)):
+            return path
+    return None
+
+
+def numbered(word: str) -> str:
+    """A word with numbers in the place of the users."""
+    return re.sub("|".join(sorted(USERS, reverse=True)), lambda found: USERS[found[0]], word)
+
 
 Block = tuple[str, str]
 """Language and text of a fenced block."""
@@ -82,6 +112,7 @@ class Machine:
     _ports: dict[str, str] = field(default_factory=dict)
     _variables: dict[str, str] = field(default_factory=dict)
     _running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    _interpreter: str | None = field(default_factory=interpreter_for_others)
 
     def __post_init__(self) -> None:
         held = [socket.create_server(("127.0.0.1", 0)) for _ in PORTS]
@@ -101,6 +132,13 @@ class Machine:
         }
         for place in ("/etc/intaglio", "/var/lib/intaglio", "/srv/backup"):
             (self.folder / place[1:]).mkdir(parents=True)
+        if self.has_users:
+            self.folder.chmod(0o711)
+
+    @property
+    def has_users(self) -> bool:
+        """Whether the units run as users of their own."""
+        return self._interpreter is not None
 
     @property
     def home(self) -> Path:
@@ -153,6 +191,8 @@ class Machine:
         words = shlex.split(self.here(command))
         if words[0] == "export":
             name, _, value = words[1].partition("=")
+            if value.startswith("$("):
+                value = self._done(shlex.split(value[2:-1]))[0].strip()
             self._variables[name] = value
             return
         said, ended = "", 0
@@ -161,23 +201,29 @@ class Machine:
         elif words[0] == "curl":
             with urllib.request.urlopen(words[-1], timeout=SECONDS) as answer:  # noqa: S310 - of the page
                 said = answer.read().decode()
-        else:
-            done = subprocess.run(
-                words,
-                cwd=self.home,
-                env=self._variables,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                check=False,
-                timeout=SECONDS,
-            )
-            said, ended = self.there(done.stdout), done.returncode
+        elif words[0] not in {"chown", "chgrp"}:
+            said, ended = self._done(words)
+        elif self.has_users:
+            said, ended = self._done([word if "/" in word else numbered(word) for word in words])
         if said:
             self.tell(said.rstrip())
             self.said += said
         assert ended == code, f"{command} ended with {ended}:\n{said}{self._journals()}"
+
+    def _done(self, words: list[str]) -> tuple[str, int]:
+        """What a command said, and its exit code."""
+        done = subprocess.run(
+            words,
+            cwd=self.home,
+            env=self._variables,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            timeout=SECONDS,
+        )
+        return self.there(done.stdout), done.returncode
 
     def _systemctl(self, verb: str, unit: str) -> None:
         if verb in {"stop", "restart"}:
@@ -191,16 +237,32 @@ class Machine:
         (environment,) = re.findall(r"^Environment=(.*)$", text, flags=re.MULTILINE)
         more = dict(each.split("=", 1) for each in shlex.split(self.here(environment)))
         port = int(re.search(r"--metrics-port (\d+)", self.here(command))[1])  # type: ignore[index] # each unit has one
+        words = shlex.split(self.here(command))
+        if self._interpreter is not None:
+            (user,) = re.findall(r"^User=(.*)$", text, flags=re.MULTILINE)
+            self._own_folders(text, USERS[user])
+            place = shutil.which(words[0], path=self._variables["PATH"])
+            become = ["setpriv", f"--reuid={USERS[user]}", f"--regid={USERS[user]}", "--clear-groups"]
+            words = [*become, self._interpreter, str(place), *words[1:]]
+            more |= {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "HOME": "/nonexistent"}
         with (self.folder / f"{unit}.log").open("ab") as log:
-            process = subprocess.Popen(
-                shlex.split(self.here(command)), cwd=self.folder, env=self._variables | more, stdout=log, stderr=log
-            )
+            process = subprocess.Popen(words, cwd=self.folder, env=self._variables | more, stdout=log, stderr=log)
         self._running[unit] = process
         end = time.monotonic() + SECONDS
         while not serves(port):
             assert process.poll() is None, f"{unit} ended:{self._journals()}"
             assert time.monotonic() < end, f"{unit} did not begin to serve:{self._journals()}"
             time.sleep(0.1)
+
+    def _own_folders(self, unit: str, user: str) -> None:
+        """What systemd does for a unit with folders: a state that is all its user's, and a mode for its settings."""
+        for name in re.findall(r"^StateDirectory=(.*)$", unit, flags=re.MULTILINE):
+            folder = self.folder / "var/lib" / name
+            folder.chmod(0o700)
+            if folder.stat().st_uid != int(user):
+                subprocess.run(["chown", "-R", f"{user}:{user}", folder], check=True)
+        for name in re.findall(r"^ConfigurationDirectory=(.*)$", unit, flags=re.MULTILINE):
+            (self.folder / "etc" / name).chmod(0o750)
 
     def _stop(self, unit: str) -> None:
         process = self._running.pop(unit)
@@ -240,8 +302,8 @@ def give(machine: Machine) -> None:
     files |= {f"{name}.png": as_png(orl_image(PERSON, number)) for number, name in enumerate(PICTURES, 1)}
     for name, content in files.items():
         (machine.home / name).write_bytes(content)
-    place = machine.folder / "softhsm"
-    place.mkdir()
+    place = machine.folder / "var/lib/softhsm"
+    place.mkdir(parents=True)
     machine.tell_variable(tokens.CONFIGURATION, str(tokens.configure(place)))
     tokens.SoftToken.initialised("signing", place / "tokens", machine.home / "pin")
 

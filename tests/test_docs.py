@@ -145,7 +145,9 @@ def _a_file_that_an_operator_handed_over(tmp_path, monkeypatch):
     """For `--from`: what it says takes the place of options that must be there."""
     person = PersonFile("localhost:7443", "trial", Ticket(bytes(20)), dict.fromkeys(FILES, b""))
     words = Passphrase("four words of alice")
-    (tmp_path / "alice.intaglio").write_bytes(sealed(person.to_secret_bytes(), PERSON, words, ScryptCost(15)))
+    for name in ("alice", "ben"):
+        made = sealed(person.to_secret_bytes(), PERSON, words, ScryptCost(15))
+        (tmp_path / f"{name}.intaglio").write_bytes(made)
     monkeypatch.setenv(PERSON_PASSPHRASE_VARIABLE, "four words of alice")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "settings"))
@@ -172,7 +174,10 @@ def test_every_command_line_is_one_that_the_program_takes(document, tmp_path):
                     settings[program] = Settings.read(client.cli.PROGRAM, tmp_path / ".intaglio/alice/intaglio.toml")
             case ["pg_dump" | "pg_restore", *_]:
                 pass  # PostgreSQL's own; `test_restored_service.py` runs them
-            case ["cp" | "curl" | "mkdir" | "mv" | "sed" | "systemctl", *_] if document.name == "operations.md":
+            case [
+                "chgrp" | "chmod" | "chown" | "cp" | "curl" | "ln" | "mkdir" | "mv" | "rm" | "sed" | "systemctl",
+                *_,
+            ] if document.name == "operations.md":
                 pass  # `tests/operations.py` runs them
             case _:
                 pytest.fail(f"no program of this project takes {shlex.join(words)}; teach this test about it")

@@ -27,7 +27,14 @@ from client.terminal import (
     TlsOption,
     show,
 )
-from client.wallet.opening import DEFAULT_WALLET, PassphraseFileOption, WalletOption, keep_alone, open_wallet_alone
+from client.wallet.opening import (
+    DEFAULT_WALLET,
+    PassphraseFileOption,
+    WalletOption,
+    keep_alone,
+    open_wallet_alone,
+    wallet_path,
+)
 from client.wallet.wallet import Enrolment, EnrolmentState, create_wallet, read_wallet, write_wallet
 from federation.errors import UsageError
 from federation.onebit import Decision
@@ -49,7 +56,14 @@ DeploymentOption = Annotated[
 
 
 def renew_command(
-    into: Annotated[Path, typer.Option(help="The new wallet; made when missing, with the passphrase of the old one.")],
+    into: Annotated[
+        Path,
+        typer.Option(
+            parser=wallet_path,
+            metavar="FILE|@NAME",
+            help="The new wallet, as --wallet; made when missing, with the passphrase of the old one.",
+        ),
+    ],
     release: ReleaseOption,
     release_trust: ReleaseTrustOption,
     tls: TlsOption,

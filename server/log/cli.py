@@ -223,7 +223,7 @@ def opened_log(directory: Path, database: str | None) -> Iterator[TransparencyLo
     """The log that `log init` prepared, for a server.
 
     Args:
-        directory: with its key; the latest checkpoint is published beside it.
+        directory: with its key; the latest checkpoint is published beside it, or where a link there leads.
         database: where it lies, when not in the directory.
 
     Raises:
@@ -239,7 +239,8 @@ def opened_log(directory: Path, database: str | None) -> Iterator[TransparencyLo
     witnesses = Witnesses(policy, clock=_now)
     storage = open_log_storage(database or directory / LOG_DATABASE_FILE)
     try:
-        yield TransparencyLog(storage, signer, clock=_now, published=directory / CHECKPOINT_FILE, witnesses=witnesses)
+        published = (directory / CHECKPOINT_FILE).resolve()  # a link to another disk stays one
+        yield TransparencyLog(storage, signer, clock=_now, published=published, witnesses=witnesses)
     finally:
         witnesses.close()
         storage.close()

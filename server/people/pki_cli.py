@@ -236,7 +236,8 @@ def pki_revoke(
     """End every certificate that a name ever had. A service that reads this folder refuses it within seconds.
 
     Where the service has a copy of the folder, copy revoked.pem there; a connection that is open is refused too. The
-    template stays: its owner, or the operator, revokes that. The name is free afterwards.
+    template stays until its owner says `intaglio revoke`, which takes a certificate in force: so let them say it first,
+    or make them another of the name, which is free afterwards.
 
     Needs: what `pki init` made, with ca-key.pem. Writes: revoked.pem in DIRECTORY, and removes NAME.pem and its key.
 

@@ -31,7 +31,7 @@ from federation.rules.entries import (
 )
 from federation.rules.kiosks import LONGEST_KIOSK_SECONDS, Kiosk
 from federation.rules.rulebook import Rulebook, RuleSigners, SignedRule
-from server.files import make_directory, write_durably, write_new
+from server.files import PRIVATE, PUBLIC, make_directory, write_durably, write_new
 from server.rules.assertions import read_registration
 
 rules_commands = Commands(help="The public rules that servers and devices decide by.")
@@ -116,7 +116,7 @@ def rules_init(
     for name, key in zip(_SIGNERS, keys, strict=True):
         _write_new(directory / name, file_of(key))
     lines = [signers.to_bytes(), *(signed_by(rule, keys).to_bytes() for rule in rules)]
-    _write_new(directory / _RULES, b"".join(line + b"\n" for line in lines))
+    _write_new(directory / _RULES, b"".join(line + b"\n" for line in lines), mode=PUBLIC)
     for name in (*_SIGNERS, _RULES):
         typer.echo(f"wrote {directory / name}")
 
@@ -317,9 +317,9 @@ def read_named(path: Path) -> bytes:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
 
 
-def _write_new(path: Path, data: bytes) -> None:
-    """Mode 0600, nothing overwritten. A crash leaves a file that is cut short, which nothing accepts: delete it."""
+def _write_new(path: Path, data: bytes, *, mode: int = PRIVATE) -> None:
+    """Nothing is overwritten. A crash leaves a file that is cut short, which nothing accepts: delete it."""
     try:
-        write_new(path, data)
+        write_new(path, data, mode=mode)
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}; nothing is overwritten") from error

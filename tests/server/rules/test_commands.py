@@ -73,8 +73,9 @@ def test_rules_begin_with_two_signers_a_policy_for_each_place_and_one_deployment
     begun = book(folder)
     signers = [load_pem_private_key((folder / f"signer-{number}.pem").read_bytes(), None) for number in (1, 2)]
     assert (begun.signers.public_keys, begun.signers.threshold) == (frozenset(map(public, signers)), 2)
-    for name in ("signer-1.pem", "signer-2.pem", "rules.jsonl"):
-        assert stat.S_IMODE((folder / name).stat().st_mode) == 0o600
+    modes = {name: stat.S_IMODE((folder / name).stat().st_mode) for name in ("signer-1.pem", "signer-2.pem")}
+    assert modes == {"signer-1.pem": 0o600, "signer-2.pem": 0o600}
+    assert (folder / "rules.jsonl").stat().st_mode & stat.S_IRGRP  # it is public, and another user serves it
     allowed = tuple(
         PurposeRule(purpose, Category.SIGN_IN, Tier.LIMITED, NOW, NOW + YEAR)
         for purpose in ("account-sign-in", "door-access")
