@@ -645,7 +645,11 @@ def test_a_lost_phone_costs_no_visit(page, chromium, site):
         laptop.click(".files .main:enabled")
         assert outcome(laptop).startswith("The other device is removed")
         assert verify(laptop).startswith("Accepted")
-    assert verify(page).startswith("Not allowed")
+    assert verify(page).startswith(
+        "Not allowed\nThis device was removed: from another device of yours, or with a backup."
+    )
+    press(page, "Enrol again")
+    assert page.locator("#ticket").count() == 1
 
 
 def test_a_backup_revokes_from_any_browser_and_reads_like_the_command_line_s(page, chromium, site, tmp_path):

@@ -87,6 +87,10 @@ export class Transport {
   }
 }
 
+const SAYS = 'the server says: '
+/** Whether the server raised it, and not this side. */
+export const isOfServer = ({ message }: IntaglioError): boolean => message.startsWith(SAYS)
+
 /** Nobody said whether the server is there. */
 class SilentError extends UnavailableError {}
 
@@ -118,7 +122,7 @@ async function post(path: string, body: Bytes, deadline: number, cancelled: Abor
 
 function errorOf(response: Response, details: string): IntaglioError {
   const status = response.headers.get('x-intaglio-status') ?? ''
-  const message = `the server says: ${details.slice(0, 500).replaceAll(/[\p{C}\p{Zl}\p{Zp}]/gu, ' ') || 'no reason given'}`
+  const message = `${SAYS}${details.slice(0, 500).replaceAll(/[\p{C}\p{Zl}\p{Zp}]/gu, ' ') || 'no reason given'}`
   if (TRANSIENT.has(status)) {
     const told = response.headers.get('retry-after-seconds')
     if (told === null) return new UnavailableError(message, 1, { name: 'why.unreachable' }) // nobody of ours has spoken
