@@ -123,4 +123,5 @@ def _tell_where(context: click.Context, folder: Path) -> None:
         make_folder(usual.parent, mode=0o700)
         write_new_file(usual, settings)
     if usual is None or read_file(usual) != settings:
-        tell(f"You have other settings, which stay. For these: export INTAGLIO_CONFIG={folder / _SETTINGS}")
+        other = f"You have other settings, which stay. For these: export INTAGLIO_CONFIG={folder / _SETTINGS}"
+        context.call_on_close(lambda: tell(other))  # the last line, where it is read

@@ -170,7 +170,7 @@ def web_start(
         metrics, registry = BridgeMetrics(door), CollectorRegistry()
         registry.register(metrics)
         if metrics_port:
-            held.callback(show(registry, metrics_host, metrics_port))
+            held.callback(show(registry, metrics_host, metrics_port, serves=metrics.serves))
         opened = login and held.enter_context(
             opened_login(
                 login,
@@ -188,6 +188,7 @@ def web_start(
             upstream = MatchingUpstream(server, tls, client, partial(typer.echo, err=True))
             upstream.look()
             metrics.watch_certificates(upstream.days_left)
+            metrics.watch_service(upstream.serves)
             app = bridge_app(
                 upstream,
                 site,

@@ -23,6 +23,7 @@ class BridgeMetrics(Collector):
         self._door = door
         self._calls = Counter[tuple[str, str]]()
         self._days_left: Callable[[], Mapping[str, float]] = dict
+        self._serves: Callable[[], bool] = bool
 
     def answered(self, by: Literal["bridge", "service"], status: str) -> None:
         """Notes a call, by who answered it and with which of gRPC's status names. Which call it was is not kept."""
@@ -32,12 +33,21 @@ class BridgeMetrics(Collector):
         """Reads when which certificate ends whenever somebody looks."""
         self._days_left = days_left
 
+    def watch_service(self, serves: Callable[[], bool]) -> None:
+        """Reads whether the service behind the bridge serves whenever somebody looks."""
+        self._serves = serves
+
+    def serves(self) -> bool:
+        """Whether visitors would be served: a bridge alone serves nobody."""
+        return self._serves()
+
     def collect(self) -> Iterator[Metric]:
         """All of them."""
         calls = CounterMetricFamily("intaglio_bridge_calls", "Calls by who answered, and how.", labels=("by", "status"))
         for labels, count in self._calls.copy().items():
             calls.add_metric(labels, count)
         yield calls
+        yield GaugeMetricFamily("intaglio_serving", "Whether the service behind it serves.", value=self.serves())
         yield GaugeMetricFamily("intaglio_bridge_connections", "Connections of visitors.", value=self._door.visitors)
         refused = CounterMetricFamily(
             "intaglio_bridge_connections_refused", "Connections that were refused or ended.", labels=("reason",)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import grpc
 from cryptography import x509
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from federation.errors import UsageError
 from federation.wire.convert import MAX_MESSAGE_BYTES
@@ -16,9 +18,14 @@ from server.pairs import Ends, Pair
 
 CALL_SECONDS = 35.0
 _LOOK_SECONDS = 5.0
+_ASK_SECONDS = 1.0
+_ANSWER_SECONDS = 2.0
+_OLD_SECONDS = 10.0
+"""After this nobody knows any more whether the service serves."""
 _OPTIONS = [
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_reconnect_backoff_ms", 2000),  # a service that is back is found soon, however long it was away
     ("grpc.enable_retries", 0),  # the page repeats
     ("grpc.use_local_subchannel_pool", 1),  # else a new channel goes over the old one's connection, and its certificate
 ]
@@ -59,6 +66,7 @@ class MatchingUpstream:
         self._pair = Pair.read(directory, client)
         self._certificates = self._pair.certificates()
         self._channel = _connected(target, self._pair)
+        self._served_at: float | None = None
         self._closing = set[asyncio.Task[None]]()
 
     async def __call__(self, method: str, body: bytes) -> bytes:
@@ -91,11 +99,31 @@ class MatchingUpstream:
             pass  # half of a pair is new, or a copy is under way; the old one's end is said below
         self._ends.notices(self._named())
 
+    def serves(self) -> bool:
+        """Whether the service said so when it was asked last, and not long ago. From any thread."""
+        at = self._served_at
+        return at is not None and time.monotonic() - at < _OLD_SECONDS
+
+    async def ask(self) -> None:
+        """Asks the service whether it serves."""
+        check = health_pb2_grpc.HealthStub(self._channel).Check
+        try:
+            answer = await check(health_pb2.HealthCheckRequest(), timeout=_ANSWER_SECONDS)
+        except grpc.aio.AioRpcError:
+            self._served_at = None
+            return
+        is_serving = answer.status == health_pb2.HealthCheckResponse.SERVING
+        self._served_at = time.monotonic() if is_serving else None
+
     async def tend(self) -> None:
-        """Looks, until it is cancelled."""
+        """Asks and looks, until it is cancelled."""
+        looked = time.monotonic()
         while True:
-            await asyncio.sleep(_LOOK_SECONDS)
-            self.look()
+            await self.ask()
+            if time.monotonic() - looked >= _LOOK_SECONDS:
+                self.look()
+                looked = time.monotonic()
+            await asyncio.sleep(_ASK_SECONDS)
 
     async def close(self) -> None:
         """Lets go of the service."""

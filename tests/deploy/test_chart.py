@@ -106,6 +106,8 @@ def test_what_listens_is_what_ports_probes_and_services_name(pod):
         for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
             assert container[probe]["httpGet"]["port"] == "metrics"
         assert container["readinessProbe"]["httpGet"]["path"] == "/health"
+        ending = {container[probe]["httpGet"]["path"] for probe in ("startupProbe", "livenessProbe")}
+        assert ending == {"/metrics"}  # nobody is restarted because another is away
 
 
 def test_services_lead_to_pods_and_ports_that_are_there():

@@ -41,8 +41,9 @@ securityContext:
 {{- end }}
 
 {{- define "intaglio.probes" -}}
+# A process that runs has started, whatever it waits for. A bridge waits for the service, and a service for its database.
 startupProbe:
-  httpGet: {path: /health, port: metrics}
+  httpGet: {path: /metrics, port: metrics}
   periodSeconds: 2
   failureThreshold: 60
 readinessProbe:

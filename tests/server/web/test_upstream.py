@@ -148,3 +148,24 @@ async def test_a_bridge_without_a_pair_that_belongs_together_does_not_begin(tls,
         shutil.copy(tls / "server-key.pem", folder / "bridge-key.pem")
     with pytest.raises(UsageError, match=r"bridge(-key)?\.pem"):
         MatchingUpstream("localhost:1", folder, "bridge", print)
+
+
+async def test_a_bridge_is_ready_while_its_service_says_so_and_no_longer(server, folder):
+    upstream = MatchingUpstream(server.target, folder, "bridge", print)
+    nobody = MatchingUpstream("localhost:1", folder, "bridge", print)
+    try:
+        with opened_door("127.0.0.1", 0) as door:
+            metrics, registry = BridgeMetrics(door), CollectorRegistry()
+            registry.register(metrics)
+            assert registry.get_sample_value("intaglio_serving") == 0  # nobody has been asked
+            metrics.watch_service(upstream.serves)
+            await upstream.ask()
+            await nobody.ask()
+            assert (metrics.serves(), nobody.serves()) == (True, False)
+            assert registry.get_sample_value("intaglio_serving") == 1
+            await asyncio.wrap_future(server.begin_to_drain(0))
+            await upstream.ask()
+            assert registry.get_sample_value("intaglio_serving") == metrics.serves() == 0
+    finally:
+        await upstream.close()
+        await nobody.close()
