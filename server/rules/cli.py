@@ -252,7 +252,10 @@ def rules_lift(
     Example: intaglio-server rules lift rules/rules.jsonl --key signer-1.pem --key signer-2.pem --name incident-7
     --reason keys-replaced
     """
-    append_rule(rules, signed_by(Lifting(name, int(time.time()), reason), [ed25519_key(k) for k in key]))
+    now = int(time.time())
+    stopped = Rulebook.from_file(read_named(rules), read_at=now).rules.get(f"moratorium {name}")
+    at = max(now, stopped.begins_at + 1) if isinstance(stopped, Moratorium) else now  # both may be typed in a second
+    append_rule(rules, signed_by(Lifting(name, at, reason), [ed25519_key(k) for k in key]))
 
 
 def append_rule(path: Path, signed: SignedRule) -> None:

@@ -125,7 +125,7 @@ def scene(tmp_path_factory, workers):
             newcomer = server.device(a_wallet(a_release()))
             yield Scene(server, devices, newcomer, service, storage)
             for device in (*devices.values(), newcomer):
-                device.__exit__()
+                device.__exit__(None)
 
 
 def test_the_recording_has_every_call(scene):

@@ -182,7 +182,7 @@ def test_an_audit_that_is_made_again_needs_the_audit_extra(install, papers):
 
 
 def test_every_role_is_known_by_packages_of_its_own_extra():
-    modules = {"PIL": "pillow", "grpc": "grpcio"}
+    modules = {"PIL": "pillow", "grpc": "grpcio", "pkcs11": "python-pkcs11"}
     extras = PROJECT["optional-dependencies"]
     for role, packages in PACKAGES.items():
         own = {re.split(r"[\[<>=]", each)[0] for each in extras[role]}

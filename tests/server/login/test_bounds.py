@@ -269,7 +269,7 @@ async def test_the_metadata_say_what_the_specifications_ask_for(place):
         "code_challenge_methods_supported": ["S256"],
         "scopes_supported": ["openid"],
         "claims_supported": said["claims_supported"],
-        "acr_values_supported": [ACR],
+        "acr_values_supported": [ACR, f"{ACR}:pad-on-device"],
         "prompt_values_supported": ["login", "consent", "select_account"],
         "authorization_response_iss_parameter_supported": True,
         "claims_parameter_supported": False,

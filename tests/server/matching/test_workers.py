@@ -146,6 +146,7 @@ class Piece:
 def test_material_is_kept_up_to_a_number_and_used_in_order(monkeypatch):
     numbers = iter(range(9))
     monkeypatch.setattr(preparing.Material, "draw", lambda _: Piece(next(numbers)))
+    monkeypatch.setattr(preparing, "parameters_of", {b"template": PARAMETERS, b"of another set": None}.get)
     pool = Pool(PARAMETERS, capacity=2)
     assert pool.match(*ASKED) == ((0, ASKED), False)
     assert [(pool.fill(), pool.depth) for _ in range(3)] == [(True, 1), (True, 2), (False, 2)]
@@ -154,6 +155,9 @@ def test_material_is_kept_up_to_a_number_and_used_in_order(monkeypatch):
         ((2, ASKED), True, 0),
         ((3, ASKED), False, 0),
     ]
+    pool.fill()
+    other = (b"of another set", *ASKED[1:])
+    assert (pool.match(*other), pool.depth) == (((5, other), False), 1)
 
 
 # ---------------------------------------------------------------------------------------------------------- metrics
