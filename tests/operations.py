@@ -203,9 +203,9 @@ class Machine:
                 said = answer.read().decode()
         elif words[0] not in {"chown", "chgrp"}:
             said, ended = self._done(words)
-            deadline = time.monotonic() + SECONDS
-            while ended == 0 != code and time.monotonic() < deadline:  # a server takes rules in within seconds
-                time.sleep(1)
+            deadline = time.monotonic() + SECONDS / 4
+            while ended != code and (not code or not ended) and 3 in {ended, code} and time.monotonic() < deadline:
+                time.sleep(1)  # a server takes rules in within seconds: refused, or not any more
                 said, ended = self._done(words)
         elif self.has_users:
             said, ended = self._done([word if "/" in word else numbered(word) for word in words])
