@@ -15,16 +15,21 @@ from federation.errors import UsageError
 WARN_DAYS: Final = 60
 
 
-def ends_at(path: Path) -> dt.datetime:
-    """When the certificate in a file ends.
+def read_certificate(path: Path) -> x509.Certificate:
+    """The certificate in a file.
 
     Raises:
         UsageError: there is none.
     """
     try:
-        return x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc
+        return x509.load_pem_x509_certificate(path.read_bytes())
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} holds no certificate: {error}") from error
+
+
+def ends_at(path: Path) -> dt.datetime:
+    """When the certificate in a file ends. Raises what `read_certificate` does."""
+    return read_certificate(path).not_valid_after_utc
 
 
 def days_left(end: dt.datetime, now: dt.datetime) -> float:

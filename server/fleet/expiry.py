@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from server.expiry import Certificate, ends_at, notice_of_end
+from server.expiry import Certificate, DailyNotices, ends_at
 
 _RENEW_GATEWAY: Final = "the coordinator runs `intaglio-server federation renew`; nothing else changes"
 _RENEW_AUTHORITY: Final = (
@@ -37,10 +37,12 @@ class GatewayCertificate:
         *,
         clock: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
     ) -> None:
-        self.path, self.key, self._say, self._clock = path, key, say, clock
+        self.path, self.key, self._say = path, key, say
         self.context: ssl.SSLContext | None = None
         self._served = self._state()
-        self._spoken_on: dt.date | None = None
+        self._notices = DailyNotices(
+            lambda: (Certificate("the gateway's certificate", ends_at(path), _RENEW_GATEWAY),), say, clock
+        )
 
     def look(self) -> None:
         """Takes a renewed certificate, and warns once a day. Call it often."""
@@ -52,11 +54,7 @@ class GatewayCertificate:
             self.context.load_cert_chain(self.path, self.key)
             self._served = state
             self._say(f"the gateway's certificate was renewed; it ends on {ends_at(self.path):%Y-%m-%d}")
-        now = self._clock()
-        if self._spoken_on != now.date():
-            self._spoken_on = now.date()
-            if line := notice_of_end("the gateway's certificate", ends_at(self.path), now, _RENEW_GATEWAY):
-                self._say(line)
+        self._notices.look()
 
     def _state(self) -> tuple[int, int]:
         return self.path.stat().st_mtime_ns, self.key.stat().st_mtime_ns

@@ -41,6 +41,7 @@ from server.certificates import (
     require_client_name,
     write_pair,
 )
+from server.expiry import read_certificate
 from server.files import PUBLIC, locked, sync_directory, write_durably
 
 _LOCK: Final = ".lock"
@@ -135,7 +136,7 @@ def renew(
 
         renewed = renew_pki(directory, now=now, is_due=is_due, before=lambda old: keep(directory, old))
         for path in renewed:
-            keep(directory, _read(path))
+            keep(directory, read_certificate(path))
         return renewed
 
 
@@ -233,7 +234,7 @@ def follow(directory: Path, serial: int, renewal: Renewal, *, now: dt.datetime) 
 def _was_made_again(directory: Path, name: str, old: x509.Certificate) -> bool:
     """Whether a pair lies under a name, key and all, that `renew` made after `old`."""
     path, key = directory / f"{name}.pem", directory / f"{name}-key.pem"
-    return path.exists() and key.exists() and _read(path) != old
+    return path.exists() and key.exists() and read_certificate(path) != old
 
 
 def known(directory: Path) -> list[Known]:
@@ -242,7 +243,7 @@ def known(directory: Path) -> list[Known]:
     Raises:
         UsageError: there is no authority, or its list is not its own.
     """
-    authority = _read(directory / "ca.pem")
+    authority = read_certificate(directory / "ca.pem")
     revoked = read_revoked(directory, authority)
     present = {one.serial_number for one in _present(directory, authority)}
     found = {
@@ -270,7 +271,7 @@ def _put_on_list(directory: Path, authority: Issued, serials: list[int], now: dt
 def _free(directory: Path, name: str) -> None:
     path = directory / f"{name}.pem"
     if path.exists():
-        keep(directory, _read(path))
+        keep(directory, read_certificate(path))
         path.unlink()
     path.with_name(f"{name}-key.pem").unlink(missing_ok=True)
     sync_directory(directory)
@@ -286,13 +287,13 @@ def _working_in(directory: Path) -> Iterator[None]:
 
 
 def _made(directory: Path, authority: x509.Certificate) -> list[x509.Certificate]:
-    former = [_read(path) for path in sorted((directory / FORMER).glob("*.pem"))]
+    former = [read_certificate(path) for path in sorted((directory / FORMER).glob("*.pem"))]
     return [*_present(directory, authority), *(one for one in former if _is_of(one, authority))]
 
 
 def _present(directory: Path, authority: x509.Certificate) -> list[x509.Certificate]:
     paths = [path for path in sorted(directory.glob("*.pem")) if not path.name.endswith("-key.pem")]
-    found = [_read(path) for path in paths if path.name not in {"ca.pem", CRL_FILE}]
+    found = [read_certificate(path) for path in paths if path.name not in {"ca.pem", CRL_FILE}]
     return [one for one in found if _is_of(one, authority)]
 
 
@@ -311,13 +312,6 @@ def _list_of(authority: Issued, serials: dict[int, dt.datetime], now: dt.datetim
         one = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(at).build()
         builder = builder.add_revoked_certificate(one)
     return builder.sign(authority.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
-
-
-def _read(path: Path) -> x509.Certificate:
-    try:
-        return x509.load_pem_x509_certificate(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path} holds no certificate: {error}") from error
 
 
 def name_of(certificate: x509.Certificate) -> str:

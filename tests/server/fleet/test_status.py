@@ -30,10 +30,11 @@ from federation.membership.fleet import tethered
 from federation.privacy.plan import epsilon_of_gaussians
 from server.cli import app
 from server.coordinator.ledger import PrivacyLedger
+from server.expiry import ends_at, notice_of_end
 from server.fleet import status as federation_status
 from server.fleet.admission import Members
 from server.fleet.call_log import CallLog
-from server.fleet.expiry import certificates, ends_at, notice_of_end
+from server.fleet.expiry import certificates
 from server.fleet.gateway import Gateway
 from server.fleet.members import Coordinator
 from server.fleet.metrics import FederationMetrics
