@@ -15,6 +15,8 @@ export interface Why {
  */
 export class IntaglioError extends Error {
   readonly why: Why | null
+  /** Whether the server raised it, and this side passes it on. */
+  isOfServer = false
 
   constructor(message: string, { why = null, ...options }: ErrorOptions & { readonly why?: Why | null } = {}) {
     super(message, options)

@@ -191,8 +191,9 @@ export class Owner {
       if (error instanceof RefusedError) return { name: 'why.stranger' }
       throw error
     }
-    for (const [position, opening] of held.openings.filter(([, { kind }]) => kind === 'revocation')) {
-      await this.#event(position, opening)
+    const revocation = held.openings.find(([, { kind }]) => kind === 'revocation')
+    if (revocation !== undefined) {
+      await this.#event(...revocation)
       await this.#wallet.forget({ state: 'revoked' })
       return { name: 'why.removed' }
     }

@@ -87,10 +87,6 @@ export class Transport {
   }
 }
 
-const SAYS = 'the server says: '
-/** Whether the server raised it, and not this side. */
-export const isOfServer = ({ message }: IntaglioError): boolean => message.startsWith(SAYS)
-
 /** Nobody said whether the server is there. */
 class SilentError extends UnavailableError {}
 
@@ -109,7 +105,7 @@ async function post(path: string, body: Bytes, deadline: number, cancelled: Abor
     const received = new Uint8Array(await response.arrayBuffer())
     if (received.length > MOST_BYTES) throw new MalformedMessageError('the answer is larger than any message')
     if (response.ok) return received
-    throw errorOf(response, new TextDecoder().decode(received))
+    throw Object.assign(errorOf(response, new TextDecoder().decode(received)), { isOfServer: true })
   } catch (error) {
     if (cancelled.aborted) throw new CancelledError(CANCELLED)
     if (error instanceof DOMException && error.name === 'TimeoutError') {
@@ -122,7 +118,7 @@ async function post(path: string, body: Bytes, deadline: number, cancelled: Abor
 
 function errorOf(response: Response, details: string): IntaglioError {
   const status = response.headers.get('x-intaglio-status') ?? ''
-  const message = `${SAYS}${details.slice(0, 500).replaceAll(/[\p{C}\p{Zl}\p{Zp}]/gu, ' ') || 'no reason given'}`
+  const message = `the server says: ${details.slice(0, 500).replaceAll(/[\p{C}\p{Zl}\p{Zp}]/gu, ' ') || 'no reason given'}`
   if (TRANSIENT.has(status)) {
     const told = response.headers.get('retry-after-seconds')
     if (told === null) return new UnavailableError(message, 1, { name: 'why.unreachable' }) // nobody of ours has spoken

@@ -35,7 +35,7 @@ import { LoginRequest, requireSite } from './login'
 import type { Action, Actions, Face, Fault, Reply, Request, Status } from './messages'
 import { heldIn, Owner, revokeWith } from './owner'
 import { Studio } from './studio'
-import { isOfServer, Transport } from './transport'
+import { Transport } from './transport'
 
 interface Loaded {
   readonly engine: Engine
@@ -197,7 +197,7 @@ async function explained({ deployment: { freeFailures } }: Loaded, opener: Key |
     if (!outcome.matched) await expectWait(freeFailures).catch(() => undefined) // the service says it, when it is asked
     return outcome
   } catch (error) {
-    if (!(error instanceof RefusedError) || error.why !== null || !isOfServer(error)) throw error
+    if (!(error instanceof RefusedError) || error.why !== null || !error.isOfServer) throw error
     const why = await owner(opener).then((mine) => mine.whyRefused()).catch(() => null)
     throw why === null ? error : new RefusedError(error.message, { why })
   }
