@@ -204,7 +204,7 @@ class Machine:
         elif words[0] not in {"chown", "chgrp"}:
             said, ended = self._done(words)
             deadline = time.monotonic() + SECONDS / 4
-            while ended != code and (not code or not ended) and 3 in {ended, code} and time.monotonic() < deadline:
+            while {ended, code} == {0, 3} and time.monotonic() < deadline:
                 time.sleep(1)  # a server takes rules in within seconds: refused, or not any more
                 said, ended = self._done(words)
         elif self.has_users:

@@ -339,12 +339,7 @@ class Device:
             new.require_agreement(reference, entered, threshold=under.release.threshold)
             return left
 
-        compared: Probe
-        if callable(second):
-            film = second
-            compared = lambda nonce: agreeing(film(nonce))  # noqa: E731 - a probe that is filmed
-        else:
-            compared = agreeing(second)
+        compared: Probe = (lambda nonce: agreeing(second(nonce))) if callable(second) else agreeing(second)
         keep(new.wallet)
         template = _digest_in(consent)
         comparison = Comparison(Operation.RENEW_TEMPLATE, new.consent, new.wallet, template, new.change, to=to)
