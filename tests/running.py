@@ -194,6 +194,15 @@ def a_pki(directory: Path) -> Path:
     return directory
 
 
+class Clock:
+    """Real time, and as many seconds ahead as a test says. Logs keep real time."""
+
+    ahead = 0
+
+    def __call__(self) -> float:
+        return time.time() + self.ahead
+
+
 class RunningServer:
     """Serves in a thread of its own until the block ends."""
 

@@ -41,6 +41,7 @@ from tests.running import (
     LOG_TRUST,
     SIGNERS,
     TERMS,
+    Clock,
     RunningServer,
     a_face,
     a_pki,
@@ -69,15 +70,6 @@ def tls(tmp_path_factory):
 def storage(tmp_path):
     with open_storage(tmp_path / "matching.db") as storage:
         yield storage
-
-
-class Clock:
-    """Of server and device alike; the log keeps real time."""
-
-    ahead = 0
-
-    def __call__(self):
-        return time.time() + self.ahead
 
 
 @pytest.fixture

@@ -18,7 +18,6 @@ from federation.rules.entries import Deployment, Issuer
 from federation.rules.rulebook import Rulebook
 from server.rules.assertions import AssertionIssuer
 from server.rules.public import PublicRules
-from server.storage.sqlstorage import open_storage
 from tests.bundles import a_bundle
 from tests.running import (
     DEPLOYMENT,
@@ -26,7 +25,6 @@ from tests.running import (
     ISSUER_KEY,
     RunningServer,
     a_face,
-    a_pki,
     a_release,
     a_rules_file,
     a_service,
@@ -65,17 +63,6 @@ ODD: dict[str, Deployment] = {
 }
 BETWEEN = dataclasses.replace(FOLLOWER, identifier="between", issuer=of_key(Ed25519PrivateKey.generate()))
 RULES = a_rules_file(*map(signed, [BETWEEN, FOLLOWER, *ODD.values()]))
-
-
-@pytest.fixture(scope="module")
-def tls(tmp_path_factory):
-    return a_pki(tmp_path_factory.mktemp("tls"))
-
-
-@pytest.fixture
-def storage(tmp_path):
-    with open_storage(tmp_path / "matching.db") as storage:
-        yield storage
 
 
 def serving(tls, storage, workers, directory, key=NEW_KEY):

@@ -39,7 +39,6 @@ from tests.running import (
     LOG_TRUST,
     RunningServer,
     a_face,
-    a_pki,
     a_release,
     a_service,
     a_wallet,
@@ -50,11 +49,6 @@ pytestmark = pytest.mark.integration
 
 OWNER, BYSTANDER, STRANGER = 1, 2, 3
 SECRET = "the secret is 42"  # noqa: S105 - that no log may show
-
-
-@pytest.fixture(scope="module")
-def tls(tmp_path_factory):
-    return a_pki(tmp_path_factory.mktemp("tls"))
 
 
 class Row(dict):

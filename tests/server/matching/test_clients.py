@@ -15,7 +15,6 @@ from federation.onebit import Decision, Operation
 from federation.rules.clients import Client, SigningAlgorithm
 from federation.wire.convert import NO_MATCH, Change
 from federation.wire.v1 import verification_pb2 as pb
-from server.storage.sqlstorage import open_storage
 from tests.integration.hostile import a_grant, a_probe_message, ask
 from tests.running import (
     DEPLOYMENT,
@@ -23,7 +22,6 @@ from tests.running import (
     TERMS,
     RunningServer,
     a_face,
-    a_pki,
     a_release,
     a_rules_file,
     a_service,
@@ -52,17 +50,6 @@ def a_client(identifier):
 
 
 RULES = a_rules_file(signed(a_client(SHOP)), signed(a_client(OTHER)))
-
-
-@pytest.fixture(scope="module")
-def tls(tmp_path_factory):
-    return a_pki(tmp_path_factory.mktemp("tls"))
-
-
-@pytest.fixture
-def storage(tmp_path):
-    with open_storage(tmp_path / "matching.db") as database:
-        yield database
 
 
 @pytest.fixture

@@ -19,7 +19,6 @@ from federation.transparency import AttemptOutcome, PersonalKind, PublicKind, en
 from federation.wire.devices import code_of
 from federation.wire.v1 import verification_pb2 as pb
 from server.restoring.reconciling import gap_between
-from server.storage.sqlstorage import open_storage
 from tests.bundles import a_bundle
 from tests.bundles import signed as sealed
 from tests.integration.hostile import _message, a_grant, ask
@@ -27,9 +26,9 @@ from tests.running import (
     DEPLOYMENT,
     ISSUER_KEY,
     LOG_TRUST,
+    Clock,
     RunningServer,
     a_face,
-    a_pki,
     a_release,
     a_rules_file,
     a_service,
@@ -51,26 +50,6 @@ AS_OLD, AS_NEW = (
 )
 TO_NEW = Destination(AS_NEW, DEPLOYMENT)
 LEAVE = "enrolled under a former model release; come over"
-
-
-@pytest.fixture(scope="module")
-def tls(tmp_path_factory):
-    return a_pki(tmp_path_factory.mktemp("tls"))
-
-
-@pytest.fixture
-def storage(tmp_path):
-    with open_storage(tmp_path / "matching.db") as storage:
-        yield storage
-
-
-class Clock:
-    """Of the server; the log keeps real time."""
-
-    ahead = 0
-
-    def __call__(self):
-        return time.time() + self.ahead
 
 
 @pytest.fixture

@@ -18,16 +18,15 @@ from federation.onebit import Decision, Operation
 from federation.rules.entries import Lifting, Moratorium
 from federation.wire.convert import Change
 from server.rules.public import PublicRules
-from server.storage.sqlstorage import open_storage
 from tests.integration.hostile import a_grant, a_probe_message, an_enrolment_message, ask
 from tests.running import (
     DEPLOYMENT,
     LOG_SIGNER,
     SIGNERS,
     TERMS,
+    Clock,
     RunningServer,
     a_face,
-    a_pki,
     a_release,
     a_rules_file,
     a_service,
@@ -40,26 +39,6 @@ from tests.running import (
 
 OWNER = 1
 DAY = 86_400
-
-
-@pytest.fixture(scope="module")
-def tls(tmp_path_factory):
-    return a_pki(tmp_path_factory.mktemp("tls"))
-
-
-@pytest.fixture
-def storage(tmp_path):
-    with open_storage(tmp_path / "matching.db") as database:
-        yield database
-
-
-class Clock:
-    """The server's, ahead of the device's."""
-
-    ahead = 0
-
-    def __call__(self):
-        return time.time() + self.ahead
 
 
 @pytest.fixture

@@ -18,7 +18,6 @@ from federation.wire.devices import ADMISSION_SECONDS, MOST_DEVICES, Admission, 
 from federation.wire.ticket import Ticket
 from server.certificates import write_pki
 from server.restoring.reconciling import gap_between
-from server.storage.sqlstorage import open_storage
 from tests.running import LOG_TRUST, RunningServer, a_face, a_release, a_service, a_wallet, an_issuer, public_rules
 
 pytestmark = pytest.mark.integration
@@ -32,12 +31,6 @@ def tls(tmp_path_factory):
     directory = tmp_path_factory.mktemp("tls")
     write_pki(directory, hosts=["localhost"], clients=["client", "bob"], now=dt.datetime.now(dt.UTC))
     return directory
-
-
-@pytest.fixture
-def storage(tmp_path):
-    with open_storage(tmp_path / "matching.db") as storage:
-        yield storage
 
 
 @pytest.fixture

@@ -76,12 +76,6 @@ def front_ends(database, tls, workers, release, tmp_path):
 
 
 @pytest.fixture
-def storage(tmp_path):
-    with open_storage(tmp_path / "matching.db") as storage:
-        yield storage
-
-
-@pytest.fixture
 def a_server(storage, tls, workers, release, tmp_path):
     """Starts a server with options for it."""
     with contextlib.ExitStack() as stack:

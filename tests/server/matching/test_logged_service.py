@@ -58,7 +58,6 @@ from tests.running import (
     RunningServer,
     a_face,
     a_journal,
-    a_pki,
     a_release,
     a_rules_file,
     a_service,
@@ -74,17 +73,6 @@ from tests.transparency_log import WITNESSES
 pytestmark = pytest.mark.integration
 OWNER, STRANGER = 1, 2
 WITNESS_KEYS = tuple(signer.key for signer in WITNESSES[:2])
-
-
-@pytest.fixture(scope="module")
-def tls(tmp_path_factory):
-    return a_pki(tmp_path_factory.mktemp("tls"))
-
-
-@pytest.fixture
-def storage(tmp_path):
-    with open_storage(tmp_path / "matching.db") as storage:
-        yield storage
 
 
 @pytest.fixture

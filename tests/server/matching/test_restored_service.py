@@ -25,7 +25,6 @@ from tests.running import (
     LOG_TRUST,
     RunningServer,
     a_face,
-    a_pki,
     a_release,
     a_service,
     a_wallet,
@@ -41,11 +40,6 @@ pytestmark = pytest.mark.integration
 ROOT = Path(__file__).resolve().parents[3]
 OWNER, STRANGER = 1, 2
 NONCE = b"\7" * 32
-
-
-@pytest.fixture(scope="module")
-def tls(tmp_path_factory):
-    return a_pki(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

@@ -37,7 +37,6 @@ from server.matching.serving import start_server
 from server.matching.workers import MatchWorkers
 from server.restoring.reconciling import gap_between
 from server.storage.limits import AttemptHistory
-from server.storage.sqlstorage import open_storage
 from tests import dying
 from tests.integration.hostile import a_grant, a_new_template, a_probe_message, an_enrolment_message
 from tests.running import (
@@ -60,11 +59,6 @@ OWNER, STRANGER = 1, 2
 
 
 @pytest.fixture(scope="module")
-def tls(tmp_path_factory):
-    return a_pki(tmp_path_factory.mktemp("tls"))
-
-
-@pytest.fixture(scope="module")
 def release():
     return a_release()
 
@@ -82,12 +76,6 @@ class FakeClock:
 @pytest.fixture
 def clock():
     return FakeClock()
-
-
-@pytest.fixture
-def storage(tmp_path):
-    with open_storage(tmp_path / "matching.db") as database:
-        yield database
 
 
 @pytest.fixture

@@ -18,7 +18,6 @@ from federation.wire.convert import NO_MATCH
 from federation.wire.ticket import Ticket
 from federation.wire.v1 import verification_pb2 as pb
 from server.certificates import write_pki
-from server.storage.sqlstorage import open_storage
 from tests.integration.hostile import a_grant, an_enrolment_message, ask
 from tests.running import (
     ISSUER_KEY,
@@ -45,12 +44,6 @@ def tls(tmp_path_factory):
     directory = tmp_path_factory.mktemp("tls")
     write_pki(directory, hosts=["localhost"], clients=["alice", "bob"], now=dt.datetime.now(dt.UTC))
     return directory
-
-
-@pytest.fixture
-def storage(tmp_path):
-    with open_storage(tmp_path / "matching.db") as storage:
-        yield storage
 
 
 @pytest.fixture

@@ -36,7 +36,6 @@ from tests.running import (
     PURPOSE,
     RunningServer,
     a_face,
-    a_pki,
     a_release,
     a_rules_file,
     a_wallet,
@@ -46,11 +45,6 @@ from tests.running import (
 
 pytestmark = pytest.mark.integration
 OWNER = 1
-
-
-@pytest.fixture(scope="module")
-def tls(tmp_path_factory):
-    return a_pki(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture
