@@ -123,6 +123,10 @@ def health(server, tls):
     return health_of(server.target, client_credentials(tls, "client"), service=SERVICE_NAME, timeout_seconds=10)
 
 
+def tended(server):
+    asyncio.run_coroutine_threadsafe(server._service.tend(), server._loop).result(30)
+
+
 def until(server, tls, *, serves):
     """What health says as soon as it says so."""
     end = time.monotonic() + 60
@@ -186,12 +190,13 @@ def test_a_session_goes_on_after_the_token_was_away_for_a_call(server, device, k
 @pytest.mark.parametrize(("taken", "of"), [("log", "log"), ("assertions", "assertions")], indirect=["taken"])
 def test_health_says_which_token_is_away_and_that_it_is_back(server, tls, device, taken, of, tmp_path):
     assert until(server, tls, serves=True) == "SERVING"
+    tended(server)  # which notes how far the log is, once
     before = state(tmp_path)
     taken.take_away()
     told = until(server, tls, serves=False)
     assert f"does not serve now: the token '{taken.label}' with the key '{of}' was taken away" in told
     with pytest.raises(UnavailableError, match="was taken away"):
-        asyncio.run_coroutine_threadsafe(server._service.tend(), server._loop).result(30)
+        tended(server)
     assert state(tmp_path) == before
     taken.put_back()
     assert until(server, tls, serves=True) == "SERVING"
