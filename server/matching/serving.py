@@ -139,10 +139,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         behaviour, parse = handler.unary_unary, handler.request_deserializer
 
         async def check(context: Any) -> object:  # noqa: ANN401 - the stubs name the blocking one
-            context.set_trailing_metadata(((_CAUSE_KEY, self._health.cause.encode()),))
             try:
                 with self._place(context):
-                    return await behaviour(await self._parsed(parse, await self._message(context)), context)
+                    answer: object = await behaviour(await self._parsed(parse, await self._message(context)), context)
+                    # After it: before its message came, it may have been another one.
+                    context.set_trailing_metadata(((_CAUSE_KEY, self._health.cause.encode()),))
+                    return answer
             except IntaglioError as error:
                 return await context.abort(status.status_of(error), str(error), status.trailing_metadata_of(error))
 

@@ -43,7 +43,7 @@ def session(owner, thief, distance, threshold=TAU, **weak):
         "second component": reply.components[1][::64],
         "phase": coefficients(thief, challenge.reply)[::64],
         "keys": keys[::64].ravel(),
-        "corrections": reply.corrections[::64].ravel() >> np.uint64(11),
+        "corrections": reply.corrections[::16].ravel() >> np.uint64(11),
         "table": reply.table[::8].ravel(),
         "digest": list(reply.token_digest),
         "label": total.ravel() >> np.uint64(11),
