@@ -10,13 +10,17 @@ from pathlib import Path
 
 import grpc
 from cryptography import x509
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from google.protobuf.message import DecodeError
+from grpc_health.v1 import health_pb2
 
-from federation.errors import UsageError
+from federation.errors import UnavailableError, UsageError
 from federation.wire.convert import MAX_MESSAGE_BYTES
 from server.pairs import Ends, Pair
 
 CALL_SECONDS = 35.0
+CALLS = 31
+"""Under way at once. The service carries one more over a connection: that one asks how it is, however many come."""
+_HEALTH = "/grpc.health.v1.Health/Check"
 _LOOK_SECONDS = 5.0
 _ASK_SECONDS = 1.0
 _ANSWER_SECONDS = 2.0
@@ -66,13 +70,26 @@ class MatchingUpstream:
         self._pair = Pair.read(directory, client)
         self._certificates = self._pair.certificates()
         self._channel = _connected(target, self._pair)
+        self._free = asyncio.Semaphore(CALLS)
         self._served_at: float | None = None
         self._closing = set[asyncio.Task[None]]()
 
     async def __call__(self, method: str, body: bytes) -> bytes:
-        """The answer to one message."""
-        send: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(f"/{method}")
-        return await send(body, timeout=CALL_SECONDS)
+        """The answer to one message.
+
+        Raises:
+            UnavailableError: so many were under way all the time that this one was not sent.
+            grpc.aio.AioRpcError: the service, or gRPC, says so.
+        """
+        try:
+            async with asyncio.timeout(CALL_SECONDS):
+                await self._free.acquire()
+        except TimeoutError:
+            raise UnavailableError("too many visitors are here now; try again in a moment") from None
+        try:
+            return await self._send(f"/{method}", body, CALL_SECONDS)
+        finally:
+            self._free.release()
 
     @property
     def certificate(self) -> x509.Certificate:
@@ -105,14 +122,13 @@ class MatchingUpstream:
         return at is not None and time.monotonic() - at < _OLD_SECONDS
 
     async def ask(self) -> None:
-        """Asks the service whether it serves."""
-        check = health_pb2_grpc.HealthStub(self._channel).Check
+        """Asks the service whether it serves. Whatever else it answers says that it does not."""
+        question = health_pb2.HealthCheckRequest().SerializeToString()
         try:
-            answer = await check(health_pb2.HealthCheckRequest(), timeout=_ANSWER_SECONDS)
-        except grpc.aio.AioRpcError:
-            self._served_at = None
-            return
-        is_serving = answer.status == health_pb2.HealthCheckResponse.SERVING
+            answer = health_pb2.HealthCheckResponse.FromString(await self._send(_HEALTH, question, _ANSWER_SECONDS))
+            is_serving = answer.status == health_pb2.HealthCheckResponse.SERVING
+        except (grpc.aio.AioRpcError, DecodeError):
+            is_serving = False
         self._served_at = time.monotonic() if is_serving else None
 
     async def tend(self) -> None:
@@ -128,6 +144,11 @@ class MatchingUpstream:
     async def close(self) -> None:
         """Lets go of the service."""
         await self._channel.close()
+
+    async def _send(self, path: str, body: bytes, seconds: float) -> bytes:
+        # Without a deserializer: of bytes that are no message gRPC would make None, and a traceback on standard error.
+        send: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(path)
+        return await send(body, timeout=seconds)
 
     def _named(self) -> dict[str, x509.Certificate]:
         authority, own = self._certificates
