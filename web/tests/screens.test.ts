@@ -197,6 +197,53 @@ test('whoever saves a statement is told where it is, and that nobody has been to
   expect(element('#saved').textContent).toMatch(/assertion\.jwt among your downloads\. example\.org has not been told\./)
 })
 
+/** What a click, or a form that is sent, does; and what stands in no text: where links lead, how far a bar is, which fold is open. */
+function deeds(name: string): string[] {
+  shown(name)
+  const found: string[] = []
+  for (const fold of document.querySelectorAll('details')) if (fold.open) found.push(`open: ${fold.querySelector('summary')!.textContent}`)
+  for (const mark of document.querySelectorAll('.card .mark')) found.push(mark.className)
+  for (const bar of document.querySelectorAll('progress')) found.push(`bar: ${bar.getAttribute('value')} ${bar.getAttribute('aria-label')}`)
+  for (const step of document.querySelectorAll('.steps li')) found.push(`step: ${step.textContent} ${step.className}${step.hasAttribute('aria-current') ? 'now' : ''}`)
+  for (const link of document.querySelectorAll('a')) {
+    link.addEventListener('click', (event) => { event.preventDefault() })
+    found.push(`link: ${link.textContent} ${link.getAttribute('href')!.replace(/^blob:.*/, 'a file')} ${link.download} ${link.target} ${link.rel}`)
+  }
+  const page = document.querySelector('dialog[open]') ?? document.body
+  for (const field of page.querySelectorAll<HTMLInputElement | HTMLTextAreaElement>('input, textarea')) {
+    found.push(`field: ${[field.id, field.type, field.name, field.autocomplete, field.value.length < 9 ? field.value : '...', field.required ? 'required' : '', field.getAttribute('minlength') ?? '', field.getAttribute('maxlength') ?? ''].join(' ')}`)
+    if (field.id === 'code') field.value = 'mfrg-g2ts-ovrw-42lb-mfrg-g2ts-ovrw-42lb'
+    else if (field.type === 'checkbox') field.click()
+    else if (field.type === 'password' || field.id === 'code-name') field.value = 'long enough'
+    else if (field.id === 'ticket') { field.value = 'a ticket'; field.dispatchEvent(new Event('change')) }
+  }
+  for (const button of page.querySelectorAll<HTMLButtonElement>('button')) {
+    if (button.closest('.files') !== null) continue
+    done.length = 0
+    const told = `button: ${button.textContent}${button.value === '' ? '' : ` [${button.value}]`} ${button.className}${button.autofocus ? ' first' : ''}`
+    const isOff = button.disabled
+    if (button.form?.method !== 'dialog') button.click()
+    found.push(isOff ? `${told} (off)` : `${told} -> ${done.join(', ')}`)
+  }
+  return found
+}
+
+test('in every state every button does this, and every link leads there', async () => {
+  const below = deeds('home').join('\n')
+  const said = NAMES.map((name) => {
+    const all = deeds(name)
+    return `# ${name}\n\n${all.filter((line) => name === 'home' || !line.startsWith('link') || !below.includes(line)).join('\n')}\n`
+  })
+  await expect(said.join('\n')).toMatchFileSnapshot('./told/buttons.txt')
+})
+
+test.each(['nothing', 'turning', 'nodding'])('whoever leaves out %s is filmed without it', (left) => {
+  shown('film, before')
+  element(`#without-${left}`).click()
+  document.querySelector<HTMLElement>('.card .main')!.click()
+  expect(done).toEqual([`film "verify" ${left === 'nothing' ? null : JSON.stringify(left)}`])
+})
+
 test('words of the deployment are marked as in its language, wherever they stand', () => {
   speak('de')
   let found = 0
