@@ -8,7 +8,6 @@ from tests.web.hands import (
     ANOTHER,
     ME,
     agree,
-    choice,
     choose,
     enrol,
     lock,
@@ -16,7 +15,6 @@ from tests.web.hands import (
     outcome,
     press,
     screen,
-    to_start,
     verify,
 )
 from tests.web.site import picture
