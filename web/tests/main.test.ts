@@ -92,6 +92,8 @@ class FakeWorker {
 const listeners = new Map<string, (event: Event) => void>()
 let ticking: () => void
 const written: string[] = []
+/** Pictures that the page shows, and so keeps, by their addresses. */
+const shown = new Set<string>()
 const where = location.href
 let pages = 0
 const moment = (): Promise<void> => new Promise((resolve) => { const { port1, port2 } = new MessageChannel(); port1.onmessage = () => { port1.close(); resolve() }; port2.postMessage(null) })
@@ -101,7 +103,8 @@ async function look(did: string): Promise<void> {
   for (let i = 0; i < 4; i++) await moment()
   const dialog = document.querySelector('dialog[open]')
   const problem = [...document.querySelectorAll('.problem[role=alert]')].map(({ textContent }) => textContent).filter((text) => text !== '').join(' ')
-  written.push(`> ${did}`, ...told.splice(0), `  ${dialog === null ? '' : `dialog over `}${document.body.dataset['screen']}: ${document.querySelector('#screen h1')?.textContent}${problem === '' ? '' : ` (${problem})`}`)
+  const kept = shown.size === 0 ? '' : ` [${shown.size} pictures are kept]`
+  written.push(`> ${did}`, ...told.splice(0), `  ${dialog === null ? '' : `dialog over `}${document.body.dataset['screen']}: ${document.querySelector('#screen h1')?.textContent}${problem === '' ? '' : ` (${problem})`}${kept}`)
 }
 
 /** Loads the page anew. */
@@ -109,6 +112,7 @@ async function opens(title: string, status: Status | Error = NOBODY, query = '',
   document.body.innerHTML = new DOMParser().parseFromString(html, 'text/html').body.innerHTML
   answers = { begin: status, status: status instanceof Error ? null : status, ...more }
   world.keyless = false
+  shown.clear()
   history.replaceState(null, '', `${new URL(where).pathname}${query}`)
   told.length = 0
   written.push('', `# ${title}`)
@@ -195,6 +199,9 @@ const AWAY = failed('UnavailableError', { why: { name: 'why.unreachable' }, retr
 beforeAll(() => {
   vi.stubGlobal('Worker', FakeWorker)
   vi.spyOn(Date, 'now').mockReturnValue(NOW * 1000)
+  const [create, revoke] = [URL.createObjectURL.bind(URL), URL.revokeObjectURL.bind(URL)]
+  vi.spyOn(URL, 'createObjectURL').mockImplementation((blob) => { const url = create(blob); if ((blob as Blob).type.startsWith('image/')) shown.add(url); return url })
+  vi.spyOn(URL, 'revokeObjectURL').mockImplementation((url) => { shown.delete(url); revoke(url) })
   vi.spyOn(Element.prototype, 'scrollIntoView').mockImplementation(function (this: Element) { note('scrolls to', this.id) })
 })
 beforeEach(() => { speak('en'); localStorage.removeItem('language') })
@@ -222,6 +229,18 @@ test('what somebody does on the page has these consequences', async () => {
   answers.status = ENROLLED
   await click('Use a passkey')
   await click('Done')
+  answers.verify = MATCH
+  await click('Verify')
+  await pictured(2, 'later picture')
+  await click('Done')
+  await click('Verify')
+  await click('Cancel')
+  answers.status = NOBODY
+  await click('Withdraw my consent')
+  await click('Withdraw')
+  await click('Done')
+  await click('Enrol')
+  written.push(`  is a ticket asked for: ${document.getElementById('ticket') !== null}`)
 
   await opens('with a ticket that is refused', { ...NOBODY, lock: ENROLLED.lock }, '', { enrol: failed('RefusedError', { why: { name: 'why.ticket' } }) })
   await agrees()
@@ -328,6 +347,26 @@ test('what somebody does on the page has these consequences', async () => {
   written.push(`  pictures that are there: ${document.querySelectorAll('.pictures li').length}`)
   await chooses('files', 1)
   await click('Verify with this picture')
+
+  await click('Done')
+  await click('Verify')
+  await click('Use picture files instead')
+  await chooses('files', 1, 2)
+  await click('Cancel')
+
+  await opens('enrols with the camera after all', { ...NOBODY, lock: ENROLLED.lock }, `#ticket=${TICKET}`, { enrol: MATCH })
+  await agrees('')
+  await click('Use picture files instead')
+  await chooses('files', 1, 2)
+  await click('Use the camera instead')
+  await pictured(3)
+  await click('I am ready')
+  await click('Use picture files instead')
+  await chooses('files', 3)
+  await click('Use the camera instead')
+  await pictured(3)
+  await click('I am ready')
+  await pictured(1)
 
   await opens('is filmed, as the rules ask', { ...ENROLLED, pad: 'on-device' }, '', { verify: 'held' })
   await click('Verify')
