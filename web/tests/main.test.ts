@@ -14,7 +14,7 @@ import { speak } from '../src/page/texts'
 import { ENROLLED, NOBODY, NOW, SITE } from './situations'
 
 const world = vi.hoisted(() => ({
-  told: [] as string[], camera: null as any, worker: null as any, login: null as any, keyless: false, asks: null as any,
+  told: [] as string[], keys: [] as { secret: Uint8Array }[], camera: null as any, worker: null as any, login: null as any, keyless: false, asks: null as any,
   word(value: any): string {
     if (value instanceof Blob) return `file ${(value as any).name ?? value.type}`
     if (value instanceof Uint8Array) return `${value.length} bytes ${Array.from(value.subarray(0, 4)).join(' ')}`
@@ -52,7 +52,9 @@ vi.mock('../src/page/keeping', async (original) => { const real = await original
     if (lock !== null || action !== 'enrol') return null
     const { kind } = await choose(true, null)
     world.note('locked with', kind)
-    return { lock: { kind }, secret: Uint8Array.of(1) }
+    const key = { lock: { kind }, secret: Uint8Array.of(1) }
+    world.keys.push(key)
+    return key
   },
   passphraseFor: async (what: string) => { world.note('passphraseFor', what); if (world.keyless) throw new real.LockedError('why.lock_kept'); return `passphrase of ${what}` },
 } })
@@ -482,6 +484,13 @@ test('what somebody does on the page has these consequences', async () => {
     await click(yes)
     answers.status = ENROLLED
     await click('Done')
+    document.querySelectorAll<HTMLElement>('.endings button')[0].click()
+    await look('wants to withdraw')
+    const dialog = document.querySelector('dialog[open]') as HTMLDialogElement
+    const closed = new Promise((resolve) => { dialog.addEventListener('close', resolve, { once: true }) })
+    dialog.close() // as the Escape key does
+    await closed
+    await look('would rather not')
   }
 
   await opens('lost a device', NOBODY, '', { revokeLost: '8c41f2a903de77b0' })
@@ -577,6 +586,7 @@ test('what somebody does on the page has these consequences', async () => {
   await opens('the page that was kept', NOBODY, '', { glance: null })
   delete document.documentElement.dataset['kept']
 
+  expect(world.keys.map(({ secret }) => secret[0])).toEqual([0]) // the worker has it
   await expect(`${written.join('\n').trim()}\n`).toMatchFileSnapshot('./told/page.txt')
 })
 
