@@ -22,9 +22,8 @@ const note = (name: string) => (...given: unknown[]): void => { done.push([name,
 const element = (selector: string): HTMLElement => document.querySelector<HTMLElement>(selector)!
 
 /** The page in one state, with every fold open when `isOpen`. */
-function shown(name: string, isOpen = false, found: Found = FOUND[name] ?? null): void {
+function shown(name: string, isOpen = false, found: Found = FOUND[name] ?? null, situation: Situation = SITUATIONS[name]): void {
   for (const dialog of document.querySelectorAll('dialog')) dialog.close(), dialog.replaceChildren()
-  const situation = SITUATIONS[name]
   const task = situation.place.at === 'looking' ? situation.place.task : 'verify'
   const doing: Doing = {
     go: note('go'), bring: note('bring'), look: note('look'), prepare: note('prepare'), film: note('film'), goOn: note('goOn'), change: note('change'), lock: note('lock'), ask: note('ask'), cancel: note('cancel'), begin: note('begin'), speak: note('speak'),
@@ -235,6 +234,60 @@ test('in every state every button does this, and every link leads there', async 
     return `# ${name}\n\n${all.filter((line) => name === 'home' || !line.startsWith('link') || !below.includes(line)).join('\n')}\n`
   })
   await expect(said.join('\n')).toMatchFileSnapshot('./told/buttons.txt')
+})
+
+test.each([
+  ['enrol', 'go {"at":"agreeing","task":"enrol"}'], ['over', 'go {"at":"agreeing","task":"over"}'], ['verify', 'look "verify"'], ['renew', 'look "renew"'], ['admit', 'look "admit"'], ['remove', 'look "remove"'],
+  ['revoke', 'ask "revoke"'], ['erase', 'ask "erase"'], ['export', 'ask "export"'], ['history', 'ask "history"'], ['devices', 'ask "devices"'], ['backup', 'ask "backup"'], ['code', 'ask "code"'], ['lost', 'ask "lost"'], ['self', 'ask "self"'],
+] as const)('what failed, or had to wait, is tried again: %s', (on, does) => {
+  for (const name of ['failed, out of reach', 'waited']) {
+    done.length = 0
+    const { place, ...situation } = SITUATIONS[name]
+    shown(name, false, null, { ...situation, place: { ...place as Situation['place'] & { at: 'failed' }, on } })
+    document.querySelector<HTMLElement>('.card .main')!.click()
+    expect(done).toEqual([does])
+  }
+})
+
+test.each([['verify'], ['renew'], ['admit'], ['remove']] as const)('whoever is refused in %s tries that again', (task) => {
+  for (const failures of [2, 5]) {
+    done.length = 0
+    shown('refused', false, null, { ...SITUATIONS['refused'], status: { ...ENROLLED, failures }, place: { at: 'done', task, outcome: { matched: false, position: 1, assertion: null } } })
+    document.querySelector<HTMLElement>('.card .main')!.click()
+    expect(done).toEqual([`look "${task}"`])
+  }
+})
+
+test('a code that is none is said to be none, and lets nobody in', () => {
+  shown('home, devices', true)
+  const code = element('#code') as HTMLInputElement
+  for (const [typed, said] of [['mfrg-g2ts', 'A code has 32 letters and digits from 2 to 7, in groups of four.'], ['MFRG G2TS ORVW 42LB MFRG G2TS ORVW 42LB', '']]) {
+    code.value = typed
+    code.dispatchEvent(new Event('input'))
+    expect(code.validationMessage).toBe(said)
+    element('#admit-button').click()
+    expect(done).toHaveLength(said === '' ? 1 : 0)
+  }
+})
+
+test('what was sent is shown byte by byte once it is opened, and of many messages the last', async () => {
+  const messages = new Messages()
+  const sent = Uint8Array.from([...new TextEncoder().encode('intaglio \u007f~ 17'), 0, 255, 31, 32])
+  messages.add({ call: 'Verify', sent, received: null })
+  const [first] = messages.element.querySelectorAll('details')
+  expect([first.querySelector('summary')!.textContent, first.querySelector('pre')]).toEqual([expect.stringMatching(/Verify.*18/), null])
+  for (const isOpen of [true, false, true]) {
+    const toggled = new Promise((resolve) => { first.addEventListener('toggle', resolve, { once: true }) })
+    document.body.append(messages.element)
+    first.open = isOpen
+    await toggled
+  }
+  expect([...first.querySelectorAll('pre')].map(({ textContent }) => textContent)).toEqual([
+    '000000  69 6e 74 61 67 6c 69 6f 20 7f 7e 20 31 37 00 ff  intaglio .~ 17..\n000010  1f 20                                            . ',
+  ])
+  for (let i = 0; i < 200; i++) messages.add({ call: `call ${i}`, sent: new Uint8Array(i), received: i })
+  const all = [...messages.element.querySelectorAll('summary')].map(({ textContent }) => textContent)
+  expect([all.length, all[0], all.at(-1)]).toEqual([200, expect.stringContaining('call 0'), expect.stringContaining('call 199')])
 })
 
 test.each(['nothing', 'turning', 'nodding'])('whoever leaves out %s is filmed without it', (left) => {
