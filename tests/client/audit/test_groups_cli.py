@@ -181,7 +181,7 @@ def test_a_release_says_itself_at_what_it_is_audited_and_the_report_goes_into_a_
     assert (report.threshold, report.limits.fmr, report.distance) == (release.threshold, release.fmr, True)
     assert [cell.fmr.errors for cell in report.cells] == [2, 0]
     build = Bundle.build(
-        release, Papers(report, "# Data", "# Model"), use=Use.TRIAL, begins_at=2 * 10**9, ends_at=21 * 10**8
+        release, Papers(report, "# Data", "# Model"), use=Use.TRIAL, begins_at=1_900_000_000, ends_at=1_900_086_400
     )
     assert build.papers.audit_report == report
     stricter = audit("--release", "release.json", "--max-fmr", "0.0001", "--json").stdout
