@@ -274,9 +274,9 @@ class Machine:
         for command in re.findall(r"^ExecStart=(.*)$", unit, flags=re.MULTILINE):
             words = shlex.split(self.here(command.replace("/opt/intaglio/bin/", "")))
             if self.has_users:
-                words = [word if "/" in word else numbered(word) for word in words]
+                words = [*words[:1], *(word if "/" in word else numbered(word) for word in words[1:])]
                 words = ["setpriv", f"--bounding-set={kept}", "--no-new-privs", *words]
-            elif "chgrp" in words[0]:
+            elif words[0] == "/bin/chgrp":
                 continue
             said, ended = self._done(words, variables=more)
             assert ended == 0, f"{command} ended with {ended}:\n{said}{self._journals()}"
