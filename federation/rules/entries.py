@@ -352,7 +352,8 @@ class Deployment:
         `federation.rules.policy.decide` to say.
         """
         of_the_same = (self.operator, self.audience) == (former.operator, former.audience)
-        return of_the_same and set(former.jurisdictions) <= set(self.jurisdictions) and former.begins_at < self.begins_at
+        is_later = former.begins_at < self.begins_at
+        return of_the_same and is_later and set(former.jurisdictions) <= set(self.jurisdictions)
 
     def to_json(self) -> dict[str, JsonValue]:
         """The JSON object."""
