@@ -25,7 +25,7 @@ _LOOK_SECONDS = 5.0
 _ASK_SECONDS = 1.0
 _ANSWER_SECONDS = 2.0
 _OLD_SECONDS = 10.0
-"""After this nobody knows any more whether the service serves."""
+"""After this nobody knows any more whether the service serves, and a connection that says nothing is given up."""
 _OPTIONS = [
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -72,6 +72,7 @@ class MatchingUpstream:
         self._channel = _connected(target, self._pair)
         self._free = asyncio.Semaphore(CALLS)
         self._served_at: float | None = None
+        self._heard_at = time.monotonic()
         self._closing = set[asyncio.Task[None]]()
 
     async def __call__(self, method: str, body: bytes) -> bytes:
@@ -106,10 +107,8 @@ class MatchingUpstream:
             pair = Pair.read(self._directory, self._client)
             if pair != self._pair:
                 self._certificates = pair.certificates()  # or nothing changes
-                before, self._pair, self._channel = self._channel, pair, _connected(self._target, pair)
-                closing = asyncio.ensure_future(before.close(CALL_SECONDS))
-                self._closing.add(closing)
-                closing.add_done_callback(self._closing.discard)
+                self._pair = pair
+                self._connect_anew()
                 end = self._certificates[1].not_valid_after_utc
                 self._say(f"the bridge's certificate was renewed; it ends on {end:%Y-%m-%d}")
         except UsageError:
@@ -122,14 +121,26 @@ class MatchingUpstream:
         return at is not None and time.monotonic() - at < _OLD_SECONDS
 
     async def ask(self) -> None:
-        """Asks the service whether it serves. Whatever else it answers says that it does not."""
+        """Asks the service whether it serves. Whatever else it answers says that it does not.
+
+        A host that went without a word leaves a connection on which gRPC waits for as long as TCP does, a quarter of an
+        hour, whoever has its address meanwhile.
+        """
         question = health_pb2.HealthCheckRequest().SerializeToString()
         try:
             answer = health_pb2.HealthCheckResponse.FromString(await self._send(_HEALTH, question, _ANSWER_SECONDS))
-            is_serving = answer.status == health_pb2.HealthCheckResponse.SERVING
-        except (grpc.aio.AioRpcError, DecodeError):
-            is_serving = False
-        self._served_at = time.monotonic() if is_serving else None
+            is_serving, is_heard = answer.status == health_pb2.HealthCheckResponse.SERVING, True
+        except DecodeError:
+            is_serving, is_heard = False, True
+        except grpc.aio.AioRpcError as error:
+            is_serving, is_heard = False, error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED
+        now = time.monotonic()
+        self._served_at = now if is_serving else None
+        if is_heard:
+            self._heard_at = now
+        elif now - self._heard_at > _OLD_SECONDS:
+            self._connect_anew()
+            self._heard_at = now  # the new one has as long
 
     async def tend(self) -> None:
         """Asks and looks, until it is cancelled."""
@@ -149,6 +160,13 @@ class MatchingUpstream:
         # Without a deserializer: of bytes that are no message gRPC would make None, and a traceback on standard error.
         send: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(path)
         return await send(body, timeout=seconds)
+
+    def _connect_anew(self) -> None:
+        """For calls from now on; those that run end over the old connection."""
+        before, self._channel = self._channel, _connected(self._target, self._pair)
+        closing = asyncio.ensure_future(before.close(CALL_SECONDS))
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
 
     def _named(self) -> dict[str, x509.Certificate]:
         authority, own = self._certificates

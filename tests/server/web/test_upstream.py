@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import datetime as dt
 import shutil
 import threading
@@ -259,3 +260,42 @@ async def test_a_visitor_who_finds_no_room_all_the_time_hears_it(folder, monkeyp
     with pytest.raises(UnavailableError, match="too many visitors are here now"):
         await upstream(CALL, checkpoint())
     await upstream.close()
+
+
+async def test_a_connection_on_which_nothing_is_heard_is_given_up(lying, folder, monkeypatch):
+    """As after a host went without a word, and another has its address. gRPC alone waited for more than 40 seconds."""
+    monkeypatch.setattr("server.web.upstream._ANSWER_SECONDS", 0.5)
+    says, whole = lying
+    says[0] = health_pb2.HealthCheckResponse(status="SERVING").SerializeToString()
+    gone, joined = set[int](), list[asyncio.Task[None]]()
+
+    async def pass_on(reader, writer, number):
+        with contextlib.closing(writer):
+            while data := await reader.read(65536):
+                if number not in gone:
+                    writer.write(data)
+
+    async def join(reader, writer):
+        port, number = int(whole._target.partition(":")[2]), len(joined)
+        there = await asyncio.open_connection("localhost", port)
+        joined.append(asyncio.ensure_future(pass_on(reader, there[1], number)))
+        joined.append(asyncio.ensure_future(pass_on(there[0], writer, number)))
+
+    host = await asyncio.start_server(join, "127.0.0.1", 0)
+    upstream = MatchingUpstream(f"localhost:{host.sockets[0].getsockname()[1]}", folder, "bridge", print)
+    await upstream.ask()
+    assert upstream.serves()
+    gone.add(0)
+    await upstream.ask()
+    await upstream.ask()
+    assert (upstream.serves(), len(joined)) == (False, 2)  # ten seconds have not passed
+    monkeypatch.setattr("server.web.upstream._OLD_SECONDS", 0.1)
+    await upstream.ask()
+    monkeypatch.setattr("server.web.upstream._OLD_SECONDS", 10.0)
+    await upstream.ask()
+    assert (upstream.serves(), len(joined)) == (True, 4)
+    await upstream.close()
+    await asyncio.gather(*upstream._closing)
+    await asyncio.gather(*joined, return_exceptions=True)
+    host.close()
+    await host.wait_closed()
