@@ -1530,6 +1530,8 @@ LOCKED = {
     "enrol": {KEY},
     "open an attempt": {KEY},
     "decide": {KEY, account_of(DEVICE)},
+    "decide an admission": {KEY, account_of(DEVICE), digest(7)},
+    "decide a removal": {KEY, THIRD_KEY, account_of(THIRD_DEVICE)},
     "announce": {KEY},
     "announce an enrolment": {OTHER_KEY, account_of(OTHER_DEVICE)},
     "announce an admission": {OTHER_KEY, account_of(OTHER_DEVICE), digest(7)},
@@ -1547,20 +1549,30 @@ LOCKED = {
 
 def test_each_step_holds_the_names_that_it_decides_about(tmp_path, monkeypatch):
     """In PostgreSQL two that decide about one name at once would both go by what was there before."""
-    held, lock = [], SqlStorage._lock
+    held_names, lock = [], SqlStorage._lock
 
     def noted(storage, run, *names):
-        held.extend(names)
+        held_names.extend(names)
         lock(storage, run, *names)
 
     monkeypatch.setattr(SqlStorage, "_lock", noted)
     with open_storage(tmp_path / "db") as storage:
+
+        def put_in_force(operation, held, *, admission=None):
+            if admission is not None:
+                held = dataclasses.replace(held, admission=admission.to_bytes())
+            session = at_its_end(storage, operation=operation, held=held)
+            held_names.clear()
+            decide(storage, session, held=held)
+
         steps = dict(steps_of(storage))
         enrolment = a_deed(2, key_id=OTHER_KEY, kind=PersonalKind.ENROLMENT, template=a_template(OTHER_DEVICE))
         admission = dataclasses.replace(a_template(OTHER_DEVICE), admission=ADMISSION.to_bytes())
         admitted = a_deed(3, key_id=OTHER_KEY, kind=PersonalKind.ADMISSION, template=admission)
         ended = a_deed(4, key_id=OTHER_KEY)
         steps |= {
+            "decide an admission": lambda: put_in_force(Operation.ADMIT_DEVICE, a_template(), admission=ADMISSION),
+            "decide a removal": lambda: put_in_force(Operation.REMOVE_DEVICE, a_template(THIRD_DEVICE)),
             "announce an enrolment": lambda: storage.announce(enrolment),
             "announce an admission": lambda: storage.announce(admitted),
             "finish": lambda: (storage.issue(a_ticket(OTHER_DEVICE)), storage.finish(enrolment, now=NOW)),
@@ -1573,9 +1585,9 @@ def test_each_step_holds_the_names_that_it_decides_about(tmp_path, monkeypatch):
         for name in LOCKED:
             if name in {"open an attempt", "decide"}:
                 next(sessions)()
-            held.clear()
+            held_names.clear()
             steps[name]()
-            found[name] = set(held)
+            found[name] = set(held_names)
     assert found == LOCKED
 
 
