@@ -51,7 +51,7 @@ USERS = {"intaglio": "64001", "intaglio-bridge": "64002"}
 """Whom units and page name, by numbers that need not exist."""
 PORTS = ("7443", "9100", "9101", "8080")
 PASSPHRASE = "correct horse battery"  # noqa: S105 - made up
-SECONDS = 120.0
+SECONDS = 300.0
 
 
 def interpreter_for_others() -> str | None:
