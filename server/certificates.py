@@ -15,20 +15,18 @@ The service knows devices by their own keys, not by these certificates: the cert
 from __future__ import annotations
 
 import datetime as dt
-import ipaddress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import grpc
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from federation.commandline.signing_keys import file_of, new_p256_key, p256_key
+from federation.commandline.signing_keys import file_of, p256_key
 from federation.errors import UsageError
 from server.files import PRIVATE, PUBLIC, make_directory, write_durably, write_new
+from server.issuing import Issued, issue_again, issue_client, issue_loopback, issue_server, make_authority
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -36,75 +34,13 @@ if TYPE_CHECKING:
 
 CRL_FILE: Final = "revoked.pem"
 FORMER: Final = "former"
-AUTHORITY_DAYS: Final = 3650
-"""How long an authority of ours lives: no certificate of it can live longer."""
-CERTIFICATE_DAYS: Final = 397
-"""How long a certificate lives when nobody says."""
-_CLOCK_SKEW = dt.timedelta(minutes=5)
-
-
-@dataclass(frozen=True)
-class Issued:
-    """A certificate with its key.
-
-    Attributes:
-        certificate: signed by the authority.
-        key: NIST P-256, which every TLS library takes.
-    """
-
-    certificate: x509.Certificate
-    key: ec.EllipticCurvePrivateKey
-
-    def __repr__(self) -> str:
-        return f"Issued({self.certificate.subject.rfc4514_string()}, key=<redacted>)"
-
-
-def make_authority(*, now: dt.datetime, token: str | None = None) -> Issued:
-    """A self-signed authority that may sign end certificates and no further authorities; `token`: URI of its key."""
-    key = new_p256_key(token)
-    name = _name("intaglio authority")
-    certificate = (
-        _builder(name, name, key.public_key(), now, dt.timedelta(days=AUTHORITY_DAYS))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_key_usage(signs_certificates=True), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    return Issued(certificate, key)
-
-
-def issue_server(authority: Issued, hosts: Sequence[str], *, now: dt.datetime, days: int | None = None) -> Issued:
-    """A certificate for a server that is reached under each of `hosts` (names or IP addresses)."""
-    names = x509.SubjectAlternativeName([_general_name(host) for host in hosts])
-    return _issue(authority, hosts[0], ExtendedKeyUsageOID.SERVER_AUTH, now=now, days=days, names=names)
-
-
-def issue_client(authority: Issued, name: str, *, now: dt.datetime, days: int | None = None) -> Issued:
-    """A certificate that lets `name` connect."""
-    return _issue(authority, name, ExtendedKeyUsageOID.CLIENT_AUTH, now=now, days=days, names=None)
-
-
-def certify_client(
-    authority: Issued, name: str, key: ec.EllipticCurvePublicKey, *, now: dt.datetime, days: int | None = None
-) -> x509.Certificate:
-    """A certificate that lets `name` connect with a key that only its device has."""
-    return _certify(authority, name, key, ExtendedKeyUsageOID.CLIENT_AUTH, now=now, days=days, names=None)
 
 
 def write_loopback(certificate: Path, key: Path, *, now: dt.datetime) -> None:
-    """A new self-signed certificate for 127.0.0.1 with its key, in place of the last ones.
-
-    It is made at every start and nobody outside this machine sees it, so it ends with the authorities of today.
-    """
-    private = ec.generate_private_key(ec.SECP256R1())
-    name = _name("intaglio loopback")
-    built = (
-        _builder(name, name, private.public_key(), now, dt.timedelta(days=AUTHORITY_DAYS))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(x509.SubjectAlternativeName([_general_name("127.0.0.1")]), critical=False)
-        .sign(private, hashes.SHA256())
-    )
-    write_durably(key, file_of(private))
-    write_durably(certificate, built.public_bytes(serialization.Encoding.PEM), mode=PUBLIC)
+    """A new self-signed certificate for 127.0.0.1 with its key, in place of the last ones."""
+    issued = issue_loopback(now=now)
+    write_durably(key, file_of(issued.key))
+    write_durably(certificate, _public_bytes(issued), mode=PUBLIC)
 
 
 def write_pki(
@@ -227,7 +163,7 @@ def renew_pki(
             old = x509.load_pem_x509_certificate(path.read_bytes())
             if path.name == "ca.pem" or old.issuer != authority.certificate.subject or not is_due(path, old):
                 continue
-            issued = _again(authority, old, hosts, now=now, days=days)
+            issued = issue_again(authority, old, hosts, now=now, days=days)
             before(old)
             write_pair(directory, path.stem, issued)
             renewed.append(path)
@@ -248,19 +184,6 @@ def replace_authority(directory: Path, *, now: dt.datetime) -> None:
         write_durably(directory / "ca.pem", authority.certificate.public_bytes(serialization.Encoding.PEM), mode=PUBLIC)
     except OSError as error:
         raise UsageError(f"cannot write to {directory}: {error.strerror}") from error
-
-
-def _again(
-    authority: Issued, old: x509.Certificate, hosts: Sequence[str], *, now: dt.datetime, days: int | None
-) -> Issued:
-    name = str(old.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)
-    usage = old.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    if ExtendedKeyUsageOID.SERVER_AUTH not in usage:
-        return issue_client(authority, name, now=now, days=days)
-    if hosts:
-        return issue_server(authority, hosts, now=now, days=days)
-    names = old.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    return _issue(authority, name, ExtendedKeyUsageOID.SERVER_AUTH, now=now, days=days, names=names)
 
 
 def read_authority(directory: Path, *, now: dt.datetime) -> Issued:
@@ -323,97 +246,3 @@ def client_credentials(directory: Path, name: str) -> grpc.ChannelCredentials:
 
 def _public_bytes(issued: Issued) -> bytes:
     return issued.certificate.public_bytes(serialization.Encoding.PEM)
-
-
-def _issue(
-    authority: Issued,
-    common_name: str,
-    usage: x509.ObjectIdentifier,
-    *,
-    now: dt.datetime,
-    days: int | None,
-    names: x509.SubjectAlternativeName | None,
-) -> Issued:
-    key = ec.generate_private_key(ec.SECP256R1())
-    return Issued(_certify(authority, common_name, key.public_key(), usage, now=now, days=days, names=names), key)
-
-
-def _certify(
-    authority: Issued,
-    common_name: str,
-    key: ec.EllipticCurvePublicKey,
-    usage: x509.ObjectIdentifier,
-    *,
-    now: dt.datetime,
-    days: int | None,
-    names: x509.SubjectAlternativeName | None,
-) -> x509.Certificate:
-    issuer = authority.certificate
-    builder = (
-        _builder(_name(common_name), issuer.subject, key, now, _lifetime(authority, days, now))
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_key_usage(signs_certificates=False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key()), critical=False)
-    )
-    if names:
-        builder = builder.add_extension(names, critical=False)
-    return builder.sign(authority.key, hashes.SHA256())
-
-
-def _lifetime(authority: Issued, days: int | None, now: dt.datetime) -> dt.timedelta:
-    """What somebody asked for, which is nothing that the authority's end would cut short."""
-    most = (authority.certificate.not_valid_after_utc - now).days
-    if days is not None and not 1 <= days <= most:
-        raise UsageError(
-            f"a certificate of {days} days is none of this authority, which ends on"
-            f" {authority.certificate.not_valid_after_utc:%Y-%m-%d}: 1 to {most} days are"
-        )
-    return dt.timedelta(days=CERTIFICATE_DAYS if days is None else days)
-
-
-def _builder(
-    subject: x509.Name,
-    issuer: x509.Name,
-    public_key: ec.EllipticCurvePublicKey,
-    now: dt.datetime,
-    lifetime: dt.timedelta,
-) -> x509.CertificateBuilder:
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(public_key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - _CLOCK_SKEW)
-        .not_valid_after(now + lifetime)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
-    )
-
-
-def _name(common_name: str) -> x509.Name:
-    try:
-        return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
-    except ValueError as error:
-        raise UsageError(f"a certificate cannot carry the name {common_name!r}: {error}") from error
-
-
-def _general_name(host: str) -> x509.GeneralName:
-    try:
-        return x509.IPAddress(ipaddress.ip_address(host))
-    except ValueError:
-        return x509.DNSName(host)
-
-
-def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=not signs_certificates,
-        key_cert_sign=signs_certificates,
-        crl_sign=signs_certificates,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        encipher_only=False,
-        decipher_only=False,
-    )

@@ -31,9 +31,6 @@ from federation.wire.certificates import Renewal, require_due
 from server.certificates import (
     CRL_FILE,
     FORMER,
-    Issued,
-    certify_client,
-    issue_client,
     keep,
     read_authority,
     read_revoked,
@@ -43,6 +40,7 @@ from server.certificates import (
 )
 from server.expiry import read_certificate
 from server.files import PUBLIC, locked, sync_directory, write_durably
+from server.issuing import Issued, certify_client, issue_client
 
 _LOCK: Final = ".lock"
 _SERIAL_BITS: Final = 160

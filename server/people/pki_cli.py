@@ -14,8 +14,9 @@ from rich.console import Console
 from federation.commandline.commands import Commands
 from federation.commandline.signing_keys import WHERE_HELP
 from federation.errors import PeerError, ProofError, RefusedError, UsageError
-from server.certificates import AUTHORITY_DAYS, CERTIFICATE_DAYS, write_pki
+from server.certificates import write_pki
 from server.expiry import ends_at
+from server.issuing import AUTHORITY_DAYS, CERTIFICATE_DAYS
 from server.people import authority
 from server.people.person import draw_passphrase, read_passphrase, write_person
 from server.people.tickets import LIFETIME_DAYS, LONGEST_LIFETIME_DAYS, open_servers_storage
