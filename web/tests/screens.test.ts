@@ -4,7 +4,7 @@ import '../src/page/style.css'
 
 import { commands, page } from '@vitest/browser/context'
 import axe from 'axe-core'
-import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 
 import { h } from '../src/page/dom'
 import { Pictures } from '../src/page/pictures'
@@ -256,6 +256,20 @@ test.each([['verify'], ['renew'], ['admit'], ['remove']] as const)('whoever is r
     document.querySelector<HTMLElement>('.card .main')!.click()
     expect(done).toEqual([`look "${task}"`])
   }
+})
+
+test('a new screen begins at its top, with its heading for a screen reader, in its language', () => {
+  const scrolled = vi.spyOn(globalThis, 'scrollTo')
+  for (const [i, language] of ['de', 'en'].entries()) {
+    speak(language)
+    shown('home')
+    expect([document.documentElement.lang, document.activeElement, document.body.dataset['screen']]).toEqual([language, element('h1'), 'home'])
+    expect([scrolled.mock.calls.length, scrolled.mock.lastCall]).toEqual([i + 1, [0, 0]])
+  }
+  fresh()
+  shown('loading')
+  expect(document.activeElement).toBe(document.body)
+  scrolled.mockRestore()
 })
 
 test('a code that is none is said to be none, and lets nobody in', () => {
