@@ -376,6 +376,12 @@ describe('what follows from a situation', () => {
     const { place } = SITUATIONS['waiting']
     const fault = { ...(place as { fault: any }).fault, retryAfter: 1 }
     expect(at({ place: { ...place, fault } as Situation['place'] })).toBe('failed')
+    const after = (retryAfter: number): string => at({ place: { ...place, fault: { ...fault, retryAfter }, seconds: NOW } as Situation['place'] })
+    expect([2.9, 3].map(after)).toEqual(['failed', 'waiting'])
+  })
+
+  test.each([[4, true], [5, false], [6, false]])('whoever has to wait after %i failures is told that many ask: %s', (failures, isBusy) => {
+    expect(screenOf({ ...SITUATIONS['waiting'], status: { ...ENROLLED, failures } })).toMatchObject({ kind: 'waiting', isBusy })
   })
 
   test('a consent ends in the second in which it ends', () => {
