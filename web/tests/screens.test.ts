@@ -4,7 +4,7 @@ import '../src/page/style.css'
 
 import { commands, page } from '@vitest/browser/context'
 import axe from 'axe-core'
-import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 
 import { h } from '../src/page/dom'
 import { Pictures } from '../src/page/pictures'
@@ -258,6 +258,20 @@ test.each([['verify'], ['renew'], ['admit'], ['remove']] as const)('whoever is r
   }
 })
 
+test('a new screen begins at its top, with its heading for a screen reader, in its language', () => {
+  const scrolled = vi.spyOn(globalThis, 'scrollTo')
+  for (const [i, language] of ['de', 'en'].entries()) {
+    speak(language)
+    shown('home')
+    expect([document.documentElement.lang, document.activeElement, document.body.dataset['screen']]).toEqual([language, element('h1'), 'home'])
+    expect([scrolled.mock.calls.length, scrolled.mock.lastCall]).toEqual([i + 1, [0, 0]])
+  }
+  fresh()
+  shown('loading')
+  expect(document.activeElement).toBe(document.body)
+  scrolled.mockRestore()
+})
+
 test('a code that is none is said to be none, and lets nobody in', () => {
   shown('home, devices', true)
   const code = element('#code') as HTMLInputElement
@@ -362,6 +376,12 @@ describe('what follows from a situation', () => {
     const { place } = SITUATIONS['waiting']
     const fault = { ...(place as { fault: any }).fault, retryAfter: 1 }
     expect(at({ place: { ...place, fault } as Situation['place'] })).toBe('failed')
+    const after = (retryAfter: number): string => at({ place: { ...place, fault: { ...fault, retryAfter }, seconds: NOW } as Situation['place'] })
+    expect([2.9, 3].map(after)).toEqual(['failed', 'waiting'])
+  })
+
+  test.each([[4, true], [5, false], [6, false]])('whoever has to wait after %i failures is told that many ask: %s', (failures, isBusy) => {
+    expect(screenOf({ ...SITUATIONS['waiting'], status: { ...ENROLLED, failures } })).toMatchObject({ kind: 'waiting', isBusy })
   })
 
   test('a consent ends in the second in which it ends', () => {
