@@ -58,12 +58,15 @@ from server.fleet.run_queue import FOLDER as QUEUE
 from server.fleet.run_queue import RunQueue
 from server.fleet.start import _LOCK, _locked
 from server.fleet.submitting import ledgers, remember_ledger
+from server.log.cli import log_init, log_witness_init
 from server.log.publishing import publish as publish_checkpoint
 from server.log.storage import Addition, open_log_storage
 from server.log.tiles import write_tiles
 from server.log.transparency_log import TransparencyLog
 from server.log.witness import CheckpointFiles, Witness
+from server.login.keys import SigningKeys
 from server.people import authority
+from server.rules.assertions import create_issuer
 from server.rules.cli import append_rule
 from tests.durable import Disk, act_while_another_process_writes, held_elsewhere, is_locked
 from tests.people import synthetic_people
@@ -604,6 +607,22 @@ def a_rule(folder):
     )
 
 
+def keys_that_sign_logins(folder):
+    return Write(lambda: SigningKeys.generate(({"kid": "of before"},)).create(folder / "login"))
+
+
+def keys_that_sign_assertions(folder):
+    return Write(lambda: create_issuer(folder / "assertions", "https://verify.example.org"))
+
+
+def what_a_log_needs(folder):
+    return Write(lambda: log_init(folder / "log", "example.org/log"))
+
+
+def what_a_witness_needs(folder):
+    return Write(lambda: log_witness_init(folder / "witness", "witness.example.org/one"))
+
+
 WRITES = [
     a_file_is_replaced,
     a_new_file,
@@ -656,6 +675,10 @@ WRITES = [
     tiles,
     a_cosignature,
     a_rule,
+    keys_that_sign_logins,
+    keys_that_sign_assertions,
+    what_a_log_needs,
+    what_a_witness_needs,
 ]
 
 
@@ -726,7 +749,13 @@ def test_who_may_read_a_file_does_not_depend_on_the_umask(folder, umask):
 SHOWN = {"ca.pem", "server.pem", "device.pem", "another.pem", "revoked.pem", "checkpoint", "ledger.jsonl"}
 """What another user's process reads, such as a gateway's, a web server's or an auditor's. All else is its owner's."""
 SHOWN_IN = {"former", "tile"}
-SHOWN_BY = {(a_loopback_certificate, "certificate"), (a_rule, "rules.jsonl")}
+OPEN_FOLDERS = {"a", "all", "copies", "deep", "node", "runs"}
+"""Folders whose names anybody may see: on the way to what is written, or full of what everybody may read."""
+SHOWN_BY = {
+    (a_loopback_certificate, "certificate"),
+    (a_rule, "rules.jsonl"),
+    (what_a_log_needs, "policy"),
+}
 
 
 @pytest.mark.parametrize("write", WRITES, ids=lambda write: write.__name__)
@@ -740,6 +769,9 @@ def test_a_written_file_is_its_owner_s_alone_or_for_everybody_to_read(folder, wr
         os.umask(before)
     written = [path for path in folder.rglob("*") if path.is_file() and there.get(path) != path.lstat().st_ino]
     modes = {str(path.relative_to(folder)): path.stat().st_mode & 0o777 for path in written if path.stat().st_size}
+    made_now = [path for path in folder.rglob("*") if path.is_dir() and path not in there and not path.is_symlink()]
+    folders = {str(path.relative_to(folder)): path.stat().st_mode & 0o777 for path in made_now}
+    assert folders == {name: 0o755 if Path(name).name in OPEN_FOLDERS else 0o700 for name in folders}
     assert modes == {
         name: 0o644
         if Path(name).name in SHOWN or SHOWN_IN & set(Path(name).parts) or (write, Path(name).name) in SHOWN_BY

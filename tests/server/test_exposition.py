@@ -77,6 +77,19 @@ def test_a_port_that_is_taken_says_so_and_so_does_an_interface_of_somebody_else(
         show(a_registry(), "192.0.2.1", 9100)
 
 
+def test_a_listener_ends_with_its_program_and_may_begin_again_at_once():
+    """A thread that outlives it would keep a program that was told to stop; a port that is still closing, a restart."""
+    assert exposition.SECONDS == 5.0
+    assert exposition._Listener.daemon_threads
+    assert not exposition._Listener.block_on_close
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as free:
+        port = free.getsockname()[1]
+    for _ in range(2):
+        hide = show(a_registry(), "127.0.0.1", port)
+        assert read(port)[0] == 200  # the listener's side closes first, so its end of the connection lingers
+        hide()
+
+
 def test_strangers_take_so_many_places_and_not_for_long(monkeypatch, capfd):
     """Also those who send a byte now and then, each in time for the next read."""
     monkeypatch.setattr(exposition, "SECONDS", 0.5)

@@ -125,6 +125,19 @@ async def test_a_busy_log_loses_no_refusal_and_changes_no_answer(refusals, log):
     assert sorted(log.counts) == [("invalid", 2), ("not-covered", 1)]
 
 
+async def test_what_is_not_due_yet_is_counted_on_while_another_kind_is_written(refusals, log, now):
+    await refusals.note(MALFORMED)
+    await refusals.write()
+    now[0] = 30.0
+    await refusals.note(MALFORMED)  # was written half a minute ago
+    await refusals.note(of())
+    await refusals.write()
+    assert log.counts == [("invalid", 1), ("not-covered", 1)]
+    now[0] = 60.0
+    await refusals.write()
+    assert log.counts == [("invalid", 1), ("not-covered", 1), ("invalid", 1)]
+
+
 async def test_a_damaged_log_is_said(refusals, log):
     log.error = ProofError("the log is damaged")
     with pytest.raises(ProofError, match="damaged"):

@@ -120,6 +120,55 @@ def test_an_authority_that_has_ended_makes_nothing(tls):
     assert not (tls / "carol.pem").exists()
 
 
+def test_those_that_end_soon_are_made_again_to_the_second_and_of_the_names_that_were_given(tls):
+    authority.issue(tls, "carol", now=NOW + DAY)
+    end = certificate(tls, "alice").not_valid_after_utc
+
+    def again(now, within, *names):
+        renewed = authority.renew(tls, now=now, names=names, ending_within=within)
+        return sorted(path.stem for path in renewed)
+
+    second = dt.timedelta(seconds=1)
+    assert again(end - 60 * DAY - second, 60 * DAY) == []
+    assert again(end - 60 * DAY, 60 * DAY, "bob", "carol") == ["bob"]
+    assert again(end - 60 * DAY, 60 * DAY) == ["alice", "server"]
+    assert again(end - 59 * DAY, 60 * DAY) == ["carol"]
+
+
+def test_each_number_keeps_the_time_at_which_it_was_revoked(tls):
+    bob, alice = serial(tls, "bob"), serial(tls, "alice")
+    authority.revoke(tls, "bob", now=NOW + DAY)
+    authority.revoke(tls, "alice", now=NOW + 2 * DAY)
+    authority.revoke_number(tls, 7, now=NOW + 3 * DAY)
+    authority.revoke_number(tls, bob, now=NOW + 4 * DAY)
+    found = read_revoked(tls, certificate(tls, "ca"))
+    assert found == {bob: NOW + DAY, alice: NOW + 2 * DAY, 7: NOW + 3 * DAY}
+
+
+def test_a_number_whose_certificate_gave_way_to_another_frees_no_name(tls):
+    first = serial(tls, "bob")
+    authority.renew(tls, now=NOW + DAY, names=("bob",))
+    second = serial(tls, "bob")
+    assert authority.revoke_number(tls, first, now=NOW + 2 * DAY)
+    assert (serial(tls, "bob"), (tls / "bob-key.pem").exists()) == (second, True)
+    assert revoked(tls) == {first}
+
+
+def test_certificates_of_one_name_are_listed_as_they_end(tls, monkeypatch):
+    numbers = iter([900, 500, 100])
+    monkeypatch.setattr(x509, "random_serial_number", lambda: next(numbers))
+    for day in (1, 2, 3):
+        authority.renew(tls, now=NOW + day * DAY, names=("bob",))
+    listed = [one for one in authority.known(tls) if one.name == "bob"]
+    assert [one.serial for one in listed][1:] == [900, 500, 100]
+    assert [one.is_present for one in listed] == [False, False, False, True]
+    ends = listed[0].ends_at
+    assert [listed[0].state(ends + change) for change in (-DAY, 0 * DAY)] == [
+        "in force, and another was made since",
+        "ended",
+    ]
+
+
 def test_revoking_ends_every_certificate_that_a_name_ever_had_and_nobody_else_s(tls):
     first, alice = serial(tls, "bob"), serial(tls, "alice")
     authority.renew(tls, now=NOW + DAY)

@@ -218,6 +218,22 @@ def test_everything_that_can_be_missed_at_once(office):
         assert attempts == [(NOW, "match"), (NOW, "non-match"), (NOW, None)]
 
 
+def test_what_is_missed_is_found_on_whichever_page_of_the_log_it_stands(office, monkeypatch):
+    """Each page is of one entry here: an erasure and an enrolment are followed by pages that have neither."""
+    monkeypatch.setattr("server.log.transparency_log._PAGE", 1)
+    office.enrol(DEVICE)
+    office.backup()
+    office.erase(DEVICE)
+    office.enrol(OTHER_DEVICE)
+    for _ in range(2):
+        office.attempt(BYSTANDER)
+    office.restore()
+    refuses_to_serve(office, "1 enrolments whose templates are lost", "2 attempts", "1 erasures")
+    found = office.reconcile()
+    assert found.has_enrolments
+    assert found.counts == {What.ATTEMPT: 2, What.ENROLMENT: 1, What.ERASURE: 1}
+
+
 def test_a_database_that_is_new_while_its_log_is_not_does_not_serve(office, tmp_path, postgres_cluster):
     office.enrol(DEVICE)
     office.stop()

@@ -111,3 +111,36 @@ async def test_a_storage_with_several_writers_writes_each_step_by_itself():
     assert await disk.step(lambda: "a", lasts=True) == "a"
     assert storage.written == []
     disk.close()
+
+
+async def test_closing_waits_for_the_call_that_runs():
+    """Else the storage is closed under it."""
+    disk, begun, go = Disk(Slow(parallel=4)), threading.Event(), threading.Event()
+    ended = []
+
+    def slow():
+        begun.set()
+        go.wait(30)
+        ended.append(True)
+
+    running = asyncio.ensure_future(disk(slow))
+    await asyncio.to_thread(begun.wait, 30)
+    closing = threading.Thread(target=disk.close)
+    closing.start()
+    closing.join(0.05)
+    assert closing.is_alive()
+    go.set()
+    closing.join(30)
+    assert ended == [True]
+    await running
+
+
+async def test_whether_a_transaction_must_last_is_asked_of_every_step_in_it():
+    storage = Slow()
+    disk = Disk(storage)
+    for lasting in ((True, False), (False, True), (False, False)):
+        tasks = await begun(disk, *((lambda: "x", lasts) for lasts in lasting))
+        storage.go.release()
+        await asyncio.gather(*tasks)
+    assert storage.written == [(2, True), (2, True), (2, False)]
+    disk.close()

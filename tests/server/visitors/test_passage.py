@@ -9,7 +9,7 @@ import struct
 import pytest
 
 from server.visitors import door as door_module
-from server.visitors.door import MEMBER_SECONDS, PER_ADDRESS, PER_MEMBER, STRANGER_SECONDS, Door
+from server.visitors.door import MEMBER_SECONDS, PER_ADDRESS, PER_MEMBER, PLACES_OF_A_MEMBER, STRANGER_SECONDS, Door
 from server.visitors.passage import Passage, _Side
 
 pytestmark = [pytest.mark.integration, pytest.mark.enable_socket]
@@ -227,6 +227,22 @@ def test_who_comes_from_the_port_of_one_who_was_shown_out_is_counted_when_that_o
                 shown_out.close()
                 assert door.visitors == 1
             assert door.visitors == 0
+
+
+def test_members_that_are_expected_make_room_once_however_often_it_is_said():
+    """It is said every second."""
+    with Door("127.0.0.1", 0, in_all=1) as door, contextlib.ExitStack() as held:
+        for members in (3, 1, 1, 1):
+            door.expect(members)
+        at = door.getsockname()
+        for number in range(1 + PLACES_OF_A_MEMBER):
+            visitor = held.enter_context(socket.create_connection(at))
+            held.enter_context(door.accept()[0])
+            door.is_member(visitor.getsockname(), at, f"member {number}")
+        held.enter_context(socket.create_connection(at))
+        with pytest.raises(ConnectionAbortedError, match="full"):
+            door.accept()
+        assert (door.visitors, door.turned_away) == (1 + PLACES_OF_A_MEMBER, {"full": 1})
 
 
 async def test_a_certificate_has_so_many_connections_from_all_of_its_addresses():

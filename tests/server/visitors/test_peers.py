@@ -1,7 +1,38 @@
-"""Buckets of peers: who called last is remembered."""
+"""Who is calling, by the one name of a certificate; buckets of peers: who called last is remembered."""
+
+from types import SimpleNamespace
+
+import pytest
 
 from server.visitors import peers
-from server.visitors.peers import PeerRate, PeerRates
+from server.visitors.peers import PeerRate, PeerRates, name_of
+
+
+@pytest.mark.parametrize(
+    ("shown", "name"),
+    [({}, None), ([], None), ([b"alice"], "alice"), ([b"alice", b"bob"], None), ([b"al\xffice"], "al\ufffdice")],
+)
+def test_whoever_shows_several_names_or_none_has_none(shown, name):
+    """Else a ticket that is for one certificate would open for another that names that one too."""
+    context = SimpleNamespace(auth_context=lambda: {"x509_common_name": shown} if shown != {} else {})
+    assert name_of(context) == name
+
+
+def test_who_comes_too_early_waits_for_what_is_missing_and_the_early_call_counts_for_nothing():
+    now = [0.0]
+    rates = PeerRates(PeerRate(2.0, burst=1), clock=lambda: now[0])
+    assert [rates.wait_of(b"a") for _ in range(3)] == [0.0, 0.5, 0.5]
+    now[0] = 0.375
+    assert [rates.wait_of(b"a") for _ in range(2)] == [0.125, 0.125]
+    now[0] = 0.5
+    assert rates.wait_of(b"a") == 0.0
+    now[0] = 100.0
+    assert [rates.wait_of(b"a") for _ in range(2)] == [0.0, 0.5], "a rest saves up a burst and no more"
+
+
+def test_a_rate_may_be_a_day_s_or_so_many_times_as_much():
+    assert PeerRate(1.5, burst=4).times(3) == PeerRate(4.5, burst=12)
+    assert PeerRate.a_day(864) == PeerRate(0.01, burst=864)
 
 
 def test_when_there_are_too_many_the_one_who_has_not_called_for_longest_is_forgotten(monkeypatch):

@@ -46,6 +46,17 @@ def test_sessions_that_are_being_opened_count(sessions):
     open_one(sessions, b"a", b"1")  # none of them came to be
 
 
+def test_nothing_is_remembered_of_who_has_no_session(sessions):
+    """Every address that ever came would be held in memory."""
+    for number in range(3):
+        with sessions.opening(b"%d" % number):
+            assert len(sessions._opening) == 1
+        with pytest.raises(ZeroDivisionError, match="division"), sessions.opening(b"%d" % number):
+            raise ZeroDivisionError("division")
+    assert not sessions._opening
+    assert not sessions._open
+
+
 def test_a_session_that_ended_makes_room_once(sessions):
     open_one(sessions, b"a", b"1")
     open_one(sessions, b"a", b"2")
