@@ -508,6 +508,9 @@ test('what somebody does on the page has these consequences', async () => {
   await click('Done')
   written.push(`  in the address: "${location.search}"`)
 
+  await opens('an organisation asks, with a ticket', NOBODY, `?nonce=${'5a'.repeat(32)}#ticket=${TICKET}`)
+  written.push(`  in the address: "${location.search}${location.hash}"`)
+
   await opens('an organisation asks with something else', ENROLLED, `?nonce=${'5A'.repeat(32)}`)
   await opens('an organisation asks, and not now', ENROLLED, `?nonce=${'5a'.repeat(32)}`)
   await click('Not now')

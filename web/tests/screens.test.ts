@@ -8,9 +8,11 @@ import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 
 import { h } from '../src/page/dom'
 import { Pictures } from '../src/page/pictures'
+import { browserOf, systemOf } from '../src/page/platform'
 import { type Found, Messages } from '../src/page/records'
 import { show } from '../src/page/shell'
 import { screenOf, type Situation, waitingFor } from '../src/page/states'
+import { allTerms, worth } from '../src/page/terms'
 import { type Catalogue, CATALOGUES, speak } from '../src/page/texts'
 import { clock, type Doing } from '../src/page/views'
 import html from '../index.html?raw'
@@ -270,6 +272,33 @@ test('a new screen begins at its top, with its heading for a screen reader, in i
   shown('loading')
   expect(document.activeElement).toBe(document.body)
   scrolled.mockRestore()
+})
+
+test.each([
+  [0.002, '10,000', '20', '0.2'], [0.0015, '10,000', '15', '0.15'], [0.0021234, '10,000', '22', '0.212'], [0.001, '10,000', '10', '0.1'], [0.0003, '100,000', '30', '0.03'], [0.03, '1,000', '30', '3'],
+])('of a false match rate of at most %f it is said how many of how many others would be accepted, too, rounded up', (high, many, few, percent) => {
+  const [sure, plain] = worth({ ...ENROLLED, fmr: { ...ENROLLED.fmr, high } })
+  expect(plain).toBe(`Of ${many} other people in front of this device, up to ${few} would have been accepted, too.`)
+  expect(sure).toContain(`at most ${percent} %`)
+})
+
+test.each([[0.001, 'accuses one innocent in a thousand finds at most'], [0.01, 'accuses 1 % of the innocents finds at most']])('what an attacker finds is said for %f of the innocents', (falseAccusations, words) => {
+  const terms = allTerms({ ...ENROLLED, attacks: { ...ENROLLED.attacks!, falseAccusations } }).textContent
+  expect(terms).toContain(words)
+})
+
+test.each([
+  ['Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/120.0.0.0 Safari/537.36 Edg/120.0.0.0', 'Edge', 'Windows'],
+  ['Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/120.0.0.0 Safari/537.36 OPR/106.0.0.0', 'Opera', 'Mac'],
+  ['Mozilla/5.0 (Linux; Android 13; SM-S901B) AppleWebKit/537.36 (KHTML, like Gecko) SamsungBrowser/23.0 Chrome/115.0.0.0 Mobile Safari/537.36', 'Samsung', 'Android'],
+  ['Mozilla/5.0 (X11; Linux x86_64; rv:121.0) Gecko/20100101 Firefox/121.0', 'Firefox', 'Linux'],
+  ['Mozilla/5.0 (iPhone; CPU iPhone OS 17_2 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) FxiOS/121.0 Mobile/15E148 Safari/605.1.15', 'Firefox', 'iPhone'],
+  ['Mozilla/5.0 (iPad; CPU OS 17_2 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) CriOS/120.0.6099.119 Mobile/15E148 Safari/604.1', 'Chrome', 'iPad'],
+  ['Mozilla/5.0 (X11; CrOS x86_64 14541.0.0) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/120.0.0.0 Safari/537.36', 'Chrome', 'ChromeOS'],
+  ['Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.2 Safari/605.1.15', 'Safari', 'Mac'],
+  ['something', 'other', 'other'],
+])('what says %s is known as %s on %s', (said, browser, system) => {
+  expect([browserOf(said), systemOf(said)]).toEqual([browser, system])
 })
 
 test('a code that is none is said to be none, and lets nobody in', () => {
