@@ -36,8 +36,10 @@ if TYPE_CHECKING:
 
 CRL_FILE: Final = "revoked.pem"
 FORMER: Final = "former"
-_AUTHORITY_YEARS = 10
-_CERTIFICATE_DAYS = 397
+AUTHORITY_DAYS: Final = 3650
+"""How long an authority of ours lives: no certificate of it can live longer."""
+CERTIFICATE_DAYS: Final = 397
+"""How long a certificate lives when nobody says."""
 _CLOCK_SKEW = dt.timedelta(minutes=5)
 
 
@@ -62,7 +64,7 @@ def make_authority(*, now: dt.datetime, token: str | None = None) -> Issued:
     key = new_p256_key(token)
     name = _name("intaglio authority")
     certificate = (
-        _builder(name, name, key.public_key(), now, dt.timedelta(days=365 * _AUTHORITY_YEARS))
+        _builder(name, name, key.public_key(), now, dt.timedelta(days=AUTHORITY_DAYS))
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_key_usage(signs_certificates=True), critical=True)
         .sign(key, hashes.SHA256())
@@ -70,22 +72,22 @@ def make_authority(*, now: dt.datetime, token: str | None = None) -> Issued:
     return Issued(certificate, key)
 
 
-def issue_server(authority: Issued, hosts: Sequence[str], *, now: dt.datetime) -> Issued:
+def issue_server(authority: Issued, hosts: Sequence[str], *, now: dt.datetime, days: int | None = None) -> Issued:
     """A certificate for a server that is reached under each of `hosts` (names or IP addresses)."""
     names = x509.SubjectAlternativeName([_general_name(host) for host in hosts])
-    return _issue(authority, hosts[0], ExtendedKeyUsageOID.SERVER_AUTH, now=now, names=names)
+    return _issue(authority, hosts[0], ExtendedKeyUsageOID.SERVER_AUTH, now=now, days=days, names=names)
 
 
-def issue_client(authority: Issued, name: str, *, now: dt.datetime) -> Issued:
+def issue_client(authority: Issued, name: str, *, now: dt.datetime, days: int | None = None) -> Issued:
     """A certificate that lets `name` connect."""
-    return _issue(authority, name, ExtendedKeyUsageOID.CLIENT_AUTH, now=now, names=None)
+    return _issue(authority, name, ExtendedKeyUsageOID.CLIENT_AUTH, now=now, days=days, names=None)
 
 
 def certify_client(
-    authority: Issued, name: str, key: ec.EllipticCurvePublicKey, *, now: dt.datetime
+    authority: Issued, name: str, key: ec.EllipticCurvePublicKey, *, now: dt.datetime, days: int | None = None
 ) -> x509.Certificate:
     """A certificate that lets `name` connect with a key that only its device has."""
-    return _certify(authority, name, key, ExtendedKeyUsageOID.CLIENT_AUTH, now=now, names=None)
+    return _certify(authority, name, key, ExtendedKeyUsageOID.CLIENT_AUTH, now=now, days=days, names=None)
 
 
 def write_loopback(certificate: Path, key: Path, *, now: dt.datetime) -> None:
@@ -96,7 +98,7 @@ def write_loopback(certificate: Path, key: Path, *, now: dt.datetime) -> None:
     private = ec.generate_private_key(ec.SECP256R1())
     name = _name("intaglio loopback")
     built = (
-        _builder(name, name, private.public_key(), now, dt.timedelta(days=365 * _AUTHORITY_YEARS))
+        _builder(name, name, private.public_key(), now, dt.timedelta(days=AUTHORITY_DAYS))
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(x509.SubjectAlternativeName([_general_name("127.0.0.1")]), critical=False)
         .sign(private, hashes.SHA256())
@@ -106,7 +108,13 @@ def write_loopback(certificate: Path, key: Path, *, now: dt.datetime) -> None:
 
 
 def write_pki(
-    directory: Path, *, hosts: Sequence[str], clients: Sequence[str], now: dt.datetime, token: str | None = None
+    directory: Path,
+    *,
+    hosts: Sequence[str],
+    clients: Sequence[str],
+    now: dt.datetime,
+    token: str | None = None,
+    days: int | None = None,
 ) -> list[Path]:
     """Makes an authority and all certificates in `directory`, which is made when missing.
 
@@ -118,20 +126,22 @@ def write_pki(
         clients: a pair for each.
         now: when they begin.
         token: URI of the authority's key, when it shall lie in a token.
+        days: how long the certificates live, but not the authority; None: `CERTIFICATE_DAYS`.
 
     Returns:
         The files written.
 
     Raises:
-        UsageError: a file is there already (nothing is ever overwritten), or a name cannot be used.
+        UsageError: a file is there already (nothing is ever overwritten), a name cannot be used, or the authority ends
+            before `days` are over.
     """
     if not hosts or len(set(clients) | {"ca", "server"}) != len(clients) + 2:
         raise UsageError("name at least one host, and clients that differ from each other, from 'ca' and from 'server'")
     for name in clients:
         require_client_name(name)
     authority = make_authority(now=now, token=token)
-    issued = {"ca": authority, "server": issue_server(authority, hosts, now=now)}
-    issued |= {name: issue_client(authority, name, now=now) for name in clients}
+    issued = {"ca": authority, "server": issue_server(authority, hosts, now=now, days=days)}
+    issued |= {name: issue_client(authority, name, now=now, days=days) for name in clients}
     written = []
     try:
         make_directory(directory, mode=0o700)
@@ -184,6 +194,7 @@ def renew_pki(
     *,
     now: dt.datetime,
     hosts: Sequence[str] = (),
+    days: int | None = None,
     is_due: Callable[[Path, x509.Certificate], bool] = lambda _path, _old: True,
     before: Callable[[x509.Certificate], None] = lambda _: None,
 ) -> list[Path]:
@@ -196,6 +207,7 @@ def renew_pki(
         directory: that `write_pki` made, with the authority's key.
         now: when they begin.
         hosts: the names of a server's certificate; without any, those that it has.
+        days: how long the new ones live; None: `CERTIFICATE_DAYS`.
         is_due: whether one is made again.
         before: gets the old one before it goes.
 
@@ -203,7 +215,8 @@ def renew_pki(
         The certificates that were written, the authority's not among them.
 
     Raises:
-        UsageError: the authority's key is not there, or has ended, or a file cannot be read or written.
+        UsageError: the authority's key is not there, or has ended, or ends before `days` are over; or a file cannot be
+            read or written.
     """
     authority = read_authority(directory, now=now)
     renewed = []
@@ -214,7 +227,7 @@ def renew_pki(
             old = x509.load_pem_x509_certificate(path.read_bytes())
             if path.name == "ca.pem" or old.issuer != authority.certificate.subject or not is_due(path, old):
                 continue
-            issued = _again(authority, old, hosts, now=now)
+            issued = _again(authority, old, hosts, now=now, days=days)
             before(old)
             write_pair(directory, path.stem, issued)
             renewed.append(path)
@@ -237,15 +250,17 @@ def replace_authority(directory: Path, *, now: dt.datetime) -> None:
         raise UsageError(f"cannot write to {directory}: {error.strerror}") from error
 
 
-def _again(authority: Issued, old: x509.Certificate, hosts: Sequence[str], *, now: dt.datetime) -> Issued:
+def _again(
+    authority: Issued, old: x509.Certificate, hosts: Sequence[str], *, now: dt.datetime, days: int | None
+) -> Issued:
     name = str(old.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)
     usage = old.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     if ExtendedKeyUsageOID.SERVER_AUTH not in usage:
-        return issue_client(authority, name, now=now)
+        return issue_client(authority, name, now=now, days=days)
     if hosts:
-        return issue_server(authority, hosts, now=now)
+        return issue_server(authority, hosts, now=now, days=days)
     names = old.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    return _issue(authority, name, ExtendedKeyUsageOID.SERVER_AUTH, now=now, names=names)
+    return _issue(authority, name, ExtendedKeyUsageOID.SERVER_AUTH, now=now, days=days, names=names)
 
 
 def read_authority(directory: Path, *, now: dt.datetime) -> Issued:
@@ -316,10 +331,11 @@ def _issue(
     usage: x509.ObjectIdentifier,
     *,
     now: dt.datetime,
+    days: int | None,
     names: x509.SubjectAlternativeName | None,
 ) -> Issued:
     key = ec.generate_private_key(ec.SECP256R1())
-    return Issued(_certify(authority, common_name, key.public_key(), usage, now=now, names=names), key)
+    return Issued(_certify(authority, common_name, key.public_key(), usage, now=now, days=days, names=names), key)
 
 
 def _certify(
@@ -329,11 +345,12 @@ def _certify(
     usage: x509.ObjectIdentifier,
     *,
     now: dt.datetime,
+    days: int | None,
     names: x509.SubjectAlternativeName | None,
 ) -> x509.Certificate:
     issuer = authority.certificate
     builder = (
-        _builder(_name(common_name), issuer.subject, key, now, dt.timedelta(days=_CERTIFICATE_DAYS))
+        _builder(_name(common_name), issuer.subject, key, now, _lifetime(authority, days, now))
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(signs_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
@@ -342,6 +359,17 @@ def _certify(
     if names:
         builder = builder.add_extension(names, critical=False)
     return builder.sign(authority.key, hashes.SHA256())
+
+
+def _lifetime(authority: Issued, days: int | None, now: dt.datetime) -> dt.timedelta:
+    """What somebody asked for, which is nothing that the authority's end would cut short."""
+    most = (authority.certificate.not_valid_after_utc - now).days
+    if days is not None and not 1 <= days <= most:
+        raise UsageError(
+            f"a certificate of {days} days is none of this authority, which ends on"
+            f" {authority.certificate.not_valid_after_utc:%Y-%m-%d}: 1 to {most} days are"
+        )
+    return dt.timedelta(days=CERTIFICATE_DAYS if days is None else days)
 
 
 def _builder(
