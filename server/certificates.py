@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from federation.commandline.signing_keys import file_of, p256_key
 from federation.errors import UsageError
+from server.expiry import cannot_read
 from server.files import PRIVATE, PUBLIC, make_directory, write_durably, write_new
 from server.issuing import Issued, issue_again, issue_client, issue_loopback, issue_server, make_authority
 
@@ -120,7 +121,8 @@ def keep(directory: Path, certificate: x509.Certificate) -> None:
 def write_pair(directory: Path, name: str, issued: Issued) -> list[Path]:
     """Writes a key and its certificate, in the place of what is there. The key is first; see `renew_pki`."""
     key, certificate = directory / f"{name}-key.pem", directory / f"{name}.pem"
-    write_durably(key, file_of(issued.key))
+    mode = key.stat().st_mode & 0o777 if key.exists() else PRIVATE  # a service's group may read its key
+    write_durably(key, file_of(issued.key), mode=mode)
     write_durably(certificate, _public_bytes(issued), mode=PUBLIC)
     return [certificate, key]
 
@@ -240,7 +242,7 @@ def client_credentials(directory: Path, name: str) -> grpc.ChannelCredentials:
             (directory / file).read_bytes() for file in ("ca.pem", f"{name}.pem", f"{name}-key.pem")
         )
     except OSError as error:
-        raise UsageError(f"cannot read {error.filename}; make certificates with `intaglio-server pki init`") from error
+        raise UsageError(cannot_read(error)) from error
     return grpc.ssl_channel_credentials(authority, key, certificate)
 
 

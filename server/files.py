@@ -15,6 +15,9 @@ PRIVATE, PUBLIC = 0o600, 0o644
 def write_durably(path: Path, data: bytes, *, mode: int = PRIVATE) -> None:
     """Replaces `path`, or makes it. A crash leaves the old file or the new one, and perhaps a temporary one beside it.
 
+    What replaces a file is whose the file was, as far as this process may say so: root renews what a service reads.
+    Else it is this process's, and no group reads it that was not meant.
+
     Args:
         path: in a folder that exists.
         data: the whole content.
@@ -26,7 +29,7 @@ def write_durably(path: Path, data: bytes, *, mode: int = PRIVATE) -> None:
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
     try:
         with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(descriptor, mode)
+            os.fchmod(descriptor, mode if _given_away(descriptor, path) or mode & 0o007 else mode & ~0o070)
             file.write(data)
             file.flush()
             os.fsync(descriptor)
@@ -35,6 +38,18 @@ def write_durably(path: Path, data: bytes, *, mode: int = PRIVATE) -> None:
         Path(temporary).unlink(missing_ok=True)
         raise
     sync_directory(path.parent)
+
+
+def _given_away(descriptor: int, path: Path) -> bool:
+    """Whether a new file is of the user and the group of the one that it replaces; of a new one, it is."""
+    try:
+        before = path.stat(follow_symlinks=False)
+        os.fchown(descriptor, before.st_uid, before.st_gid)
+    except FileNotFoundError:
+        return True
+    except PermissionError:
+        return False
+    return True
 
 
 def write_new(path: Path, data: bytes, *, mode: int = PRIVATE) -> None:

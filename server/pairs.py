@@ -12,7 +12,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
 from federation.errors import UsageError
-from server.expiry import days_left, notice_of_end
+from server.expiry import cannot_read, days_left, notice_of_end
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,7 @@ class Pair:
             files = ((directory / file).read_bytes() for file in ("ca.pem", f"{name}.pem", f"{name}-key.pem"))
             return cls(directory, name, *files)
         except OSError as error:
-            raise UsageError(
-                f"cannot read {error.filename}; make certificates with `intaglio-server pki init`"
-            ) from error
+            raise UsageError(cannot_read(error)) from error
 
     def certificates(self) -> tuple[x509.Certificate, x509.Certificate]:
         """Authority and certificate, when the key is the certificate's own.

@@ -781,6 +781,42 @@ def test_a_written_file_is_its_owner_s_alone_or_for_everybody_to_read(folder, wr
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o644])
+@pytest.mark.parametrize("allowed", [True, False], ids=["by root", "by somebody who may not give files away"])
+def test_what_replaces_a_file_is_whose_the_file_was_or_no_group_of_somebody_else_reads_it(
+    folder, monkeypatch, mode, allowed
+):
+    """Root renews the key that a service reads: it was root's and mode 0600 after, and the service could not."""
+    (folder / "file").write_bytes(b"old")
+    (folder / "file").chmod(mode)
+    given = []
+
+    def fchown(descriptor, *to):
+        given.append((Path(f"/proc/self/fd/{descriptor}").readlink().name[:6], *to))
+        if not allowed:
+            raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "fchown", fchown)
+    server.files.write_durably(folder / "file", b"new", mode=mode)
+    before = (folder / "file").stat()
+    assert given == [(".file.", before.st_uid, before.st_gid)]
+    assert before.st_mode & 0o777 == (0o600 if mode == 0o640 and not allowed else mode)
+    server.files.write_durably(folder / "new", b"new", mode=mode)
+    assert ((folder / "new").stat().st_mode & 0o777, len(given)) == (mode, 1)
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640])
+def test_a_renewed_key_stays_readable_for_whoever_read_it(folder, mode):
+    write_pki(folder / "tls", hosts=["localhost"], clients=["alice"], now=NOW)
+    key = folder / "tls" / "server-key.pem"
+    key.chmod(mode)
+    old = key.read_bytes()
+    renew_pki(folder / "tls", now=NOW)
+    assert key.read_bytes() != old
+    modes = [path.stat().st_mode & 0o777 for path in (key, key.with_name("alice-key.pem"), key.with_name("server.pem"))]
+    assert modes == [mode, 0o600, 0o644]
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o644])
 def test_rules_stay_readable_for_whoever_read_them(folder, mode):
     made = a_rule(folder)
     (folder / "rules.jsonl").chmod(mode)

@@ -211,7 +211,10 @@ def create_wallet(path: Path, passphrase: str | Passphrase, cost: ScryptCost | N
 def require_wallet(path: Path) -> None:
     """Raises `UsageError` when there is no file at `path`."""
     if not path.is_file():
-        raise UsageError(f"there is no wallet at {path}; create one with `intaglio wallet create`")
+        raise UsageError(
+            f"there is no wallet at {path}; create one with `intaglio wallet create`,"
+            " or, where somebody gave you a file, enrol with `intaglio enrol --from FILE`"
+        )
 
 
 def read_wallet(path: Path, passphrase: str | Passphrase) -> Wallet:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import select
 import sys
 import traceback
 from pathlib import Path
@@ -93,8 +94,17 @@ class _Root(Group):
         except (click.Abort, KeyboardInterrupt, EOFError) as error:
             raise typer.Exit(_INTERRUPTED_EXIT) from error
         except BrokenPipeError as error:  # click would say 1
+            if not _nobody_reads():  # as it is, click takes it for that and says 1
+                raise RuntimeError("a pipe to another process broke") from error
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes what is left at its end
             raise typer.Exit(_UNREAD_EXIT) from error
+
+
+def _nobody_reads() -> bool:
+    """Whether whoever read the output of this program went away."""
+    output = select.poll()
+    output.register(sys.stdout.fileno(), select.POLLOUT)
+    return any(happened & (select.POLLERR | select.POLLHUP) for _, happened in output.poll(0))
 
 
 def _print_version(ctx: click.Context, wanted: bool) -> None:  # noqa: FBT001 - typer's

@@ -10,6 +10,7 @@ import asyncio
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -96,8 +97,14 @@ class MatchWorkers:
         """Starts every process and waits for its rehearsal.
 
         Raises:
-            UsageError: a worker died; the homomorphic library does not work on this machine.
+            UsageError: this user may not start an interpreter; or a worker died, since the homomorphic library does not
+                work on this machine.
         """
+        if not os.access(sys.executable, os.X_OK):
+            raise UsageError(
+                f"the user that this runs as, number {os.geteuid()}, may not start {sys.executable}, which"
+                " match workers are; make the environment with one that everybody may start, such as /usr/bin/python3"
+            )
         try:
             await asyncio.gather(*(worker.run(_no_work) for worker in self._workers))
         except BrokenProcessPool as error:

@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 
 import pytest
 
 from federation.errors import UsageError
 from server.certificates import write_pki
-from server.expiry import DailyNotices, certificates_in
+from server.expiry import DailyNotices, cannot_read, certificates_in
 
 NOW = dt.datetime(2026, 11, 1, 12, tzinfo=dt.UTC)
 DAY = dt.timedelta(days=1)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (PermissionError(13, "Permission denied", "key.pem"), r"user .* number \d+, may not\. .*`chgrp GROUP FILE`"),
+        (FileNotFoundError(2, "No such file", "key.pem"), "it is not there; `intaglio-server pki init` makes all"),
+        (IsADirectoryError(21, "Is a directory", "key.pem"), "key.pem: Is a directory$"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_not_to_be_made_again_unless_it_is_not_there(error, said):
+    """A new authority would lock everybody out, where a service's group may not read one key."""
+    told = cannot_read(error)
+    assert re.search(said, told)
+    assert told.startswith("cannot read key.pem: ")
+    assert ("pki init" in told) == isinstance(error, FileNotFoundError)
 
 
 @pytest.fixture

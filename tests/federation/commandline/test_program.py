@@ -193,6 +193,24 @@ def test_a_variable_for_completion_ends_no_command_as_a_match(shell):
     assert told.split() == ["1", "2"] * 4
 
 
+@pytest.mark.integration
+def test_a_pipe_that_breaks_and_is_not_the_output_is_a_bug_and_no_reader_who_left(tmp_path):
+    """It was 141 without a word, for a service whose worker could not be started."""
+    (tmp_path / "broken.py").write_text(
+        "import client.cli\n"
+        "@client.cli.app.command('broken')\n"
+        "def broken():\n"
+        "    raise BrokenPipeError(32, 'Broken pipe')\n"
+        "client.cli.main()\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, tmp_path / "broken.py", "broken"], env=environment, capture_output=True, check=False
+    )
+    assert done.returncode == 70
+    assert b"BrokenPipeError" in done.stderr
+
+
 # ---------------------------------------------------------------------- version
 
 

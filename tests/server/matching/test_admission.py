@@ -170,7 +170,9 @@ def test_who_asks_for_health_hears_which_file_is_wrong_and_not_where_it_lies(ser
     target, credentials = server.target, client_credentials(tls, "alice")
     with capture_logs() as lines:
         until(lambda: any(line["event"] == "unhealthy" for line in lines))
-        with pytest.raises(UnavailableError, match=r"does not serve now: cannot read server\.pem; make ") as caught:
+        with pytest.raises(
+            UnavailableError, match=r"does not serve now: cannot read server\.pem: it is not there; "
+        ) as caught:
             health_of(target, credentials, service="", timeout_seconds=30)
     assert str(tls.parent) not in str(caught.value)
     assert any(str(tls / "server.pem") in line.get("reason", "") for line in lines)
