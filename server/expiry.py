@@ -1,4 +1,4 @@
-"""When a certificate ends, and what is said of it from 60 days before on."""
+"""When a certificate or a rule ends, and what is said of it from 60 days before on."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def ends_at(path: Path) -> dt.datetime:
 
 
 def days_left(end: dt.datetime, now: dt.datetime) -> float:
-    """Days until a certificate ends; negative once it has."""
+    """Days until something ends; negative once it has."""
     return (end - now) / dt.timedelta(days=1)
 
 
 def notice_of_end(what: str, end: dt.datetime, now: dt.datetime, advice: str) -> str:
-    """A sentence about a certificate that ends within `WARN_DAYS`, or has ended; empty before."""
+    """A sentence about what ends within `WARN_DAYS`, or has ended; empty before."""
     left = days_left(end, now)
     if left > WARN_DAYS:
         return ""
@@ -61,8 +61,8 @@ def notice_of_end(what: str, end: dt.datetime, now: dt.datetime, advice: str) ->
 
 
 @dataclass(frozen=True)
-class Certificate:
-    """When a certificate ends.
+class Ending:
+    """When a certificate, or what the public rules allow, ends.
 
     Attributes:
         what: as in a sentence.
@@ -79,15 +79,14 @@ class Certificate:
         return notice_of_end(self.what, self.ends_at, now, self.advice)
 
 
-def certificates_in(paths: Sequence[Path]) -> tuple[Certificate, ...]:
+def certificates_in(paths: Sequence[Path]) -> tuple[Ending, ...]:
     """Those in some files.
 
     Raises:
         UsageError: one holds none.
     """
     return tuple(
-        Certificate(f"the certificate in {path.name}", ends_at(path), f"renew {path}, or have it renewed")
-        for path in paths
+        Ending(f"the certificate in {path.name}", ends_at(path), f"renew {path}, or have it renewed") for path in paths
     )
 
 
@@ -95,13 +94,13 @@ class DailyNotices:
     """Says what ends soon, once a day.
 
     Args:
-        read: the certificates as they are now.
+        read: what ends, as it is now.
         say: gets a line for each that ends soon, or for what cannot be read.
         clock: the time.
     """
 
     def __init__(
-        self, read: Callable[[], Sequence[Certificate]], say: Callable[[str], None], clock: Callable[[], dt.datetime]
+        self, read: Callable[[], Sequence[Ending]], say: Callable[[str], None], clock: Callable[[], dt.datetime]
     ) -> None:
         self._read, self._say, self._clock = read, say, clock
         self._said_on: dt.date | None = None

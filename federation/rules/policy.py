@@ -24,7 +24,7 @@ from federation.errors import IntaglioError, RefusedError, UnavailableError
 from federation.presentation.levels import PadLevel
 from federation.release.manifest import Standing
 from federation.rules.clients import Client
-from federation.rules.entries import Deployment, PolicyPack, PurposeRule
+from federation.rules.entries import Deployment, PurposeRule
 from federation.rules.rulebook import Rulebook
 from federation.statements import require_name
 
@@ -220,10 +220,7 @@ def decide_for_anybody(request: Request, *, rules: Rulebook, release: Standing, 
 
 def is_stopped(deployment: Deployment, audience: str, purpose: str, rules: Rulebook, now: int) -> bool:
     """Whether a moratorium stops one purpose of one audience now. Whether anything allows it is asked of `decide`."""
-    found = (
-        _rule_in_force(audience, purpose, place, rules.pack(place, now), rules, now)
-        for place in deployment.jurisdictions
-    )
+    found = (rules.rule_in_force(place, audience, purpose, now) for place in deployment.jurisdictions)
     categories = frozenset(rule.category for rule in found if rule is not None)
     return any(
         moratorium.begins_at <= now and moratorium.stops(deployment, audience, categories)
@@ -281,7 +278,7 @@ def _permission(request: Request, deployment: Deployment, rules: Rulebook, now: 
         until.extend(time for time in (client.begins_at, client.ends_at) if time > now)
     for place in deployment.jurisdictions:
         pack = rules.pack(place, now)
-        rule = _rule_in_force(request.audience, request.purpose, place, pack, rules, now)
+        rule = rules.rule_in_force(place, request.audience, request.purpose, now)
         if rule is None and (pack is None or now >= pack.ends_at):
             return Refused(Reason.NO_POLICY, f"no policy is in force in {place}")
         if rule is None:
@@ -299,18 +296,6 @@ def _permission(request: Request, deployment: Deployment, rules: Rulebook, now: 
     strictest = max(granted, key=lambda rule: rule.tier)
     pad = max((rule.pad for rule in granted), key=list(PadLevel).index)
     return Allowed(strictest.category, strictest.tier, pad, min(until))
-
-
-def _rule_in_force(
-    audience: str, purpose: str, place: str, pack: PolicyPack | None, rules: Rulebook, now: int
-) -> PurposeRule | None:
-    """What allows the purpose in one jurisdiction: its pack, or else the exception that lasts longest."""
-    if pack is not None and now < pack.ends_at:
-        for rule in pack.rules:
-            if rule.purpose == purpose and rule.is_in_force(now):
-                return rule
-    exceptions = rules.exceptions(place, audience, purpose, now)
-    return max((exception.rule for exception in exceptions), key=lambda rule: rule.ends_at, default=None)
 
 
 def _refusal_of_release(request: Request, tier: Tier, release: Standing, now: int) -> Refused | None:

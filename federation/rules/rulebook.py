@@ -33,7 +33,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from federation.errors import ProofError, RefusedError, UsageError
 from federation.presentation.levels import PadLevel
 from federation.rules.clients import Client
-from federation.rules.entries import Deployment, Lifting, Moratorium, PolicyException, PolicyPack, Rule, rule_from_json
+from federation.rules.entries import (
+    Deployment,
+    Lifting,
+    Moratorium,
+    PolicyException,
+    PolicyPack,
+    PurposeRule,
+    Rule,
+    rule_from_json,
+)
 from federation.rules.kiosks import Kiosk
 from federation.statements import (
     PUBLIC_KEY_BYTES,
@@ -279,6 +288,16 @@ class Rulebook:
             if isinstance(rule, PolicyPack) and rule.jurisdiction == jurisdiction and rule.begins_at <= now
         )
         return max(begun, key=lambda pack: pack.version, default=None)
+
+    def rule_in_force(self, jurisdiction: str, audience: str, purpose: str, now: int) -> PurposeRule | None:
+        """What allows the purpose there at `now`: the pack, or else the exception that lasts longest."""
+        pack = self.pack(jurisdiction, now)
+        if pack is not None and now < pack.ends_at:
+            for rule in pack.rules:
+                if rule.purpose == purpose and rule.is_in_force(now):
+                    return rule
+        exceptions = self.exceptions(jurisdiction, audience, purpose, now)
+        return max((exception.rule for exception in exceptions), key=lambda rule: rule.ends_at, default=None)
 
     def exceptions(self, jurisdiction: str, audience: str, purpose: str, now: int) -> tuple[PolicyException, ...]:
         """The exceptions in force at `now` for exactly that use."""

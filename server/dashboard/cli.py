@@ -65,6 +65,13 @@ CertificateOption = Annotated[
     list[Path] | None,
     typer.Option(help="A certificate in PEM, whose end is told from 60 days before; repeatable."),
 ]
+DeploymentOption = Annotated[
+    str | None,
+    typer.Option(
+        envvar="INTAGLIO_SERVER_DEPLOYMENT",
+        help="Identifier in the rules of the one that is served. [default: the one that began last]",
+    ),
+]
 _LOOK_SECONDS = 3600.0
 
 
@@ -80,6 +87,7 @@ def dashboard_command(
     ledger: LedgerOption = None,
     federation: FederationOption = None,
     certificate: CertificateOption = None,
+    deployment: DeploymentOption = None,
 ) -> None:
     """Write one page of what runs here: release and audit, use, log and witnesses, privacy budget, runs, rules.
 
@@ -91,7 +99,7 @@ def dashboard_command(
     """
     source = LogSource(log, log_database, log_policy, _keys(witness))
     reader = DashboardReader(
-        Sources(release, source, release_trust, rules, ledger, federation, tuple(certificate or ()))
+        Sources(release, source, release_trust, rules, ledger, federation, tuple(certificate or ()), deployment)
     )
     try:
         write_durably(output, dashboard_page(reader.read()).encode(), mode=PUBLIC)
@@ -111,6 +119,7 @@ def organisation_command(
     ledger: LedgerOption = None,
     federation: FederationOption = None,
     certificate: CertificateOption = None,
+    deployment: DeploymentOption = None,
     host: Annotated[str, typer.Option(help="Interface. Whoever reaches it reads the page.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8090,
     name: Annotated[
@@ -128,7 +137,7 @@ def organisation_command(
     """
     source = LogSource(log, log_database, log_policy, _keys(witness))
     reader = DashboardReader(
-        Sources(release, source, release_trust, rules, ledger, federation, tuple(certificate or ()))
+        Sources(release, source, release_trust, rules, ledger, federation, tuple(certificate or ()), deployment)
     )
     page = FreshPage(lambda: dashboard_page(reader.read()), every_seconds=every)
     app = organisation_app(page, ["localhost", "127.0.0.1", *(name or ())])

@@ -26,10 +26,11 @@ from server.coordinator.run_records import Outcome, RunRecord
 from server.dashboard.log import LogState, Witnessed
 from server.dashboard.rules import missing, moratoria_now, permissions
 from server.dashboard.times import date, length
-from server.expiry import Certificate
+from server.expiry import WARN_DAYS, Ending
 
 RECENT_DAYS: Final = 7
 SOON_SECONDS: Final = 14 * DAY_SECONDS
+RULES_END_SECONDS: Final = WARN_DAYS * DAY_SECONDS
 _NEARLY_SPENT = 0.9
 _EXPORT_IS_OLD_SECONDS = 3600
 _NOBODY_ASKS_SECONDS = DAY_SECONDS
@@ -37,6 +38,7 @@ _WITNESS_SLEEPS_SECONDS = DAY_SECONDS
 _RUN_LASTS_SECONDS = 3600
 _MANY_REFUSALS = 0.5
 _FEWEST_REQUESTS = 20
+_RULES_END = "What to do stands under “The rules end” in docs/operations.md."
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ class Dashboard:
         now: seconds since 1970.
         certificates: of the federation's gateway.
         own: certificates that somebody named.
+        deployment: that is served; None where nobody said which.
     """
 
     release: ReleaseState | Unreadable
@@ -101,8 +104,9 @@ class Dashboard:
     runs: tuple[RunRecord, ...] | Unreadable | None
     members: tuple[str, ...] | Unreadable | None
     now: int
-    certificates: tuple[Certificate, ...] | Unreadable | None = None
-    own: tuple[Certificate, ...] | Unreadable | None = None
+    certificates: tuple[Ending, ...] | Unreadable | None = None
+    own: tuple[Ending, ...] | Unreadable | None = None
+    deployment: str | None = None
 
     @property
     def alerts(self) -> tuple[Alert, ...]:
@@ -184,13 +188,13 @@ class Dashboard:
             yield Alert(begun, f"The moratorium {moratorium.identifier} {when}: {moratorium.reason}")
         for words in missing(self.rules, self.now):
             yield Alert(True, words)
-        for permission in permissions(self.rules, self.now):
+        for permission in permissions(self.rules, self.now, self.deployment):
             if permission.is_replaced:
                 continue
             if permission.ends_at <= self.now:
-                yield Alert(True, f"{permission.what} has ended on {date(permission.ends_at)}.")
-            elif permission.ends_at - self.now < SOON_SECONDS:
-                yield Alert(False, f"{permission.what} ends on {date(permission.ends_at)}.")
+                yield Alert(True, f"{permission.what} has ended on {date(permission.ends_at)}. {_RULES_END}")
+            elif permission.ends_at - self.now < RULES_END_SECONDS:
+                yield Alert(False, f"{permission.what} ends on {date(permission.ends_at)}. {_RULES_END}")
 
     def _of_ledger(self) -> Iterator[Alert]:
         if not isinstance(self.accounts, tuple):

@@ -30,7 +30,7 @@ from federation.statements import text_of_time
 from federation.transparency import AttemptOutcome
 from federation.verdict import Verdict
 from server.coordinator.run_records import Outcome, RunRecord
-from server.dashboard.dashboard import RECENT_DAYS, SOON_SECONDS, Alert, Dashboard, ReleaseState, Unreadable
+from server.dashboard.dashboard import RECENT_DAYS, RULES_END_SECONDS, Alert, Dashboard, ReleaseState, Unreadable
 from server.dashboard.log import LogState, Use, Witnessed
 from server.dashboard.rules import moratoria_now, permissions
 from server.dashboard.times import date, length, moment
@@ -123,7 +123,7 @@ def dashboard_page(dashboard: Dashboard) -> str:
         members=[_member(name, runs) for name in dashboard.members] if isinstance(dashboard.members, tuple) else [],
         runs=runs[:_MOST_RUNS],
         more_runs=max(len(runs) - _MOST_RUNS, 0),
-        rules=list(_rule_rows(dashboard.rules, dashboard.now)) if isinstance(dashboard.rules, Rulebook) else [],
+        rules=list(_rule_rows(dashboard, dashboard.rules)) if isinstance(dashboard.rules, Rulebook) else [],
     )
 
 
@@ -297,19 +297,20 @@ def _member(name: str, runs: tuple[RunRecord, ...]) -> _MemberRow:
     )
 
 
-def _rule_rows(book: Rulebook, now: int) -> Iterator[_RuleRow]:
+def _rule_rows(dashboard: Dashboard, book: Rulebook) -> Iterator[_RuleRow]:
+    now = dashboard.now
     for moratorium in moratoria_now(book, now):
         begun = moratorium.begins_at <= now
         state = "stops" if begun else f"begins {date(moratorium.begins_at)}"
         yield _RuleRow(f"Moratorium {moratorium.identifier}", moratorium.reason, "it is lifted", state, _BAD)
-    for each in permissions(book, now):
+    for each in permissions(book, now, dashboard.deployment):
         if each.is_replaced:
             state, colour = "replaced", ""
         elif now < each.begins_at:
             state, colour = f"begins {date(each.begins_at)}", _DOUBT
         elif each.ends_at <= now:
             state, colour = "ended", _BAD
-        elif each.ends_at - now < SOON_SECONDS:
+        elif each.ends_at - now < RULES_END_SECONDS:
             state, colour = "ends soon", _DOUBT
         else:
             state, colour = "in force", _GOOD

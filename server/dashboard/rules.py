@@ -21,7 +21,7 @@ class Permission:
         where: who or where it is about.
         begins_at: first second at which it holds.
         ends_at: first second at which it does not any more.
-        is_replaced: whether a newer rule of the same kind takes its place before it ends.
+        is_replaced: whether another deployment is served in its place, or a newer pack follows before it ends.
     """
 
     what: str
@@ -31,17 +31,26 @@ class Permission:
     is_replaced: bool = False
 
 
-def permissions(book: Rulebook, now: int) -> tuple[Permission, ...]:
-    """What the registered deployments need: themselves, and each of their purposes in each of their jurisdictions."""
+def permissions(book: Rulebook, now: int, served: str | None = None) -> tuple[Permission, ...]:
+    """What the registered deployments need: themselves, and each of their purposes in each of their jurisdictions.
+
+    Args:
+        book: the public rules.
+        now: seconds since 1970.
+        served: identifier of the deployment that is served. Where nobody says so, it is the one that began last.
+    """
     deployments = sorted(_deployments(book), key=lambda deployment: deployment.ends_at)
-    newest = {deployment.audience: deployment for deployment in deployments}
+    begun = sorted((each for each in deployments if each.begins_at <= now), key=lambda deployment: deployment.begins_at)
+    present = {deployment.audience: deployment for deployment in begun}
+    if told := book.deployment(served or ""):
+        present[told.audience] = told
     found = [
         Permission(
             f"The deployment {deployment.identifier}",
             f"{deployment.audience}: {', '.join(deployment.purposes)}",
             deployment.begins_at,
             deployment.ends_at,
-            is_replaced=newest[deployment.audience] is not deployment,
+            is_replaced=deployment.begins_at < present.get(deployment.audience, deployment).begins_at,
         )
         for deployment in deployments
     ]

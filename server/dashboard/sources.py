@@ -37,6 +37,7 @@ class Sources:
         ledger: privacy ledger; the records of its runs lie beside it.
         federation: the coordinator's folder, for its members and its gateway's certificates.
         certificates: files with others whose ends shall be told.
+        deployment: identifier of the one that is served.
     """
 
     release: Path
@@ -46,6 +47,7 @@ class Sources:
     ledger: Path | None = None
     federation: Path | None = None
     certificates: tuple[Path, ...] = ()
+    deployment: str | None = None
 
 
 class DashboardReader:
@@ -74,6 +76,7 @@ class DashboardReader:
             now=now,
             certificates=_attempted(lambda: certificates(federation)) if federation else None,
             own=_attempted(lambda: certificates_in(sources.certificates)),
+            deployment=sources.deployment,
         )
 
     def _release(self, now: int) -> ReleaseState:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from server.expiry import Certificate, DailyNotices, ends_at
+from server.expiry import DailyNotices, Ending, ends_at
 
 _RENEW_GATEWAY: Final = "the coordinator runs `intaglio-server federation renew`; nothing else changes"
 _RENEW_AUTHORITY: Final = (
@@ -41,7 +41,7 @@ class GatewayCertificate:
         self.context: ssl.SSLContext | None = None
         self._served = self._state()
         self._notices = DailyNotices(
-            lambda: (Certificate("the gateway's certificate", ends_at(path), _RENEW_GATEWAY),), say, clock
+            lambda: (Ending("the gateway's certificate", ends_at(path), _RENEW_GATEWAY),), say, clock
         )
 
     def look(self) -> None:
@@ -60,7 +60,7 @@ class GatewayCertificate:
         return self.path.stat().st_mtime_ns, self.key.stat().st_mtime_ns
 
 
-def certificates(folder: Path) -> tuple[Certificate, ...]:
+def certificates(folder: Path) -> tuple[Ending, ...]:
     """The gateway's, and its authority's.
 
     Raises:
@@ -68,6 +68,6 @@ def certificates(folder: Path) -> tuple[Certificate, ...]:
     """
     tls = folder / "tls"
     return (
-        Certificate("the gateway's certificate", ends_at(tls / "server.pem"), _RENEW_GATEWAY),
-        Certificate("the authority of the gateway's certificate", ends_at(tls / "ca.pem"), _RENEW_AUTHORITY),
+        Ending("the gateway's certificate", ends_at(tls / "server.pem"), _RENEW_GATEWAY),
+        Ending("the authority of the gateway's certificate", ends_at(tls / "ca.pem"), _RENEW_AUTHORITY),
     )

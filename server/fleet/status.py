@@ -17,7 +17,7 @@ from federation.errors import IntaglioError, UnavailableError
 from federation.privacy.ledger import Account, ledger_from_file
 from federation.statements import text_of_time
 from server.coordinator.run_records import RunRecords
-from server.expiry import Certificate, days_left
+from server.expiry import Ending, days_left
 from server.fleet.expiry import certificates
 from server.fleet.members import Coordinator
 from server.fleet.run_queue import Place, RunQueue
@@ -42,7 +42,7 @@ class FederationStatus:
     """
 
     address: str
-    certificates: tuple[Certificate, ...]
+    certificates: tuple[Ending, ...]
     members: dict[str, NodeState | None]
     is_up: bool
     under_way: tuple[RunState, ...]

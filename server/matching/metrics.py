@@ -54,6 +54,11 @@ class Metrics:
             "When the audit of the release that is served ends, and the service with it.",
             registry=self._registry,
         )
+        self._rules_end = Gauge(
+            "intaglio_rules_end_timestamp_seconds",
+            "When the deployment that is served ends, or the first of the permissions that it needs.",
+            registry=self._registry,
+        )
         self._certificates = Gauge(
             "intaglio_certificate_days_left",
             "Until a certificate ends that this server shows, or that its clients' are signed with.",
@@ -100,6 +105,10 @@ class Metrics:
     def set_release_end(self, ends_at: int) -> None:
         """Notes until when the release may be served, in seconds since 1970."""
         self._release_ends.set(ends_at)
+
+    def set_rules_end(self, ends_at: float) -> None:
+        """Notes until when the public rules allow what is served, in seconds since 1970."""
+        self._rules_end.set(ends_at)
 
     def serve(self, host: str, port: int) -> Callable[[], None]:
         """Answers Prometheus, and at `/health` whether this server serves, until the returned function is called.

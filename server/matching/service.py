@@ -28,6 +28,7 @@ stays in this process: any front end on the same storage serves the next step.
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import hashlib
 import time
 from collections.abc import Callable, Sequence
@@ -35,6 +36,7 @@ from dataclasses import replace
 from typing import Any
 
 import grpc
+import structlog
 from google.protobuf.message import Message
 
 from federation.consent.assertion import ACCOUNT_BYTES
@@ -60,6 +62,7 @@ from federation.wire.devices import Admission, DeviceChange, code_of
 from federation.wire.logged import request_digest
 from federation.wire.v1 import verification_pb2 as pb
 from federation.wire.v1 import verification_pb2_grpc as pb_grpc
+from server.expiry import DailyNotices
 from server.log.reads import LogService
 from server.log.refusals import Refusal
 from server.matching.deeds import Deeds
@@ -79,6 +82,8 @@ from server.storage.storage import NO_TICKET, IssuedTicket, Storage, StoredTempl
 from server.visitors.peers import name_of, peer_of
 
 _Context = grpc.aio.ServicerContext[Any, Any]
+
+log = structlog.get_logger(__name__)
 
 
 class MatchingService(pb_grpc.VerificationServiceServicer):
@@ -142,6 +147,7 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
         self.log = LogService(journal.log, software)
         self.certificates = CertificateService(storage, self.on_disk, clock=clock)
         self.metrics = workers.metrics
+        self._notices = DailyNotices(lambda: rules.endings(int(clock())), _tell_end, self._time)
 
     # ------------------------------------------------------------------ calls
 
@@ -251,8 +257,11 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
 
     # ------------------------------------------------------------------ upkeep
 
-    async def tend(self) -> None:
+    async def tend(self) -> list[str]:
         """Housekeeping, to be called every few seconds.
+
+        Returns:
+            Sentences about what the rules allow and that ends soon, or has ended.
 
         Raises:
             UnavailableError: storage or log take nothing more, or were put back, or a token was taken away, so no
@@ -271,6 +280,10 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
         now = int(self._clock())
         self._rules.read_again(now)
         await self._declare(now)
+        endings = self._rules.endings(now)
+        self.metrics.set_rules_end(min(one.ends_at.timestamp() for one in endings))
+        self._notices.look()
+        return [words for one in endings if (words := one.notice(self._time()))]
 
     async def begin(self) -> None:
         """What comes before the first call: the database knows everything in its log, and the log release and rules.
@@ -299,6 +312,9 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
         if len(entries) != self._declared:
             await self.journal.declare(entries)
             self._declared = len(entries)
+
+    def _time(self) -> dt.datetime:
+        return dt.datetime.fromtimestamp(self._clock(), dt.UTC)
 
     def _grant(self, session: Session) -> pb.Session:
         return SessionGrant(
@@ -532,6 +548,10 @@ def _operation(session: Session, submission: ProbeSubmission) -> Operation:
     if not submission.new_signature:
         raise MalformedMessageError("a renewed template comes with the signature of its own device key too")
     return Operation.RENEW_TEMPLATE
+
+
+def _tell_end(line: str) -> None:
+    log.warning("rules_end", says=line)
 
 
 def _parts_of(change: Change | DeviceChange | None) -> tuple[Change | None, DeviceChange | None]:

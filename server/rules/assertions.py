@@ -80,7 +80,7 @@ class AssertionIssuer:
         if registered != Issuer(self._address, self._key.public_key().public_bytes_raw()):
             raise UsageError(
                 "the public rules register another issuer of assertions for this deployment, or none, so no device"
-                " would hand one out; register it with `intaglio-server rules init --assertions`"
+                " would hand one out; register a deployment with it: `intaglio-server rules register --assertions`"
             )
 
     def issue(

@@ -180,6 +180,44 @@ def rules_register(
     append_rule(rules, signed_by(following, [ed25519_key(k) for k in key]))
 
 
+@rules_commands.command("prolong")
+def rules_prolong(
+    rules: RulesArgument,
+    key: KeyOption,
+    days: Annotated[int, typer.Option(min=1, max=365, help="How long from now on.")] = _TRIAL_DAYS,
+) -> None:
+    """Let go on what is allowed: the pack that counts in each jurisdiction, as its next version, which ends later.
+
+    What was to end before its pack does so still, and a ban stays one. Running servers take it in within seconds,
+    devices with the rules. A deployment is not prolonged: `rules register` one that follows it.
+
+    Needs: the rules, as many signers' keys as they say. Writes: RULES.
+
+    Example: intaglio-server rules prolong rules/rules.jsonl --key signer-1.pem --key signer-2.pem
+    """
+    now = int(time.time())
+    book = Rulebook.from_file(read_named(rules), read_at=now)
+    places = sorted({rule.jurisdiction for rule in book.rules.values() if isinstance(rule, PolicyPack)})
+    following = [one for place in places if (one := _prolonged(book, place, now, now + days * DAY_SECONDS)) is not None]
+    if not following:
+        raise UsageError(f"no pack in {rules} allows anything that would end later then")
+    keys = [ed25519_key(k) for k in key]
+    for pack in following:  # a crash in between leaves some prolonged; typed again, the others are too
+        append_rule(rules, signed_by(pack, keys))
+
+
+def _prolonged(book: Rulebook, place: str, now: int, ends_at: int) -> PolicyPack | None:
+    """The next version of the pack that counts, or None where nothing would end later."""
+    pack = book.pack(place, now)
+    if coming := book.changes_of_pack(place, now):
+        at = dt.datetime.fromtimestamp(min(coming), dt.UTC)
+        raise UsageError(f"another pack of {place} begins at {at:%Y-%m-%dT%H:%M:%SZ}; prolong that one then")
+    if pack is None or not pack.rules or pack.ends_at >= ends_at:
+        return None
+    rules = tuple(replace(rule, ends_at=ends_at) if rule.ends_at >= pack.ends_at else rule for rule in pack.rules)
+    return replace(pack, version=pack.version + 1, begins_at=now, ends_at=ends_at, rules=rules)
+
+
 @rules_commands.command("kiosk")
 def rules_kiosk(
     rules: RulesArgument,

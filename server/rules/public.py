@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from federation.errors import MalformedMessageError, ProofError, RefusedError, U
 from federation.presentation.levels import PadLevel
 from federation.release.manifest import Standing
 from federation.rules.clients import Client
+from federation.rules.ends import permission_ends
 from federation.rules.entries import Deployment, Issuer, Lifting, Moratorium, PolicyException, PolicyPack, Rule
 from federation.rules.kiosks import Kiosk
 from federation.rules.policy import (
@@ -28,6 +30,7 @@ from federation.rules.rulebook import Rulebook, SignedRule
 from federation.statements import require_name
 from federation.transparency import PublicEntry, PublicKind
 from federation.transparency.entries import UNKNOWN
+from server.expiry import Ending
 
 _KINDS: dict[type[Rule], PublicKind] = {
     PolicyPack: PublicKind.POLICY,
@@ -38,6 +41,8 @@ _KINDS: dict[type[Rule], PublicKind] = {
     Moratorium: PublicKind.MORATORIUM,
     Lifting: PublicKind.MORATORIUM,
 }
+_REGISTER = "register one that follows it (`intaglio-server rules register`) and serve that"
+_PROLONG = "prolong it (`intaglio-server rules prolong`)"
 
 
 class PublicRules:
@@ -60,8 +65,10 @@ class PublicRules:
         self._read = read
         self._deployment = deployment
         self._file, self._book = self._parse(now)
-        if self._book.deployment(deployment) is None:
+        own = self._book.deployment(deployment)
+        if own is None:
             raise UsageError(f"no deployment {deployment!r} stands in the rules; register it first")
+        self._own = own
 
     @classmethod
     def open(cls, path: Path, *, deployment: str, now: int) -> PublicRules:
@@ -100,6 +107,16 @@ class PublicRules:
         if book.signers != self._book.signers or not self._book.rules.items() <= book.rules.items():
             raise UsageError("the rules file lost an entry or changed its signers; rules are only ever added")
         self._file, self._book = file, book
+
+    def endings(self, now: int) -> tuple[Ending, ...]:
+        """When what this server serves by ends: its deployment, and the first of the permissions that it needs."""
+        own = self._own
+        first = permission_ends(own, self._book, now)[0]
+        ends = (
+            (f"the deployment {own.identifier}", own.ends_at, _REGISTER),
+            (f"the permission of {first.jurisdiction} for {first.purpose}", first.ends_at, _PROLONG),
+        )
+        return tuple(Ending(what, dt.datetime.fromtimestamp(at, dt.UTC), advice) for what, at, advice in ends)
 
     def public_entries(self, now: int) -> list[PublicEntry]:
         """Every signed rule as an entry for the log, dated `now` (seconds since 1970)."""

@@ -279,13 +279,13 @@ def dashboard(place, *first):
         *first,
         *given(place, release="release.zip", log="transparency", log_policy="policy", release_trust="trust.json"),
         *given(place, rules="rules.jsonl", ledger="ledger.jsonl", federation="coordinator"),
-        *("--log-database", "postgresql://log@host/log"),
+        *("--log-database", "postgresql://log@host/log", "--deployment", "trial-2"),
         *(part for key in WITNESSES for part in ("--witness", key.to_text())),
     )
     log = LogSource(place / "transparency", "postgresql://log@host/log", place / "policy", tuple(WITNESSES))
     names = ("release.zip", "trust.json", "rules.jsonl", "ledger.jsonl", "coordinator")
     release, trust, rules, ledger, federation = (place / name for name in names)
-    return words, Sources(release, log, trust, rules, ledger, federation)
+    return words, Sources(release, log, trust, rules, ledger, federation, deployment="trial-2")
 
 
 def of_pages(place):

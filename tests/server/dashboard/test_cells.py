@@ -13,7 +13,7 @@ from federation.consent.purposes import DAY_SECONDS
 from federation.privacy.ledger import Account
 from federation.rules.entries import Moratorium, PolicyException
 from server.coordinator.run_records import Attempt, DropOut, SumRecord
-from server.dashboard.dashboard import SOON_SECONDS, ReleaseState
+from server.dashboard.dashboard import RULES_END_SECONDS, SOON_SECONDS, ReleaseState
 from server.dashboard.log import Use, Witnessed, WitnessState
 from server.dashboard.page import dashboard_page
 from server.dashboard.times import date, length, moment
@@ -235,8 +235,8 @@ PACK_ENDS = QUIET.rules.pack("DE", NOW).ends_at
 PERMISSION = "The permission of DE for door-access"
 STATES = {
     "in force": (at(NOW), "in force", "PASS"),
-    "in force two weeks before its end": (at(PACK_ENDS - SOON_SECONDS), "in force", "PASS"),
-    "ends within two weeks": (at(PACK_ENDS - SOON_SECONDS + 1), "ends soon", "INSUFFICIENT"),
+    "in force sixty days before its end": (at(PACK_ENDS - RULES_END_SECONDS), "in force", "PASS"),
+    "ends within sixty days": (at(PACK_ENDS - RULES_END_SECONDS + 1), "ends soon", "INSUFFICIENT"),
 }
 
 
@@ -257,9 +257,11 @@ def test_a_deployment_says_whether_it_ended_begins_or_was_replaced():
     rows = tables(dataclasses.replace(QUIET, rules=rules))["Rule"]
     assert [row for row in rows if "deployment" in row[0]] == [
         ["The deployment shop", "shop.example: door-access", date(shorter), f"begins {date(NOW + 7)}"],
-        ["The deployment trial", "example.org: door-access", date(rules.deployment("trial").ends_at), "replaced"],
+        ["The deployment trial", "example.org: door-access", date(first.ends_at), "in force"],
         ["The deployment trial-2", "example.org: door-access", date(longer), f"begins {date(NOW + 9)}"],
     ]
+    begun = tables(dataclasses.replace(QUIET, **at(NOW + 9), rules=rules))["Rule"]
+    assert [row[3] for row in begun if "deployment" in row[0]] == ["in force", "replaced", "in force"]
     ended = tables(dataclasses.replace(QUIET, **at(first.ends_at)))["Rule"]
     assert [row[3] for row in ended if "deployment" in row[0]] == ["ended"]
 
@@ -267,7 +269,7 @@ def test_a_deployment_says_whether_it_ended_begins_or_was_replaced():
 def test_every_exception_stands_with_whose_it_is_and_until_when():
     allowed = QUIET.rules.pack("DE", NOW).rules[0]
     fair = PolicyException(
-        "fair", "DE", "example.org", dataclasses.replace(allowed, ends_at=NOW + 30 * DAY_SECONDS), REASON
+        "fair", "DE", "example.org", dataclasses.replace(allowed, ends_at=NOW + 70 * DAY_SECONDS), REASON
     )
     later = dataclasses.replace(
         fair, identifier="party", rule=dataclasses.replace(allowed, begins_at=NOW + 60, ends_at=NOW + 40 * DAY_SECONDS)
@@ -278,7 +280,7 @@ def test_every_exception_stands_with_whose_it_is_and_until_when():
     )
     rows = tables(dataclasses.replace(QUIET, **with_rules(fair, later, elsewhere, ended)))["Rule"]
     assert [row for row in rows if "exception" in row[0]] == [
-        ["The exception fair in DE for door-access", "example.org", date(NOW + 30 * DAY_SECONDS), "in force"],
+        ["The exception fair in DE for door-access", "example.org", date(NOW + 70 * DAY_SECONDS), "in force"],
         [
             "The exception party in DE for door-access",
             "example.org",

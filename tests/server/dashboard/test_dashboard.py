@@ -24,8 +24,9 @@ from server.dashboard import times as dashboard_times
 from server.dashboard.dashboard import RECENT_DAYS, Dashboard, ReleaseState, Unreadable
 from server.dashboard.log import LogState, Use, Witnessed, WitnessState
 from server.dashboard.page import POLICY, dashboard_page
+from server.dashboard.rules import permissions
 from server.dashboard.times import date
-from server.expiry import Certificate
+from server.expiry import Ending
 from tests.bundles import a_bundle, a_report, wolves
 from tests.running import a_rules_file, signed
 from tests.server.dashboard.organisation import BUNDLE, RUN, WITNESS
@@ -114,12 +115,12 @@ MORATORIUM = Moratorium("halt", NOW - 1, (), (), (), REASON)
 def certificate(days):
     end = dt.datetime.fromtimestamp(NOW + days * DAY_SECONDS, dt.UTC)
     advice = "the coordinator runs `intaglio-server federation renew`; nothing else changes"
-    return {"certificates": (Certificate("the gateway's certificate", end, advice),)}
+    return {"certificates": (Ending("the gateway's certificate", end, advice),)}
 
 
 def own_certificate(days):
     end = dt.datetime.fromtimestamp(NOW + days * DAY_SECONDS, dt.UTC)
-    return {"own": (Certificate("the certificate in server.pem", end, "renew tls/server.pem, or have it renewed"),)}
+    return {"own": (Ending("the certificate in server.pem", end, "renew tls/server.pem, or have it renewed"),)}
 
 
 ALERTS = {
@@ -142,8 +143,8 @@ ALERTS = {
         False,
         "will stop verification from",
     ),
-    "rules end soon": (at(ENDS - DAY_SECONDS), False, "The permission of DE for door-access ends on"),
-    "deployment ends soon": (at(ENDS - DAY_SECONDS), False, "The deployment trial ends on"),
+    "rules end in two months": (at(ENDS - 59 * DAY_SECONDS), False, "The permission of DE for door-access ends on"),
+    "deployment ends in two months": (at(ENDS - 59 * DAY_SECONDS), False, "The deployment trial ends on"),
     "deployment ended": (at(ENDS), True, "No deployment is in force"),
     "budget": ({"accounts": (dataclasses.replace(ACCOUNT, epsilon=7.5),)}, False, "budget of staff is nearly spent"),
     "run died": (last_run(release="", ended_at=None, began_at=NOW - 7200), False, "has not ended"),
@@ -206,6 +207,42 @@ def test_what_is_usual_raises_no_alarm(changes):
 def test_what_cannot_wait_comes_first():
     alerts = dataclasses.replace(QUIET, runs=(RUN,), log=OLD_EXPORT).alerts
     assert [alert.now for alert in alerts] == [True, False]
+
+
+def test_rules_that_end_after_two_months_are_not_spoken_of_yet():
+    changed = dataclasses.replace(QUIET, **at(ENDS - 61 * DAY_SECONDS))
+    assert not any("The rules end" in alert.text for alert in changed.alerts)
+    assert ">ends soon<" not in dashboard_page(changed)
+    assert ">ends soon<" in dashboard_page(dataclasses.replace(QUIET, **at(ENDS - 59 * DAY_SECONDS)))
+
+
+SERVED = RULES.deployment("trial")
+FOLLOWING = dataclasses.replace(SERVED, identifier="next", begins_at=NOW - 60, ends_at=NOW + DAY_SECONDS)
+OTHERS = dataclasses.replace(SERVED, identifier="others", audience="other.example", ends_at=NOW + 9 * DAY_SECONDS)
+
+
+@pytest.mark.parametrize(
+    ("served", "replaced"),
+    [(None, ["trial"]), ("next", ["trial"]), ("trial", []), ("nobody-s", ["trial"])],
+)
+def test_the_deployment_that_is_served_is_never_said_to_be_replaced_and_one_before_it_is(served, replaced):
+    """However soon it ends: the one that ends last is not for that the one that is served."""
+    book = with_rules(FOLLOWING, OTHERS)["rules"]
+    names = [each.what.removeprefix("The deployment ") for each in permissions(book, NOW, served) if each.is_replaced]
+    assert names == replaced
+    changed = dataclasses.replace(QUIET, rules=book, deployment=served)
+    said = [alert.text for alert in changed.alerts if alert.text.startswith("The deployment")]
+    assert any(text.startswith(f"The deployment next ends on {date(NOW + DAY_SECONDS)}.") for text in said)
+    assert any("The rules end" in text and "others ends on" in text for text in said)
+    assert (">replaced<" in dashboard_page(changed)) == bool(replaced)
+    later = dataclasses.replace(QUIET, **at(NOW + 2 * DAY_SECONDS), rules=book, deployment=served)
+    assert any(alert.now and alert.text.startswith("The deployment next has ended on") for alert in later.alerts)
+
+
+def test_a_deployment_that_begins_later_replaces_nothing_yet():
+    book = with_rules(dataclasses.replace(FOLLOWING, begins_at=NOW + 60))["rules"]
+    assert not any(each.is_replaced for each in permissions(book, NOW))
+    assert any(each.is_replaced for each in permissions(book, NOW + 60))
 
 
 def test_a_pack_that_a_newer_one_replaces_in_time_is_not_about_to_end():

@@ -7,12 +7,14 @@ import base64
 import contextlib
 import hashlib
 import json
+import re
 import shutil
 import sqlite3
 import time
 from dataclasses import replace
 
 import pytest
+from structlog.testing import capture_logs
 
 from client.device.new_template import a_receipt
 from client.log.reader import RemoteLog
@@ -23,6 +25,7 @@ from federation.errors import MalformedMessageError, ProofError, RefusedError, U
 from federation.onebit import Decision, Operation, SessionKey, TemplateSecret
 from federation.release.manifest import SignedManifest
 from federation.rules.entries import Moratorium
+from federation.rules.rulebook import Rulebook
 from federation.transparency import (
     KeyKind,
     LogPolicy,
@@ -44,7 +47,8 @@ from server.matching import owners
 from server.matching.journal import Journal
 from server.matching.owners import is_signed
 from server.matching.service import MatchingService
-from server.matching.serving import SERVICE_NAME, health_of
+from server.matching.serving import SERVICE_NAME, _report, health_of
+from server.rules.public import PublicRules
 from server.storage.sqlstorage import open_storage
 from tests.asked_witness import AskedWitness, honest, response
 from tests.bundles import a_bundle
@@ -52,6 +56,7 @@ from tests.bundles import signed as sealed
 from tests.integration.hostile import a_grant, a_probe_message, ask
 from tests.running import (
     AUDIENCE,
+    DEPLOYMENT,
     LOG_SIGNER,
     LOG_TRUST,
     PURPOSE,
@@ -293,6 +298,41 @@ def test_a_moratorium_is_logged_by_a_running_server_and_no_rule_twice(tls, worke
     with RunningServer(a_service(a_release(), storage, workers, public_rules(file[0]), tmp_path), tls) as running:
         kinds = follow(running, a_wallet(a_release()))[0].usage.kinds
     assert {kind: count for kind, count in kinds.items() if kind != "release"} == rules_in_log  # it was signed anew
+
+
+def test_rules_that_end_soon_are_said_by_health_and_metrics_and_by_the_log_once_a_day(tls, workers, storage, tmp_path):
+    book = Rulebook.from_file(a_rules_file(), read_at=0)
+    end = book.deployment(DEPLOYMENT).ends_at - 40 * 86_400
+    short = replace(book.pack("EU", end), version=2, begins_at=end - 400 * 86_400, ends_at=end)
+    told = []
+    file, now = [a_rules_file(signed(short))], [float(end - 61 * 86_400)]
+    rules = PublicRules(lambda: file[0], deployment=DEPLOYMENT, now=int(now[0]))
+    service = a_service(a_release(), storage, workers, rules, tmp_path, clock=lambda: now[0])
+
+    def tend():
+        return asyncio.run_coroutine_threadsafe(service.tend(), running._loop).result(30)
+
+    with capture_logs() as lines, RunningServer(service, tls) as running:
+        assert tend() == []
+        assert service.metrics.value("intaglio_rules_end_timestamp_seconds") == end
+        now[0] += 2 * 86_400
+        told += [tend(), tend()]
+        asyncio.run_coroutine_threadsafe(
+            _report(service, running.front_end._calls._health, running.admission), running._loop
+        ).result(30)
+        credentials = client_credentials(tls, "client")
+        health = health_of(running.target, credentials, service="", timeout_seconds=30)
+        now[0] += 86_400
+        tend()
+        file[0] += b"\n" + signed(replace(short, version=3, ends_at=end + 90 * 86_400))
+        told.append(tend())
+        assert service.metrics.value("intaglio_rules_end_timestamp_seconds") == end + 40 * 86_400
+    (said,) = told[0]
+    assert re.fullmatch(r"the permission of EU for .*, in 59 days: prolong it \(`.* rules prolong`\)", said)
+    assert told == [[said], [said], []]
+    assert health == f"SERVING: {said}"
+    spoken = [line["says"] for line in lines if line["event"] == "rules_end"]
+    assert spoken == [said, re.sub("in 59 days", "in 58 days", said)]
 
 
 def test_which_program_runs_is_logged_once_and_again_when_it_is_another(tls, workers, storage, tmp_path):

@@ -1,11 +1,14 @@
-"""What a server's public rules let its log say."""
+"""What a server's public rules let its log say, and when they end."""
 
+import dataclasses
+import datetime as dt
 import time
 
 import pytest
 
 from federation.errors import UsageError
 from federation.rules.entries import Moratorium
+from federation.rules.rulebook import Rulebook
 from federation.transparency.entries import UNKNOWN
 from server.rules.public import PublicRules
 from tests.running import AUDIENCE, DEPLOYMENT, PURPOSE, a_rules_file, public_rules, signed
@@ -42,3 +45,24 @@ def test_rules_are_only_ever_added_and_one_in_the_place_of_another_is_none_added
     current["file"] = head + b"\n" + pause + b"\n" + other
     rules.read_again(begin + 60)
     assert {pause, other} <= {entry.content for entry in rules.public_entries(begin + 60)}
+
+
+def test_the_ends_are_those_of_the_deployment_and_of_the_permission_that_ends_first():
+    file, now = a_rules_file(), int(time.time())
+    book = Rulebook.from_file(file, read_at=now)
+    whole, short = book.deployment(DEPLOYMENT), book.pack("EU", now)
+    sooner = dataclasses.replace(short, version=2, begins_at=now, ends_at=now + 9 * 86_400)
+    other = dataclasses.replace(whole, identifier="other", ends_at=now + 86_400)
+    rules = public_rules(b"\n".join([file, signed(sooner), signed(other)]))
+    today = dt.datetime.fromtimestamp(now, dt.UTC)
+    deployment, permission = rules.endings(now)
+    assert deployment.ends_at.timestamp() == whole.ends_at
+    assert deployment.notice(today) == ""
+    assert permission.notice(today) == (
+        f"the permission of EU for {PURPOSE} expires on {today + dt.timedelta(days=9):%Y-%m-%d}, in 9 days: "
+        "prolong it (`intaglio-server rules prolong`)"
+    )
+    assert deployment.notice(today + dt.timedelta(days=400)) == (
+        f"the deployment trial expired on {deployment.ends_at:%Y-%m-%d}: "
+        "register one that follows it (`intaglio-server rules register`) and serve that"
+    )
