@@ -92,14 +92,21 @@ def assertions_init(
     directory: Annotated[Path, typer.Argument(help="A new folder for the keys.")],
     issuer: Annotated[str, typer.Option(help="Who verifies, such as https://verify.example.org.")],
     token: TokenOption = None,
+    pseudonyms_of: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of a former key: organisations go on knowing people by the same pseudonyms."
+            " [default: everybody has new ones]",
+        ),
+    ] = None,
 ) -> None:
     """Make the keys that sign assertions, and print what relying organisations need to check them.
 
-    Needs: nothing. Writes: DIRECTORY.
+    Needs: nothing, or the former folder. Writes: DIRECTORY.
 
     Example: intaglio-server assertions init assertions --issuer https://verify.example.org
     """
-    typer.echo(json.dumps(create_issuer(directory, issuer, token)))
+    typer.echo(json.dumps(create_issuer(directory, issuer, token, pseudonyms_of)))
 
 
 @database_commands.command("upgrade")

@@ -24,6 +24,8 @@ from server.storage.storage import StoredTemplate
 
 LIFETIME_SECONDS = 300
 _SECRETS_FILE, _PUBLIC_FILE = "secrets.json", "issuer.json"
+_DAMAGED = (OSError, ValueError, LookupError, TypeError, RecursionError, IntaglioError)
+"""What reading such a file may raise."""
 
 
 class AssertionIssuer:
@@ -51,13 +53,12 @@ class AssertionIssuer:
             UsageError: they are missing or damaged, or the token of one cannot be used.
         """
         try:
-            stored: dict[str, Any] = json.loads((directory / _SECRETS_FILE).read_bytes())
-            public: dict[str, Any] = json.loads((directory / _PUBLIC_FILE).read_bytes())
-            where, pairwise = str(stored["signing_key"]), PairwiseSecret(bytes.fromhex(stored["pairwise_secret"]))
+            stored, public = _read(directory / _SECRETS_FILE), _read(directory / _PUBLIC_FILE)
+            where, pairwise = str(stored["signing_key"]), _pairwise_of(stored)
             key = None if is_token(where) else Ed25519PrivateKey.from_private_bytes(bytes.fromhex(where))
             address = public["issuer"]
             require_address("the issuer", address)
-        except (OSError, ValueError, LookupError, TypeError, RecursionError, IntaglioError):
+        except _DAMAGED:
             # `from None`: the cause may quote the file.
             raise UsageError(
                 f"{directory} holds no keys for assertions; make them with `intaglio-server assertions init`"
@@ -80,7 +81,8 @@ class AssertionIssuer:
         if registered != Issuer(self._address, self._key.public_key().public_bytes_raw()):
             raise UsageError(
                 "the public rules register another issuer of assertions for this deployment, or none, so no device"
-                " would hand one out; register a deployment with it: `intaglio-server rules register --assertions`"
+                " would hand one out; register a deployment that follows it, with `intaglio-server rules register NAME"
+                " --like FORMER --assertions`, and serve that"
             )
 
     def issue(
@@ -124,33 +126,43 @@ def read_registration(directory: Path) -> Issuer:
         UsageError: the file for everybody is missing or damaged.
     """
     try:
-        public: dict[str, Any] = json.loads((directory / _PUBLIC_FILE).read_bytes())
+        public = _read(directory / _PUBLIC_FILE)
         return Issuer(public["issuer"], bytes.fromhex(public["public_key"]))
-    except (OSError, ValueError, LookupError, TypeError, RecursionError, IntaglioError):
+    except _DAMAGED:
         raise UsageError(
             f"{directory} holds no {_PUBLIC_FILE}; make it with `intaglio-server assertions init`"
         ) from None
 
 
-def create_issuer(directory: Path, address: str, token: str | None = None) -> dict[str, str]:
+def create_issuer(
+    directory: Path, address: str, token: str | None = None, pseudonyms_of: Path | None = None
+) -> dict[str, str]:
     """Makes keys in a new folder: secrets.json with mode 0600, and issuer.json for everybody.
 
     Args:
         directory: the new folder.
         address: of the issuer.
         token: URI of a key that signs in a token; secrets.json then says where. What makes pseudonyms is in the file.
+        pseudonyms_of: folder of a former key. Organisations go on knowing people by the pseudonyms made with it; of
+            its key nothing is taken over.
 
     Returns:
         What issuer.json says: the issuer's address and its public key in hex.
 
     Raises:
-        UsageError: the folder exists, or cannot be written.
+        UsageError: the folder exists, or cannot be written; or the former one holds no secret.
     """
     require_address("the issuer", address)
+    pairwise = secrets.token_hex(32)
+    if pseudonyms_of is not None:
+        try:
+            pairwise = _pairwise_of(_read(pseudonyms_of / _SECRETS_FILE)).secret_bytes().hex()
+        except _DAMAGED:
+            raise UsageError(f"{pseudonyms_of} holds no secret that pseudonyms are made with") from None
     key = new_ed25519_key(token)
     signing_key = key.text if isinstance(key, TokenKey) else key.private_bytes_raw().hex()
     public = {"issuer": address, "public_key": key.public_key().public_bytes_raw().hex()}
-    hidden = {"signing_key": signing_key, "pairwise_secret": secrets.token_hex(32)}
+    hidden = {"signing_key": signing_key, "pairwise_secret": pairwise}
     try:
         directory.mkdir(mode=0o700)
         sync_directory(directory.parent)
@@ -160,3 +172,12 @@ def create_issuer(directory: Path, address: str, token: str | None = None) -> di
     except OSError as error:
         raise UsageError(f"cannot write keys to {directory}: {error.strerror}; name a new folder") from error
     return public
+
+
+def _read(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_bytes())
+    return found
+
+
+def _pairwise_of(stored: dict[str, Any]) -> PairwiseSecret:
+    return PairwiseSecret(bytes.fromhex(stored["pairwise_secret"]))

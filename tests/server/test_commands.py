@@ -389,7 +389,9 @@ def of_the_service(place):
     words = ("database", "copy", place / "matching.db", place / "copy.db")
     yield words, "server.cli:copy_file", {"source": str(place / "matching.db"), "target": place / "copy.db"}
     words = ("assertions", "init", place / "new", "--issuer", "https://other.example.org")
-    yield words, "server.cli:create_issuer", {"directory": place / "new", "address": "https://other.example.org"}
+    words += ("--pseudonyms-of", place / "assertions")
+    made = {"directory": place / "new", "address": "https://other.example.org", "pseudonyms_of": place / "assertions"}
+    yield words, "server.cli:create_issuer", made
 
 
 def rows(place):

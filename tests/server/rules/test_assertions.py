@@ -1,12 +1,14 @@
-"""What an issuer's folder says when it is damaged: nothing of its secrets."""
+"""What an issuer's folder says when it is damaged: nothing of its secrets. What a new one takes over, and what not."""
 
 from __future__ import annotations
 
 import json
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from federation.errors import UsageError
+from federation.rules.entries import Issuer
 from server.rules.assertions import AssertionIssuer, create_issuer
 from tests.bundles import a_bundle
 
@@ -31,3 +33,41 @@ def test_secrets_that_are_damaged_are_not_quoted(tmp_path, damage):
         AssertionIssuer.read(keys, bundle)
     assert (caught.value.__cause__, caught.value.__suppress_context__) == (None, True)
     assert all(secret not in str(caught.value) for secret in json.loads(text).values())
+
+
+def test_a_new_key_keeps_the_pseudonyms_of_the_folder_that_is_named_and_nothing_else_of_it(tmp_path):
+    made = {}
+    for name, former in (("one", None), ("two", None), ("after-one", "one")):
+        create_issuer(tmp_path / name, "https://verify.example.org", pseudonyms_of=former and tmp_path / former)
+        made[name] = json.loads((tmp_path / name / "secrets.json").read_bytes())
+    assert made["after-one"]["pairwise_secret"] == made["one"]["pairwise_secret"] != made["two"]["pairwise_secret"]
+    assert len({each["signing_key"] for each in made.values()}) == 3
+    issuers = {name: AssertionIssuer.read(tmp_path / name, a_bundle())._pairwise for name in made}
+    told = {name: each.subject(account=bytes(16), audience="example.org") for name, each in issuers.items()}
+    assert told["after-one"] == told["one"] != told["two"]
+
+
+@pytest.mark.parametrize("damage", ["no JSON", "a secret that is too long", "nothing there"])
+def test_a_former_folder_without_the_secret_is_said_and_no_new_one_is_made(tmp_path, damage):
+    create_issuer(tmp_path / "former", "https://verify.example.org")
+    path = tmp_path / "former" / "secrets.json"
+    text = path.read_text()
+    path.write_text(DAMAGED[damage](text)) if damage in DAMAGED else path.unlink()
+    with pytest.raises(UsageError, match="former holds no secret that pseudonyms are made with") as caught:
+        create_issuer(tmp_path / "new", "https://verify.example.org", pseudonyms_of=tmp_path / "former")
+    assert not (tmp_path / "new").exists()
+    assert caught.value.__suppress_context__
+    assert all(secret not in str(caught.value) for secret in json.loads(text).values())
+
+
+def test_whoever_serves_another_key_is_told_of_a_following_deployment_and_not_of_new_rules(tmp_path):
+    """`rules init` makes other signers, whom nobody's device believes."""
+    create_issuer(tmp_path / "keys", "https://verify.example.org")
+    issuer = AssertionIssuer.read(tmp_path / "keys", a_bundle())
+    other = Issuer("https://verify.example.org", Ed25519PrivateKey.generate().public_key().public_bytes_raw())
+    for registered in (other, None):
+        with pytest.raises(
+            UsageError, match=r"`intaglio-server rules register NAME --like FORMER --assertions`"
+        ) as caught:
+            issuer.require_registered(registered)
+        assert "rules init" not in str(caught.value)
