@@ -22,10 +22,11 @@ from server.login.cli import login_commands
 from server.matching.cli import matching_commands
 from server.matching.serving import SERVICE_NAME, health_of
 from server.people.pki_cli import pki_commands
-from server.people.tickets_cli import ticket_commands
+from server.people.tickets import open_servers_storage
+from server.people.tickets_cli import ServersDatabaseOption, ticket_commands
 from server.restoring.reconciling import What, reconcile
 from server.rules.assertions import create_issuer
-from server.rules.cli import rules_commands
+from server.rules.cli import read_bundle, rules_commands
 from server.storage.sqlstorage import open_storage
 from server.web.cli import web_commands
 
@@ -140,6 +141,34 @@ def database_copy(
     Example: intaglio-server database copy matching.db matching.backup
     """
     copy_file(source, target)
+
+
+@database_commands.command("releases")
+def database_releases(
+    database: ServersDatabaseOption,
+    release: Annotated[Path, typer.Option(envvar="INTAGLIO_SERVER_RELEASE", help="Release bundle that is served.")],
+    former_release: Annotated[
+        list[Path] | None,
+        typer.Option(
+            envvar="INTAGLIO_SERVER_FORMER_RELEASE",
+            help="Bundle of a release that people come over from; repeatable.",
+            show_default="none",
+        ),
+    ] = None,
+) -> None:
+    """Count the templates of each release: how many have come over, and how many have not. It names nobody.
+
+    Needs: the service's database, the release bundles. Writes: nothing.
+
+    Example: intaglio-server database releases --database matching.db --former-release former.zip
+    """
+    with open_servers_storage(database) as storage:
+        counts = storage.releases()
+    for path, state in ((release, "served"), *((one, "former") for one in former_release or ())):
+        count = counts.pop(bytes.fromhex(read_bundle(path).release.digest), 0)
+        typer.echo(f"{path.name}  {state}  {count} templates")
+    for digest, count in sorted(counts.items()):
+        typer.echo(f"{digest.hex()}  not served any more  {count} templates")
 
 
 @database_commands.command("reconcile")

@@ -82,6 +82,10 @@ from server.storage.storage import NO_TICKET, IssuedTicket, Storage, StoredTempl
 from server.visitors.peers import name_of, peer_of
 
 _Context = grpc.aio.ServicerContext[Any, Any]
+_LEFT_BEHIND = (
+    "enrolled under another model release, which is not served any more; `intaglio revoke`, and enrol again with a"
+    " ticket of the operator's"
+)
 
 log = structlog.get_logger(__name__)
 
@@ -187,14 +191,14 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
             progress.refusal = AttemptOutcome.NOT_COVERED
             compared = await self._compared(operation, session, change)
             release = self._releases.find(compared.release_digest, compared.parameters)
-            transcript = self._transcript(operation, session, submission, compared, release or self._present)
+            transcript = self._transcript(operation, session, submission, compared)
             if not is_signed(compared.device_public_key, submission.signature, transcript):
                 raise RefusedError(STRANGER)
             if submission.new_signature and change is not None:
                 _require_signed_by_new(change, submission.new_signature, transcript)
             _require_for(operation, compared, wanted)
             if release is None or parameters_of(submission.probe) is not release.parameters:
-                raise RefusedError("enrolled under another model release; enrol again")
+                raise RefusedError(_LEFT_BEHIND)
             if release is not self._present:
                 self._require_leaving(operation, compared, release, wanted, progress)
             held = self._held(operation, compared, wanted, change)
@@ -327,11 +331,13 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
         session: Session,
         submission: ProbeSubmission,
         compared: StoredTemplate,
-        release: ServedRelease,
     ) -> bytes:
-        """The bytes that the device must have signed: the session is the server's, never taken from the message."""
+        """The bytes that the device must have signed: the session is the server's, never taken from the message.
+
+        Its release is the template's, so that the owner of one that is served no more is known, and told so.
+        """
         return Transcript(
-            parameters=release.parameters.name,
+            parameters=compared.parameters,
             operation=operation,
             session_id=session.session_id,
             nonce=session.nonce,
@@ -340,7 +346,7 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
             audience_nonce=session.request.audience_nonce,
             key_id=session.request.key_id,
             template_digest=compared.binding.template_digest,
-            release_digest=release.digest,
+            release_digest=compared.release_digest,
             change_digest=submission.change_digest,
             log_size=submission.log_size,
             probe_digest=hashlib.sha256(submission.probe).digest(),
@@ -421,7 +427,9 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
         own, known = self._present.parameters, {one.parameters.name for one in self._releases.every}
         is_foreign = change is not None and change.has_template and parameters_of(change.template) is not own
         if is_foreign or parameters_of(submission.probe).name not in known:
-            raise MalformedMessageError(f"this server's release has codes of {own.slots} bits")
+            raise MalformedMessageError(
+                f"this server's release has codes of {own.slots} bits; who enrolled under another one enrols again"
+            )
 
     def _require_leaving(
         self,

@@ -37,6 +37,9 @@ _FIND_DEVICES = (
     .order_by(templates.c.enrolled_at, templates.c.admission.is_not(None), templates.c.key_id)
 )
 _COUNT_DEVICES = sa.select(sa.func.count()).where(templates.c.account == sa.bindparam("account"))
+_COUNT_BY_RELEASE = sa.select(templates.c.release_digest, sa.func.count().label("templates")).group_by(
+    templates.c.release_digest
+)
 _ADD_TEMPLATE = templates.insert()
 _DELETE_TEMPLATE = templates.delete().where(templates.c.key_id == _key)
 _IS_KNOWN = sa.select(
@@ -123,6 +126,11 @@ class SqlTemplates(SqlTickets, SqlCertificates):
         with self._begin(Mode.READ) as run:
             found = run.execute(_FIND_DEVICES, {"account": account}).all
         return [template for template in map(template_of, found) if template is not None]
+
+    def releases(self) -> dict[bytes, int]:
+        """See `Storage`."""
+        with self._begin(Mode.READ) as run:
+            return {row.release_digest: row.templates for row in run.execute(_COUNT_BY_RELEASE).all}
 
     def require_new(self, key_id: bytes) -> None:
         """See `Storage`."""

@@ -303,6 +303,9 @@ class Storage(CertificateStorage, Protocol):
     def devices(self, account: bytes) -> list[StoredTemplate]:
         """The templates of an account, the first to enrol first."""
 
+    def releases(self) -> dict[bytes, int]:
+        """How many templates there are of each release, by its digest. Nobody is named."""
+
     # ------------------------------------------------------------------ tickets
 
     def issue(self, ticket: IssuedTicket) -> None:

@@ -408,6 +408,7 @@ def test_every_option_reaches_what_it_names(place):
 
 WITHOUT = {
     "config show": "tests/federation/commandline/test_settings.py",
+    "database releases": "tests/server/test_database.py",
     "federation approve": "tests/server/fleet/test_renewal.py asks whoever sits there",
     "federation rekey": "the same",
     "federation status": "tests/server/fleet/test_status.py",
@@ -417,6 +418,7 @@ WITHOUT = {
     "pki list": "tests/server/people/test_authority.py",
     "rules init": "below",
     "rules lift": "below",
+    "rules prolong": "tests/server/rules/test_prolonging.py",
     "rules register": "tests/server/rules/test_registering.py",
     "rules stop": "below",
     "tickets list": "tests/server/people/test_tickets.py",

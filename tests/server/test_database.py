@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import stat
 
 import pytest
 import sqlalchemy as sa
+from typer.testing import CliRunner
 
 from federation.errors import UsageError
+from server.cli import app
 from server.database import connect, database_url, name_of, upgrade
+from server.storage.sqlstorage import open_storage
+from tests.bundles import a_bundle, a_release, signed
+from tests.stored import DEVICE, OTHER_DEVICE, THIRD_DEVICE, a_template, digest
 
 NAMED = {
     "matching.db": ("sqlite", "matching.db", "matching.db"),
@@ -116,3 +122,31 @@ def test_a_server_s_database_waits_for_nothing_longer_than_a_few_seconds_and_com
             "default_transaction_read_only": "on" if read_only else "off",
         }
         assert level == "read committed"
+
+
+def test_an_operator_is_told_how_many_have_come_over_and_how_many_have_not_and_of_whom_nothing(tmp_path):
+    names = {"release.zip": a_release(300), "former.zip": a_release(301), "before.zip": a_release(302)}
+    for name, release in names.items():
+        (tmp_path / name).write_bytes(signed(a_bundle(release)).to_bytes())
+    digests = [bytes.fromhex(names[name].digest) for name in ("release.zip", "former.zip", "former.zip")]
+    with open_storage(tmp_path / "matching.db") as storage:
+        for device, enrolled in zip((DEVICE, OTHER_DEVICE, THIRD_DEVICE), digests, strict=True):
+            storage.enrol(dataclasses.replace(a_template(device), release_digest=enrolled))
+        storage.enrol(dataclasses.replace(a_template(b"\4" * 32), release_digest=digest(40)))
+
+    def told(*former):
+        words = ["database", "releases", "--database", tmp_path / "matching.db", "--release", tmp_path / "release.zip"]
+        words += [part for name in former for part in ("--former-release", tmp_path / name)]
+        result = CliRunner().invoke(app, [str(word) for word in words])
+        assert result.exit_code == 0, result.output
+        return result.stdout.splitlines()
+
+    unknown, foreign = names["former.zip"].digest, digest(40).hex()
+    assert told("former.zip", "before.zip") == [
+        "release.zip  served  1 templates",
+        "former.zip  former  2 templates",
+        "before.zip  former  0 templates",
+        f"{foreign}  not served any more  1 templates",
+    ]
+    left = sorted([f"{unknown}  not served any more  2 templates", f"{foreign}  not served any more  1 templates"])
+    assert told() == ["release.zip  served  1 templates", *left]

@@ -405,15 +405,20 @@ def test_the_device_does_not_sign_for_another_release(server, wallet):
         unchecked(device).verify(a_face(OWNER))
 
 
-def test_a_server_with_a_new_release_refuses_old_templates(tls, workers, wallet, storage, tmp_path):
+def test_whoever_is_left_behind_is_told_what_to_do_and_a_stranger_no_more_than_ever(
+    tls, workers, wallet, storage, tmp_path, monkeypatch
+):
+    """By the release of their template, which this server does not know any more."""
+    monkeypatch.setattr("client.device.verification._under", lambda _, grant: grant)  # a device that insists
     newer = a_release(301)
-    moved = under_the_release(wallet, newer)
-    with (
-        RunningServer(a_service(newer, storage, workers, public_rules(), tmp_path), tls) as running,
-        running.device(moved) as device,
-        pytest.raises(RefusedError, match="enrol again"),
-    ):
-        unchecked(device).verify(a_face(OWNER))
+    stranger = a_wallet(a_release()).with_enrolment(wallet.enrolment).with_template_secret(wallet.template_secret)
+    with RunningServer(a_service(newer, storage, workers, public_rules(), tmp_path), tls) as running:
+        with running.device(wallet) as device, pytest.raises(RefusedError, match="not served any more; `intaglio revo"):
+            unchecked(device).verify(a_face(OWNER))
+        for other in (stranger, under_the_release(wallet, newer)):
+            with running.device(other) as device, pytest.raises(RefusedError, match="not enrolled here"):
+                unchecked(device).verify(a_face(OWNER))
+    assert storage.attempts_of(wallet.key_id) == []
 
 
 # ---------------------------------------------------------------------- revocation

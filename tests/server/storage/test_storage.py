@@ -104,6 +104,12 @@ class StorageContract:
         assert storage.template(KEY) == a_template()
         assert storage.template(OTHER_KEY) == a_template(OTHER_DEVICE)
 
+    def test_the_templates_of_each_release_are_counted(self, storage):
+        assert storage.releases() == {}
+        for number, device in enumerate((DEVICE, OTHER_DEVICE, THIRD_DEVICE)):
+            storage.enrol(dataclasses.replace(a_template(device), release_digest=digest(40 + min(number, 1))))
+        assert storage.releases() == {digest(40): 1, digest(41): 2}
+
     def test_an_unknown_key_has_no_template_and_is_new(self, storage):
         assert storage.template(KEY) is None
         storage.require_new(KEY)
