@@ -93,8 +93,11 @@ deployment: $(READY) ## a federation on this machine, with absence, crashes, ren
 containers: $(READY) ## the same in containers, with Docker or podman (ARGS="--base IMAGE")
 	$(BIN)/python -m examples.deployment.containers $(ARGS)
 
+# Three processes on two cores: many tests wait for a deadline, a browser or another process.
+SHARED_OUT = --numprocesses $(shell $(PYTHON) -c 'import os; print(max(1, os.cpu_count() * 3 // 2))') --dist loadfile --no-loadscope-reorder
+
 test: $(TESTED) $(WEIGHTS) postgres softhsm $(PAGE) ## run the tests (ARGS are pytest's)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -o faulthandler_timeout=1500 --numprocesses logical --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -o faulthandler_timeout=1500 $(SHARED_OUT) $(ARGS)
 
 bench: install ## speed and sizes as ratios against named peers (build/bench.json)
 	OMP_NUM_THREADS=1 $(BIN)/python -m examples.bench $(ARGS)
@@ -103,7 +106,7 @@ load: install ## throughput and waiting of a matching server with many people (b
 	OMP_NUM_THREADS=1 $(BIN)/python -m examples.load $(ARGS)
 
 rehearse: $(READY) $(WEIGHTS) softhsm $(PAGE) ## what is handed out: a release built twice and compared, operations.md typed, the site without a warning
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --dist loadfile -m slow tests/examples/test_publishing.py tests/examples/test_docs_site.py tests/integration/test_operations.py $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SHARED_OUT) -m slow tests/examples/test_publishing.py tests/examples/test_docs_site.py tests/integration/test_operations.py $(ARGS)
 
 check: lint types rehearse test ## everything that CI runs
 

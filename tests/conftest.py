@@ -23,6 +23,20 @@ from tests.postgres import a_cluster, a_database
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
 
+_LONGEST_FIRST = ("tests/web/test_web.py", "tests/web/", "tests/integration/", "tests/field/")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest begins first, so that no process waits at the end for another's long file."""
+
+    def place(item: pytest.Item) -> int:
+        return next(
+            (n for n, begins in enumerate(_LONGEST_FIRST) if item.nodeid.startswith(begins)), len(_LONGEST_FIRST)
+        )
+
+    items.sort(key=place)
+
 
 @pytest.fixture(autouse=True, scope="session")
 def _no_configuration_of_whoever_runs_the_tests(tmp_path_factory):

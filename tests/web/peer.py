@@ -81,6 +81,7 @@ from tests.faces import aligner, orl_image, shipped
 from tests.values import GOOD
 from tests.web import edges
 from tests.web import matching as web_matching
+from tests.web.heads import films
 
 RELEASE_DIGEST = bytes.fromhex("cd" * 32)
 ANOTHER_RULE = Moratorium("another", NOW - 9, (), (), (), "its errors were found to be unfair")
@@ -608,6 +609,11 @@ def by(rule, *keys):
 def answer_edges(request):
     """Documents of a kind at the edges of what is allowed: name, text, and whether Python takes it."""
     return edges.edges(request["kind"])
+
+
+def answer_heads(request):
+    """Made-up films with the judgement of each look; see `tests.web.heads`."""
+    return films(request["count"])
 
 
 def answer_login_request(request):

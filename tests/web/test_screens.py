@@ -8,7 +8,6 @@ from tests.web.hands import (
     ANOTHER,
     ME,
     agree,
-    choice,
     choose,
     enrol,
     lock,
@@ -16,7 +15,6 @@ from tests.web.hands import (
     outcome,
     press,
     screen,
-    to_start,
     verify,
 )
 from tests.web.site import picture
@@ -70,17 +68,6 @@ def test_on_a_phone_somebody_enrols_and_verifies_with_the_camera_and_always_sees
     assert outcome(page).startswith("Accepted")
     assert page.evaluate(IN_VIEW, "h1")
     assert page.evaluate("document.activeElement.tagName") == "H1"  # so a screen reader reads it
-
-
-def test_whoever_leaves_the_camera_has_no_picture_taken(page, site):
-    site.between.calls.clear()
-    agree(page)
-    page.wait_for_selector("[data-screen=look] video")
-    video = page.query_selector("video")
-    press(page, "Cancel")
-    assert screen(page) == "welcome"
-    assert video.evaluate("video => video.srcObject") is None
-    assert site.between.calls == []
 
 
 def test_without_a_camera_somebody_is_told_and_brings_files(chromium, site):
@@ -162,17 +149,6 @@ def test_the_share_that_has_come_is_shown_while_the_weights_load(context, site):
     assert screen(page) == "loading"
     held[0].continue_()
     page.wait_for_selector("[data-screen=welcome]", timeout=60_000)
-
-
-def test_the_agreement_is_not_ticked_for_the_next_enrolment(page):
-    enrol(page)
-    choice(page, "erase")
-    page.click("#confirm button[value=yes]")
-    page.wait_for_selector("[data-screen=erased]")
-    to_start(page)
-    page.click("[data-screen=welcome] .card .main")
-    assert not page.is_checked("#agree")
-    assert page.is_disabled(".card .main")
 
 
 def test_everything_is_done_with_the_keyboard_alone(page):

@@ -78,6 +78,29 @@ test('what is most in the way comes first', () => {
   expect(said(face({ tilted: 45 }), frame({ grey: 0 }), null)).toBe('dark')
 })
 
+test('the light is that of the whole face, in 24 by 24 places', () => {
+  const seen: [number, number][] = []
+  const one = face({ x: 300, y: 200, eyes: 120 })
+  said(one, { ...frame(), grey: (x?: number, y?: number) => { seen.push([x!, y!]); return 128 } })
+  const { left, top, right, bottom } = one.box
+  const places = Array.from({ length: 24 }, (_, i) => (i + 0.5) / 24)
+  const expected = places.flatMap((down) => places.map((across) => [left + across * (right - left), top + down * (bottom - top)]))
+  const text = (all: number[][]): string[] => all.map(([x, y]) => `${x.toFixed(6)} ${y.toFixed(6)}`).sort()
+  expect(text(seen)).toEqual(text(expected))
+})
+
+test.each([
+  ['of a tenth and more in the light', 9, 100, 0.11, null], ['of less than a tenth in the light', 9, 100, 0.09, 'dark'],
+  ['of a tenth and more in the shadow', 250, 100, 0.11, null], ['of less than a tenth in the shadow', 250, 100, 0.09, 'bright'],
+] as const)('a face %s is judged by its numbers', (_, most, few, share, advice) => {
+  let place = 0
+  expect(said(face(), { ...frame(), grey: () => (place++ < share * 24 * 24 ? few : most) })).toBe(advice)
+})
+
+test('what fails otherwise is no advice', () => {
+  expect(() => said(face(), { ...frame(), cut: () => { throw new RangeError('broken') } })).toThrow('broken')
+})
+
 test('every piece of advice is a message', () => {
   for (const advice of ADVICE) expect(CATALOGUES['en'][`advice.${advice}`]).toBeTruthy()
 })

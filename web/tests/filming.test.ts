@@ -7,6 +7,7 @@ import { Studio } from '../src/device/studio'
 import { CancelledError } from '../src/errors'
 import { type Eye, Filming, type Prompt } from '../src/face/filming'
 import { UnusableImageError } from '../src/face/finding'
+import type { Point } from '../src/face/cropping'
 import type { Movement } from '../src/face/movements'
 import { ModelRelease } from '../src/face/release'
 import vectors from '../../tests/vectors/movements.json'
@@ -29,14 +30,17 @@ const at = (degrees: number): Float64Array => Float64Array.from({ length: 16 }, 
 class Written {
   readonly frames: ImageBitmap[] = []
   readonly compared: number[] = []
-  readonly #film
+  /** Where the face was said to have been, of each frame. */
+  readonly before: (readonly Point[] | null)[] = []
+  readonly #film: { readonly movements: readonly string[]; readonly side: number; readonly looks: readonly (readonly number[] | null)[] }
   readonly filming: Filming
   #now = 0
 
-  constructor(name: Name, { wanted = 2, person = () => 0 }: { wanted?: number; person?: (second: number) => number } = {}) {
-    this.#film = vectors.films[name]
+  constructor(name: Name, { wanted = 2, person = () => 0, looks }: { wanted?: number; person?: (second: number) => number; looks?: readonly (number[] | null)[] } = {}) {
+    this.#film = { ...vectors.films[name], ...(looks !== undefined && { looks }) }
     const eye: Eye = {
-      follow: () => {
+      follow: (_frame, before) => {
+        this.before.push(before)
         const look = this.#film.looks[this.#now]
         if (look === null) throw new UnusableImageError('no face found')
         return Array.from({ length: 6 }, (_, i) => ({ x: look[1 + 2 * i], y: look[2 + 2 * i] }))
@@ -108,6 +112,27 @@ test.each([
   expect(() => written.filming.embedding(release)).toThrow(expect.objectContaining({ name: 'UnusableImageError', why: { name: `why.film_${fault}` } }))
   expect(written.compared).toEqual([])
   written.filming[Symbol.dispose]()
+  expect(written.kept).toEqual([])
+})
+
+test('where a face was is handed on to the next frame, and forgotten where it is lost', () => {
+  const written = new Written('changed out of sight')
+  written.show()
+  const looks = vectors.films['changed out of sight'].looks
+  expect(written.before.map((before) => before?.[0].x ?? null)).toEqual(written.before.map((_, i) => looks[i - 1]?.[1] ?? null))
+  expect(written.before.filter((before, i) => i > 0 && before === null)).not.toEqual([])
+})
+
+test('of a movement that begins anew the frame of before is let go', () => {
+  const { looks } = vectors.films['a head']
+  const again = looks.slice(6).map(([seconds, ...points]) => [seconds + 4 / 15, ...points])
+  const written = new Written('a head', { looks: [...looks.slice(0, 9), null, ...again] as typeof looks })
+  {
+    using filming = written.filming
+    written.show()
+    expect([filming.prompt.done, filming.prompt.isOver]).toEqual([3, true])
+    expect(written.kept).toHaveLength(5)
+  }
   expect(written.kept).toEqual([])
 })
 

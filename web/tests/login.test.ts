@@ -1,6 +1,6 @@
 /** What a site asks: the page reads it as the Python side does, and asks the public rules whether it may. */
 
-import { describe, expect, test } from 'vitest'
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 
 import { hex, utf8 } from '../src/bytes'
 import { LoginRequest, requireSite } from '../src/device/login'
@@ -56,4 +56,39 @@ describe('a login request', () => {
 test.each(['', '?login=', '?login=short', `?login=${'h'.repeat(44)}`, `?login=${'/'.repeat(43)}`, '?nonce=1'])('an address with "%s" is of no login', (query) => {
   expect(Login.of(query)).toBeNull()
   expect(Login.of(`?login=${'h'.repeat(43)}`)).not.toBeNull()
+})
+
+describe('the page and the provider', () => {
+  const HANDLE = 'h'.repeat(43)
+  const told: unknown[] = []
+  const login = (): Login => Login.of(`?login=${HANDLE}&more=1`, (message) => { told.push(message) })!
+
+  beforeEach(() => { told.length = 0 })
+  afterEach(() => { vi.restoreAllMocks() })
+
+  test('a handle has 43 characters of base64url', () => {
+    for (const handle of ['h'.repeat(42), 'h'.repeat(44), `${'h'.repeat(42)}/`, '']) expect(Login.of(`?login=${handle}`)).toBeNull()
+    expect([Login.of(''), Login.of(`?other=${HANDLE}`)]).toEqual([null, null])
+    expect(Login.of(`?login=${'-'.repeat(21)}_${'A'.repeat(21)}`)).not.toBeNull()
+  })
+
+  test('the request is asked for by the handle, goes nowhere else, and is shown as a message', async () => {
+    const fetched = vi.spyOn(globalThis, 'fetch').mockResolvedValue(new Response('{"request":"as it stands"}'))
+    expect(await login().request()).toBe('as it stands')
+    const body = JSON.stringify({ login: HANDLE })
+    expect(fetched.mock.calls).toEqual([['/login/asked', { method: 'POST', headers: { 'content-type': 'application/json', 'x-intaglio': '1' }, body, redirect: 'error', cache: 'no-store' }]])
+    expect(told).toEqual([{ call: 'login/asked', sent: utf8(body), received: 26 }])
+  })
+
+  test.each([403, 404, 410, 500])('a login that is over, or of another browser, is refused with the words of the provider (%i)', async (status) => {
+    vi.spyOn(globalThis, 'fetch').mockResolvedValue(new Response('it is over', { status }))
+    await expect(login().request()).rejects.toThrow(expect.objectContaining({ name: 'RefusedError', message: 'it is over', why: { name: 'why.login' } }))
+    expect(told).toEqual([expect.objectContaining({ received: 10 })])
+  })
+
+  test('an answer that does not arrive is shown as sent, and the person stays', async () => {
+    vi.spyOn(globalThis, 'fetch').mockRejectedValue(new TypeError('offline'))
+    await expect(login().answer('a.b.c')).rejects.toThrow(expect.objectContaining({ name: 'UnavailableError', why: { name: 'why.unreachable' } }))
+    expect(told).toEqual([{ call: 'login/answer', sent: utf8(JSON.stringify({ login: HANDLE, assertion: 'a.b.c' })), received: null }])
+  })
 })

@@ -4,13 +4,15 @@ import '../src/page/style.css'
 
 import { commands, page } from '@vitest/browser/context'
 import axe from 'axe-core'
-import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 
 import { h } from '../src/page/dom'
 import { Pictures } from '../src/page/pictures'
+import { browserOf, systemOf } from '../src/page/platform'
 import { type Found, Messages } from '../src/page/records'
 import { show } from '../src/page/shell'
 import { screenOf, type Situation, waitingFor } from '../src/page/states'
+import { allTerms, worth } from '../src/page/terms'
 import { type Catalogue, CATALOGUES, speak } from '../src/page/texts'
 import { clock, type Doing } from '../src/page/views'
 import html from '../index.html?raw'
@@ -22,9 +24,8 @@ const note = (name: string) => (...given: unknown[]): void => { done.push([name,
 const element = (selector: string): HTMLElement => document.querySelector<HTMLElement>(selector)!
 
 /** The page in one state, with every fold open when `isOpen`. */
-function shown(name: string, isOpen = false, found: Found = FOUND[name] ?? null): void {
+function shown(name: string, isOpen = false, found: Found = FOUND[name] ?? null, situation: Situation = SITUATIONS[name]): void {
   for (const dialog of document.querySelectorAll('dialog')) dialog.close(), dialog.replaceChildren()
-  const situation = SITUATIONS[name]
   const task = situation.place.at === 'looking' ? situation.place.task : 'verify'
   const doing: Doing = {
     go: note('go'), bring: note('bring'), look: note('look'), prepare: note('prepare'), film: note('film'), goOn: note('goOn'), change: note('change'), lock: note('lock'), ask: note('ask'), cancel: note('cancel'), begin: note('begin'), speak: note('speak'),
@@ -197,6 +198,148 @@ test('whoever saves a statement is told where it is, and that nobody has been to
   expect(element('#saved').textContent).toMatch(/assertion\.jwt among your downloads\. example\.org has not been told\./)
 })
 
+/** What a click, or a form that is sent, does; and what stands in no text: where links lead, how far a bar is, which fold is open. */
+function deeds(name: string): string[] {
+  shown(name)
+  const found: string[] = []
+  for (const fold of document.querySelectorAll('details')) if (fold.open) found.push(`open: ${fold.querySelector('summary')!.textContent}`)
+  for (const mark of document.querySelectorAll('.card .mark')) found.push(mark.className)
+  for (const bar of document.querySelectorAll('progress')) found.push(`bar: ${bar.getAttribute('value')} ${bar.getAttribute('aria-label')}`)
+  for (const step of document.querySelectorAll('.steps li')) found.push(`step: ${step.textContent} ${step.className}${step.hasAttribute('aria-current') ? 'now' : ''}`)
+  for (const link of document.querySelectorAll('a')) {
+    link.addEventListener('click', (event) => { event.preventDefault() })
+    found.push(`link: ${link.textContent} ${link.getAttribute('href')!.replace(/^blob:.*/, 'a file')} ${link.download} ${link.target} ${link.rel}`)
+  }
+  const page = document.querySelector('dialog[open]') ?? document.body
+  for (const field of page.querySelectorAll<HTMLInputElement | HTMLTextAreaElement>('input, textarea')) {
+    found.push(`field: ${[field.id, field.type, field.name, field.autocomplete, field.value.length < 9 ? field.value : '...', field.required ? 'required' : '', field.getAttribute('minlength') ?? '', field.getAttribute('maxlength') ?? ''].join(' ')}`)
+    if (field.id === 'code') field.value = 'mfrg-g2ts-ovrw-42lb-mfrg-g2ts-ovrw-42lb'
+    else if (field.type === 'checkbox') field.click()
+    else if (field.type === 'password' || field.id === 'code-name') field.value = 'long enough'
+    else if (field.id === 'ticket') { field.value = 'a ticket'; field.dispatchEvent(new Event('change')) }
+  }
+  for (const button of page.querySelectorAll<HTMLButtonElement>('button')) {
+    if (button.closest('.files') !== null) continue
+    done.length = 0
+    const told = `button: ${button.textContent}${button.value === '' ? '' : ` [${button.value}]`} ${button.className}${button.autofocus ? ' first' : ''}`
+    const isOff = button.disabled
+    if (button.form?.method !== 'dialog') button.click()
+    found.push(isOff ? `${told} (off)` : `${told} -> ${done.join(', ')}`)
+  }
+  return found
+}
+
+test('in every state every button does this, and every link leads there', async () => {
+  const below = deeds('home').join('\n')
+  const said = NAMES.map((name) => {
+    const all = deeds(name)
+    return `# ${name}\n\n${all.filter((line) => name === 'home' || !line.startsWith('link') || !below.includes(line)).join('\n')}\n`
+  })
+  await expect(said.join('\n')).toMatchFileSnapshot('./told/buttons.txt')
+})
+
+test.each([
+  ['enrol', 'go {"at":"agreeing","task":"enrol"}'], ['over', 'go {"at":"agreeing","task":"over"}'], ['verify', 'look "verify"'], ['renew', 'look "renew"'], ['admit', 'look "admit"'], ['remove', 'look "remove"'],
+  ['revoke', 'ask "revoke"'], ['erase', 'ask "erase"'], ['export', 'ask "export"'], ['history', 'ask "history"'], ['devices', 'ask "devices"'], ['backup', 'ask "backup"'], ['code', 'ask "code"'], ['lost', 'ask "lost"'], ['self', 'ask "self"'],
+] as const)('what failed, or had to wait, is tried again: %s', (on, does) => {
+  for (const name of ['failed, out of reach', 'waited']) {
+    done.length = 0
+    const { place, ...situation } = SITUATIONS[name]
+    shown(name, false, null, { ...situation, place: { ...place as Situation['place'] & { at: 'failed' }, on } })
+    document.querySelector<HTMLElement>('.card .main')!.click()
+    expect(done).toEqual([does])
+  }
+})
+
+test.each([['verify'], ['renew'], ['admit'], ['remove']] as const)('whoever is refused in %s tries that again', (task) => {
+  for (const failures of [2, 5]) {
+    done.length = 0
+    shown('refused', false, null, { ...SITUATIONS['refused'], status: { ...ENROLLED, failures }, place: { at: 'done', task, outcome: { matched: false, position: 1, assertion: null } } })
+    document.querySelector<HTMLElement>('.card .main')!.click()
+    expect(done).toEqual([`look "${task}"`])
+  }
+})
+
+test('a new screen begins at its top, with its heading for a screen reader, in its language', () => {
+  const scrolled = vi.spyOn(globalThis, 'scrollTo')
+  for (const [i, language] of ['de', 'en'].entries()) {
+    speak(language)
+    shown('home')
+    expect([document.documentElement.lang, document.activeElement, document.body.dataset['screen']]).toEqual([language, element('h1'), 'home'])
+    expect([scrolled.mock.calls.length, scrolled.mock.lastCall]).toEqual([i + 1, [0, 0]])
+  }
+  fresh()
+  shown('loading')
+  expect(document.activeElement).toBe(document.body)
+  scrolled.mockRestore()
+})
+
+test.each([
+  [0.002, '10,000', '20', '0.2'], [0.0015, '10,000', '15', '0.15'], [0.0021234, '10,000', '22', '0.212'], [0.001, '10,000', '10', '0.1'], [0.0003, '100,000', '30', '0.03'], [0.03, '1,000', '30', '3'],
+])('of a false match rate of at most %f it is said how many of how many others would be accepted, too, rounded up', (high, many, few, percent) => {
+  const [sure, plain] = worth({ ...ENROLLED, fmr: { ...ENROLLED.fmr, high } })
+  expect(plain).toBe(`Of ${many} other people in front of this device, up to ${few} would have been accepted, too.`)
+  expect(sure).toContain(`at most ${percent} %`)
+})
+
+test.each([[0.001, 'accuses one innocent in a thousand finds at most'], [0.01, 'accuses 1 % of the innocents finds at most']])('what an attacker finds is said for %f of the innocents', (falseAccusations, words) => {
+  const terms = allTerms({ ...ENROLLED, attacks: { ...ENROLLED.attacks!, falseAccusations } }).textContent
+  expect(terms).toContain(words)
+})
+
+test.each([
+  ['Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/120.0.0.0 Safari/537.36 Edg/120.0.0.0', 'Edge', 'Windows'],
+  ['Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/120.0.0.0 Safari/537.36 OPR/106.0.0.0', 'Opera', 'Mac'],
+  ['Mozilla/5.0 (Linux; Android 13; SM-S901B) AppleWebKit/537.36 (KHTML, like Gecko) SamsungBrowser/23.0 Chrome/115.0.0.0 Mobile Safari/537.36', 'Samsung', 'Android'],
+  ['Mozilla/5.0 (X11; Linux x86_64; rv:121.0) Gecko/20100101 Firefox/121.0', 'Firefox', 'Linux'],
+  ['Mozilla/5.0 (iPhone; CPU iPhone OS 17_2 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) FxiOS/121.0 Mobile/15E148 Safari/605.1.15', 'Firefox', 'iPhone'],
+  ['Mozilla/5.0 (iPad; CPU OS 17_2 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) CriOS/120.0.6099.119 Mobile/15E148 Safari/604.1', 'Chrome', 'iPad'],
+  ['Mozilla/5.0 (X11; CrOS x86_64 14541.0.0) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/120.0.0.0 Safari/537.36', 'Chrome', 'ChromeOS'],
+  ['Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.2 Safari/605.1.15', 'Safari', 'Mac'],
+  ['something', 'other', 'other'],
+])('what says %s is known as %s on %s', (said, browser, system) => {
+  expect([browserOf(said), systemOf(said)]).toEqual([browser, system])
+})
+
+test('a code that is none is said to be none, and lets nobody in', () => {
+  shown('home, devices', true)
+  const code = element('#code') as HTMLInputElement
+  for (const [typed, said] of [['mfrg-g2ts', 'A code has 32 letters and digits from 2 to 7, in groups of four.'], ['MFRG G2TS ORVW 42LB MFRG G2TS ORVW 42LB', '']]) {
+    code.value = typed
+    code.dispatchEvent(new Event('input'))
+    expect(code.validationMessage).toBe(said)
+    element('#admit-button').click()
+    expect(done).toHaveLength(said === '' ? 1 : 0)
+  }
+})
+
+test('what was sent is shown byte by byte once it is opened, and of many messages the last', async () => {
+  const messages = new Messages()
+  const sent = Uint8Array.from([...new TextEncoder().encode('intaglio \u007f~ 17'), 0, 255, 31, 32])
+  messages.add({ call: 'Verify', sent, received: null })
+  const [first] = messages.element.querySelectorAll('details')
+  expect([first.querySelector('summary')!.textContent, first.querySelector('pre')]).toEqual([expect.stringMatching(/Verify.*18/), null])
+  for (const isOpen of [true, false, true]) {
+    const toggled = new Promise((resolve) => { first.addEventListener('toggle', resolve, { once: true }) })
+    document.body.append(messages.element)
+    first.open = isOpen
+    await toggled
+  }
+  expect([...first.querySelectorAll('pre')].map(({ textContent }) => textContent)).toEqual([
+    '000000  69 6e 74 61 67 6c 69 6f 20 7f 7e 20 31 37 00 ff  intaglio .~ 17..\n000010  1f 20                                            . ',
+  ])
+  for (let i = 0; i < 200; i++) messages.add({ call: `call ${i}`, sent: new Uint8Array(i), received: i })
+  const all = [...messages.element.querySelectorAll('summary')].map(({ textContent }) => textContent)
+  expect([all.length, all[0], all.at(-1)]).toEqual([200, expect.stringContaining('call 0'), expect.stringContaining('call 199')])
+})
+
+test.each(['nothing', 'turning', 'nodding'])('whoever leaves out %s is filmed without it', (left) => {
+  shown('film, before')
+  element(`#without-${left}`).click()
+  document.querySelector<HTMLElement>('.card .main')!.click()
+  expect(done).toEqual([`film "verify" ${left === 'nothing' ? null : JSON.stringify(left)}`])
+})
+
 test('words of the deployment are marked as in its language, wherever they stand', () => {
   speak('de')
   let found = 0
@@ -262,6 +405,12 @@ describe('what follows from a situation', () => {
     const { place } = SITUATIONS['waiting']
     const fault = { ...(place as { fault: any }).fault, retryAfter: 1 }
     expect(at({ place: { ...place, fault } as Situation['place'] })).toBe('failed')
+    const after = (retryAfter: number): string => at({ place: { ...place, fault: { ...fault, retryAfter }, seconds: NOW } as Situation['place'] })
+    expect([2.9, 3].map(after)).toEqual(['failed', 'waiting'])
+  })
+
+  test.each([[4, true], [5, false], [6, false]])('whoever has to wait after %i failures is told that many ask: %s', (failures, isBusy) => {
+    expect(screenOf({ ...SITUATIONS['waiting'], status: { ...ENROLLED, failures } })).toMatchObject({ kind: 'waiting', isBusy })
   })
 
   test('a consent ends in the second in which it ends', () => {

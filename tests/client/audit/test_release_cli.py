@@ -9,6 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from client import cli
+from federation.audit.presentation import text_of_pad
+from federation.audit.wolf import text_of_wolves
 from federation.privacy.gaussian import epsilon_of_mu
 from federation.privacy.plan import PRIVACY_UNIT
 from federation.privacy.planning import noise_multiplier_for
@@ -17,7 +19,7 @@ from federation.promise import NEIGHBORING_RELATION, NOBODY_ASKED, PrivacyStatem
 from federation.rates import Basis
 from federation.recognition.model import ModelRelease
 from federation.release.bundle import Bundle
-from federation.release.manifest import ReleaseTrust
+from federation.release.manifest import ReleaseTrust, Role
 from federation.verdict import Verdict
 from tests.bundles import TRUST, TRUST_IN_TRIALS, VERDICTS, a_bundle, a_cell, a_report, an_attack, an_evaluation, signed
 from tests.public_people import synthetic_profile
@@ -81,6 +83,56 @@ def test_key_build_sign_sign_verify(run, tmp_path):
     stated = float(facts["epsilon"].split()[-1]), float(facts["epsilon_in_two_organisations"])
     assert stated == pytest.approx((epsilon_of_mu(mu, 1e-5), epsilon_of_mu(2 * mu, 1e-5)), abs=0.02)
     assert stated[0] > 2
+
+
+def test_every_fact_of_a_bundle_stands_under_its_own_name(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("client.audit.release_cli.time.time", lambda: 1_893_456_000.5)
+    (tmp_path / "attack.json").write_bytes(an_attack(0.5).to_bytes())
+    (tmp_path / "rates.json").write_bytes(an_evaluation(a_release()).to_bytes())
+    more = ("--epsilon-audit", "attack.json", "--evaluation", "rates.json", "--days", 30, "--json")
+    built = json.loads(run(*BUILD, *more).stdout)
+    bundle = Bundle.from_bytes((tmp_path / "unsigned.zip").read_bytes())
+    manifest, claims = bundle.manifest, bundle.manifest.claims
+    assert built == {
+        "address": manifest.digest,
+        "release": a_release().digest,
+        "audit": manifest.audited.text,
+        "use": "general",
+        "worst_cell": built["worst_cell"],
+        "rate": a_release().rate.text,
+        "holds_for": "everybody together; nobody looked at groups",
+        "recogniser": a_release().model_digest,
+        "wolf": text_of_wolves(a_report().wolf),
+        "presentation_attacks": text_of_pad(a_report().pad),
+        "threshold": f"{a_release().threshold} bits",
+        "epsilon": built["epsilon"],
+        "attacks": claims.attacks_text,
+        "epsilon_in_two_organisations": built["epsilon_in_two_organisations"],
+        "epsilon_measured": "at least 0.50 (gaussian, 1000 runs, confidence 0.95)",
+        "rates_by_group": "; ".join(each.text for each in an_evaluation(a_release()).rates),
+        "from": "2030-01-01T00:00:00Z",
+        "until": "2030-01-31T00:00:00Z",
+        "bundle": "unsigned.zip",
+    }
+    worst = manifest.audit.worst_cell
+    numbers = f"{worst.fmr:.3g} ({worst.low:.3g} to {worst.high:.3g})"
+    assert built["worst_cell"] == f"{worst.name}: falsely matched at {numbers}"
+    assert len(set(built.values())) == len(built)
+
+
+@pytest.mark.parametrize(("role", "signs"), [("maker", Role.MAKER), ("auditor", Role.AUDITOR)])
+def test_a_bundle_is_signed_as_who_one_says_to_be(run, tmp_path, role, signs):
+    (tmp_path / "unsigned.zip").write_bytes(a_bundle().to_bytes())
+    public = json.loads(run("key", "k.pem", "--json").stdout)
+    assert public["key"] == "k.pem"
+    said = json.loads(run("sign", "unsigned.zip", "s.zip", "--as", role, "--key", "k.pem", "--json").stdout)
+    assert said["bundle"] == "s.zip"
+    opened = Bundle.from_bytes((tmp_path / "s.zip").read_bytes())
+    assert {who: key.hex() for who, (key, _) in opened.signed.signatures.items()} == {signs: public["public_key"]}
+    assert (
+        "--as maker or --as auditor"
+        in run("sign", "unsigned.zip", "t.zip", "--as", "owner", "--key", "k.pem", expected=2).stderr
+    )
 
 
 def test_a_release_that_asked_nobody_promises_nobody_anything(run, tmp_path):

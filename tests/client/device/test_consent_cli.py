@@ -20,7 +20,7 @@ from client.wallet import opening
 from client.wallet.wallet import Enrolment, EnrolmentState, Wallet, write_wallet
 from examples.policies import __main__ as examples
 from federation.consent.life import Consent, ConsentState
-from federation.consent.receipts import SignedReceipt, SignedWithdrawal
+from federation.consent.receipts import Binding, SignedReceipt, SignedWithdrawal
 from federation.errors import UsageError
 from federation.presentation.levels import PadLevel
 from federation.release.manifest import Standing
@@ -28,7 +28,8 @@ from federation.rules.policy import Allowed, Attempts, Reason, Request, decide
 from federation.rules.rulebook import Rulebook, RuleSigners
 from federation.sealing import ScryptCost
 from federation.statements import time_of_text
-from tests.agreeing import AUDIENCE, BINDING, DEVICE, NOW, PASSED, PURPOSE, RECEIPT, TRIAL, a_key, public
+from tests.agreeing import AUDIENCE, BINDING, DAY, DEVICE, NOW, PASSED, PURPOSE, RECEIPT, TRIAL, a_key, public
+from tests.agreeing import TERMS as TERMS_HERE
 from tests.federation.consent.test_assertion import ASSERTION, ISSUER, ISSUER_KEY, NONCE, TOKEN
 
 POLICIES = Path(__file__).parents[3] / "examples" / "policies"
@@ -83,6 +84,77 @@ def test_a_receipt_is_granted_shown_renewed_and_withdrawn(intaglio, sealed, tmp_
     withdrawn = json.loads(intaglio("receipts", "show", second, "--withdrawal", end, "--json").stdout)
     assert withdrawn["state"] == "withdrawn"
     intaglio("receipts", "show", first, "--withdrawal", end, expected=2)  # withdraws another receipt
+
+
+def test_every_fact_of_a_receipt_stands_under_its_own_name(intaglio, tmp_path, monkeypatch):
+    """No two of them are equal, and what ended for another reason is not said to be withdrawn."""
+    monkeypatch.setattr(consent_cli.time, "time", lambda: NOW + 1.5)
+    path, end = tmp_path / "receipt.json", tmp_path / "end.json"
+    terms = replace(TERMS_HERE, storage_location="FR", retention_days=7, purposes=("account-sign-in", PURPOSE))
+    receipt = replace(RECEIPT, terms=terms, renews=bytes([9]) * 16, expires_at=NOW + 10)
+    path.write_bytes(receipt.sign(DEVICE).to_bytes())
+    expected = {
+        "state": "given",
+        "receipt": receipt.receipt_id.hex(),
+        "controller": "Beispiel GmbH, Ringstraße 1, 10115 Berlin",
+        "contact": "mailto:privacy@example.org",
+        "purposes": "account-sign-in, door-access",
+        "audience": AUDIENCE,
+        "from": "2030-01-01T00:00:00Z",
+        "until": "2030-01-01T00:00:10Z",
+        "jurisdiction": "DE",
+        "stored_in": "FR, 7 days after the end",
+        "alternative": "Show your badge to the porter at the main entrance.",
+        "contest": "mailto:contest@example.org",
+        "withdraw": "https://example.org/withdraw",
+        "notice": "https://example.org/notice (2029-12, en)",
+        "template": BINDING.template_digest.hex(),
+        "release": BINDING.release_digest.hex(),
+        "renews": "09" * 16,
+    }
+    assert json.loads(intaglio("receipts", "show", path, "--json").stdout) == expected
+    end.write_bytes(receipt.sign(DEVICE).withdraw(DEVICE, now=NOW + 1).to_bytes())
+    shown = ("receipts", "show", path, "--withdrawal", end, "--json")
+    assert json.loads(intaglio(*shown).stdout) == expected | {"state": "withdrawn"}
+    monkeypatch.setattr(consent_cli.time, "time", lambda: NOW + 11)
+    assert "expired" in json.loads(intaglio(*shown).stdout)["state"]
+    statement = replace(SignedWithdrawal.from_bytes(end.read_bytes()), signature=bytes(64))
+    end.write_bytes(statement.to_bytes())
+    intaglio(*shown, expected=4)
+
+
+def test_a_grant_lasts_as_long_as_is_said_for_what_was_enrolled_and_a_withdrawal_names_where_it_goes(
+    intaglio, sealed, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(consent_cli.time, "time", lambda: NOW + 0.5)
+    wallet, _ = sealed
+    path, end = tmp_path / "receipt.json", tmp_path / "end.json"
+    said = intaglio("receipts", "grant", TERMS, path, "--template-digest", DIGEST, "--days", 30, "--json").stdout
+    made = SignedReceipt.from_bytes(path.read_bytes()).receipt
+    assert (made.issued_at, made.expires_at, made.renews) == (NOW, NOW + 30 * DAY, None)
+    assert made.binding == Binding(wallet.device_public_key, wallet.key_id, bytes.fromhex(DIGEST), RELEASE)
+    assert json.loads(said) == {
+        "receipt": made.receipt_id.hex(),
+        "until": "2030-01-31T00:00:00Z",
+        "file": str(path),
+    }
+    said = intaglio("receipts", "withdraw", path, end, "--json").stdout
+    assert json.loads(said) == {
+        "receipt": made.receipt_id.hex(),
+        "send_to": "https://example.org/withdraw",
+        "file": str(end),
+    }
+    assert SignedWithdrawal.from_bytes(end.read_bytes()).withdrawal.receipt_id == made.receipt_id
+
+
+def test_a_receipt_is_granted_only_for_what_the_wallet_is_enrolled_for(intaglio, tmp_path):
+    """The audience and the purpose, each alone."""
+    offered = json.loads(TERMS.read_bytes())
+    for change in ({"audience": "other.example"}, {"purposes": ["account-sign-in"]}):
+        (tmp_path / "terms.json").write_text(json.dumps(offered | change))
+        grant = ("receipts", "grant", tmp_path / "terms.json", tmp_path / "out", "--template-digest", DIGEST)
+        assert "another audience or purpose" in intaglio(*grant, expected=2).stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_altered_receipt_shows_that_it_is_altered(intaglio, tmp_path):

@@ -4,6 +4,7 @@ import base64
 import json
 import stat
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -139,6 +140,58 @@ def test_another_try_to_enrol_goes_on_counting(run, enrolled, tmp_path, monkeypa
 
 def no_server():
     raise RefusedError("no server here")
+
+
+def test_a_wallet_shows_each_of_its_facts_under_its_own_name(run, enrolled, tmp_path):
+    write_wallet(tmp_path / "w", enrolled.with_enrolment(replace(ENROLMENT, release_digest=bytes([5]) * 32)), OLD)
+    assert json.loads(run("show", "--wallet", "w", "--json").stdout) == {
+        "wallet": "w",
+        "key_id": enrolled.key_id.hex(),
+        "state": "enrolled",
+        "purpose": "door-access",
+        "audience": "example.org",
+        "release": "05" * 32,
+        "sessions_left": "493",
+    }
+    assert json.loads(run("backup", "b", "--wallet", "w", "--json").stdout) == {
+        "backup": "b",
+        "key_id": enrolled.key_id.hex(),
+    }
+
+
+def test_nobody_types_a_passphrase_for_a_file_that_is_there_or_a_backup_that_cannot_be(
+    run, enrolled, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("client.wallet.cli.ask_new_passphrase", lambda _: pytest.fail("asked for the new one"))
+    monkeypatch.setattr("client.wallet.cli.ask_passphrase", lambda *_, **__: pytest.fail("asked for one"))
+    (tmp_path / "b").write_bytes(b"something")
+    assert "exists" in run("backup", "b", "--wallet", "w", expected=2).stderr
+    assert "exists" in run("create", "--wallet", "b", expected=2).stderr
+    write_wallet(tmp_path / "w", Wallet.generate(), OLD)
+    assert "not enrolled" in run("backup", "c", "--wallet", "w", expected=2).stderr
+
+
+def test_a_new_wallet_has_its_passphrase_typed_twice(run, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("client.wallet.cli.ask_passphrase", lambda *a, **k: asked.append((a, k)) or OLD)
+    run("create", "--wallet", "w", "--passphrase-file", "secret")
+    assert asked == [((Path("secret"),), {"confirm": True})]
+
+
+def test_only_files_that_are_whole_wallets_are_identities(run, tmp_path):
+    folder = tmp_path / ".intaglio"
+    folder.mkdir()
+    (folder / "a.wallet").mkdir()
+    (folder / ".b.wallet").write_bytes(b"")
+    (folder / "c.backup").write_bytes(b"")
+    (folder / "d.wallet").write_bytes(b"")
+    assert json.loads(run("list", "--json").stdout) == {"@d": str(folder / "d.wallet")}
+
+
+def test_the_moment_of_a_backup_is_in_it(run, enrolled, tmp_path, monkeypatch):
+    monkeypatch.setattr("client.wallet.cli.time.time", lambda: 1_893_456_000.7)
+    run("backup", "b", "--wallet", "w")
+    assert Backup.read(tmp_path / "b", NEW).revocation.issued_at == 1_893_456_000
 
 
 def test_a_backup_overwrites_nothing(run, enrolled, tmp_path):

@@ -135,6 +135,17 @@ def test_the_identity_release_changes_nothing():
     assert release.adapt(rows[:0], REFERENCE).shape == (0, 3)
 
 
+@pytest.mark.parametrize(("adaptation", "adapted"), [("none", False), ("centre", True), ("scales", True)])
+def test_what_was_learnt_of_people_is_said_whatever_it_is(adaptation, adapted):
+    assert a_release(adaptation=adaptation).adapted is adapted
+
+
+def test_numbers_too_large_for_any_direction_give_none_and_leave_the_others_theirs():
+    adapter = Adapter({PROBE: np.zeros(2)}, np.array([[1e308, 0.0], [1e308, 1.0]]))
+    adapted = adapter.apply(np.array([[10.0, 0.0], [0.0, 1.0]]), PROBE)
+    assert adapted.tolist() == [[0.0, 0.0], [0.0, 1.0]]
+
+
 def test_an_embedding_at_the_centre_has_no_direction():
     adapter = Adapter({PROBE: np.array([0.6, 0.2])}, np.array([[1.0, 0.0, 0.0], [0.0, 0.25, 0.0]]))
     assert np.array_equal(adapter.apply(np.array([[0.6, 0.8, 0.0]]), PROBE), np.zeros((1, 2)))

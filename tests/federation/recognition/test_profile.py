@@ -245,6 +245,20 @@ CONDITIONS = profile().conditions
         ({"conditions": (), "subspace": unmeasured(D)}, "no subspace and no sets"),
         ({"sets": profile().sets[::-1]}, "in the order of their names"),
         ({"sets": profile().sets[1:]}, "more people than"),
+        ({"conditions": (*CONDITIONS[:2], replace(CONDITIONS[2], people=143))}, "more people than"),
+        (
+            {
+                "conditions": (
+                    *CONDITIONS[:2],
+                    replace(
+                        CONDITIONS[2],
+                        centre=singles(*[0.1] * 17),
+                        whitening=singles(*(float(i == j) for i in range(17) for j in range(17)), shape=(17, 17)),
+                    ),
+                )
+            },
+            "every public centre has 16 numbers",
+        ),
         ({"dimension": 63}, "64 to 1024"),
         ({"dimension": 1025}, "64 to 1024"),
         ({"code_length": 512}, "1024 or 2048"),
@@ -282,7 +296,9 @@ UNIT = tuple(float(i == j) for i in range(K) for j in range(K))
         ({"centre": singles(*[0.5] * K)}, "norm of a public centre is at most 1"),
         ({"centre": singles(*[0.1] * K, shape=(4, 4))}, "maps what a centre has numbers for"),
         ({"centre": singles(*[0.1] * 15)}, "maps what a centre has numbers for"),
+        ({"centre": singles(*[0.25 * 1.001] * K)}, "norm of a public centre is at most 1"),
         ({"whitening": singles(*UNIT[:16], 0.5, *UNIT[17:], shape=(K, K))}, "symmetric"),
+        ({"whitening": singles(*UNIT[: 3 * K + 2], 0.5, *UNIT[3 * K + 3 :], shape=(K, K))}, "symmetric"),
         ({"whitening": singles(-1.0, *UNIT[1:], shape=(K, K))}, "positive"),
         ({"whitening": singles(20_000.0, *UNIT[1:], shape=(K, K))}, "at most 10000"),
         ({"people": 1}, "people of a condition"),
@@ -329,6 +345,13 @@ def test_distances_out_of_range_are_refused(field, wrong, reason):
 def test_a_prior_out_of_range_is_refused(field, wrong, reason):
     with pytest.raises(UsageError, match=reason):
         replace(prior(), **{field: wrong})
+
+
+@pytest.mark.parametrize(("people", "images"), [(0, 5), (6, 5), (True, 5), (5, 5.0), (1, 10_000_001)])
+def test_a_set_of_faces_has_people_and_an_image_of_each(people, images):
+    assert FaceSet("tokyo", 5, 5, "consented").images == 5
+    with pytest.raises(UsageError, match=r"whole numbers of people|an image of each"):
+        FaceSet("tokyo", people, images, "consented")
 
 
 @pytest.mark.parametrize("raw", [struct.pack("<f", float("nan")), struct.pack("<f", float("inf")), b"\0" * 5])

@@ -26,6 +26,7 @@ from federation.release.bundle import (
     require_servable,
 )
 from federation.release.manifest import LONGEST_VALIDITY_SECONDS, ReleaseTrust, Role, SignedManifest, Use, WorstCell
+from federation.statements import text_of_time
 from federation.transparency import PublicEntry, PublicKind
 from federation.transparency.entries import entry_from_bytes
 from federation.verdict import Verdict
@@ -136,7 +137,12 @@ def test_another_file_under_the_same_signatures_is_refused(target):
 
 
 @pytest.mark.parametrize(
-    ("now", "message"), [(BEGINS - 1, "not valid before"), (ENDS, "must be audited again"), (ENDS * 2, "ran out")]
+    ("now", "message"),
+    [
+        (BEGINS - 1, f"^the release is not valid before {text_of_time(BEGINS)}$"),
+        (ENDS, f"^the release ran out at {text_of_time(ENDS)}; it must be audited again$"),
+        (ENDS * 2, f"^the release ran out at {text_of_time(ENDS)}; it must be audited again$"),
+    ],
 )
 def test_a_release_is_served_in_its_time_only(now, message):
     served(SIGNED, now=ENDS - 1)
@@ -236,6 +242,24 @@ def test_a_trial_of_too_few_people_to_tell_is_served_up_to_the_very_bound():
                 served(bundle, TRUST_IN_TRIALS)
         else:
             assert served(bundle, TRUST_IN_TRIALS).fmr == 1e-3
+
+
+def test_what_counts_is_the_rate_that_is_stated_and_not_the_stricter_one_that_groups_were_audited_at():
+    release = replace(a_release(), fmr=2e-3)
+    report = a_report(release, limits=Limits(1e-3, 0.2), wolf=wolves(40, 0.015))  # ten times 2e-3, and not 1e-3
+    bundle = signed(a_bundle(release, report=report, begins_at=BEGINS, ends_at=ENDS))
+    assert served(bundle).fmr == 2e-3
+    standing = bundle.manifest.standing
+    assert (standing.stated_fmr, standing.begins_at, standing.ends_at) == (2e-3, BEGINS, ENDS)
+    assert (standing.audited.fmr_limit, standing.audited.fnmr_limit) == (1e-3, 0.2)
+
+
+@pytest.mark.parametrize("left", ["makers", "auditors"])
+def test_trust_needs_somebody_of_each_role(left):
+    with pytest.raises(UsageError, match="at least one maker and one auditor"):
+        replace(TRUST, **{left: frozenset()})
+    for trust in (TRUST, TRUST_IN_TRIALS):
+        assert ReleaseTrust.from_file(trust.to_bytes()) == trust
 
 
 def test_a_larger_stated_rate_allows_a_larger_rate_of_the_mean_string():

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from scipy import stats
 from typer.testing import CliRunner
 
 from client import cli
@@ -19,7 +20,8 @@ from federation.promise import NEIGHBORING_RELATION, NOBODY_ASKED, AttackRates, 
 from federation.rates import Basis
 from federation.release.checklist import Coverage, checklist, markdown_of
 from federation.release.manifest import Use
-from tests.bundles import a_bundle, a_cell, a_release, a_report, an_attack, an_evaluation
+from federation.verdict import Verdict
+from tests.bundles import VERDICTS, a_bundle, a_cell, a_release, a_report, an_attack, an_evaluation
 
 PAGE = Path(__file__).resolve().parents[3] / "docs/checklist.md"
 
@@ -73,6 +75,45 @@ def test_the_numbers_are_those_of_the_release_and_of_everything_that_the_ledger_
     assert everything.startswith("2 charged to 'people', together epsilon 2.15 of 16.")
     assert AttackRates.of_mu(mu).text in everything
     assert "every run that was tried is charged: 2" in by_question(a_bundle(), account)["tuning"].answer
+
+
+def test_every_answer_says_the_number_that_it_is_about():
+    """Of a release no two of whose numbers are equal; what is said of groups comes from the closed form."""
+    events = (("moments", 5.0), ("threshold", 8.0))
+    said = PrivacyStatement.of_events("person of one organisation", NEIGHBORING_RELATION, 1.25, 2e-5, events, 321, 9)
+    release = replace(a_release(), privacy=replace(said, colluders=3, dropouts=2))
+    attack = an_attack(0.5, claimed=1.25, delta=2e-5, runs=700, confidence=0.9)
+    (account,) = a_chain((4.0,), (3.0, 3.0)).accounts()
+    bundle = a_bundle(release, epsilon_audit=attack, data_statement="# Data\n\nOf people\nwho agreed.\n")
+    mu = math.hypot(1 / 5, 1 / 8)
+    groups = [f"{math.ceil(100 * epsilon_of_mu(times * mu, 2e-5)) / 100:.2f}" for times in (2, 4)]
+    found = [percent_up(stats.norm(times * mu).sf(stats.norm.isf(0.001))) for times in (2, 4)]
+    expected = {
+        "parameters": "epsilon 1.25 at delta 2e-05; delta is below 1 / 321 people; the accountant's whole trade-off "
+        "curve, and not only this pair",
+        "unit of privacy": "person of one organisation, with all images",
+        "neighbours": "add or remove one; numbers of people are public",
+        "groups": f"who is in two organisations, or in the place of another: epsilon {groups[0]}, at most {found[0]} "
+        f"found; a household of 4: epsilon {groups[1]}, at most {found[1]} found",
+        "mechanism": "Gaussian, noise multipliers moments 5.000, threshold 8.000",
+        "correctness, attacked": "an attack by gaussian, 700 runs, finds epsilon at least 0.50 of 1.25, confidence 0.9",
+        "bias": "2 groups by gender; worst: women",
+        "trust model": "secure aggregation and shares of the noise: the coordinator may be curious, and 3 of 9 "
+        "organisations may help it, and 2 leave; more than that is not covered",
+        "budget": "a cap of epsilon 16 at delta 1e-05",
+        "data collection exposure": "as the data statement says, of 4 lines, which nobody here can check",
+    }
+    lines = by_question(bundle, account)
+    assert {question: lines[question].answer for question in expected} == expected
+    without = by_question(bundle)["budget"]
+    assert (without.standing, without.answer) == (Coverage.PARTLY, "each organisation's own ledger has a cap")
+    assert lines["budget"].standing is Coverage.COVERED
+
+
+def test_an_audit_that_cannot_tell_says_nothing_of_bias_however_many_groups_it_has():
+    unsure = a_bundle(report=a_report(cells=VERDICTS[Verdict.INSUFFICIENT]), use=Use.TRIAL)
+    line = by_question(unsure)["bias"]
+    assert (line.standing, line.answer.endswith("2 groups, INSUFFICIENT")) == (Coverage.NOT_COVERED, True)
 
 
 def test_an_evaluation_in_the_bundle_counts_in_what_the_numbers_mean():

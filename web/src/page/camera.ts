@@ -114,9 +114,12 @@ export class Camera {
       await this.#video.play().catch(() => undefined) // it was taken away meanwhile
       for (let isLast = false; isOn() && !isLast;) {
         const canvas = new OffscreenCanvas(this.#video.videoWidth, this.#video.videoHeight)
-        if (canvas.width > 0) {
-          canvas.getContext('2d')!.drawImage(this.#video, 0, 0)
-          isLast = await see(canvas, isOn)
+        try {
+          if (canvas.width > 0) {
+            canvas.getContext('2d')!.drawImage(this.#video, 0, 0)
+            isLast = await see(canvas, isOn)
+          }
+        } finally {
           canvas.width = canvas.height = 0 // the frame goes now, and not when somebody collects it
         }
         await new Promise((resolve) => { setTimeout(resolve, BREATH_MS) })
