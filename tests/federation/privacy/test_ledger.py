@@ -138,7 +138,7 @@ def test_a_copy_lies_in_its_folder_whatever_the_organisation_is_called(tmp_path,
     LedgerCopies(folder).keep(name, data)
     made = {path for path in tmp_path.rglob("*") if path.is_file()} - {tmp_path / "ledger", folder / ".lock"}
     assert [path.parent for path in made] == [folder]
-    with pytest.raises(ProofError):
+    with pytest.raises(ProofError, match="old copy was restored"):
         LedgerCopies(folder).keep(name, b"")
 
 
