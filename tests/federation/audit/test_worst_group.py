@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from federation.audit.comparisons import Comparisons
 from federation.audit.worst_group import for_groups
@@ -85,6 +86,13 @@ def test_the_threshold_is_where_the_tables_of_acceptance_sampling_say(comparison
     assert (fair.threshold, fair.basis, fair.fmr_people) == (right, Basis.LABELLED, 2 * comparisons)
     assert [group.errors for group in fair.held_for.groups] == [sum(near <= right for near in NEAR)]
     assert fair.fmr_high == fair.held_for.groups[0].fmr_high <= 0.01
+
+
+def test_comparisons_of_a_few_people_are_said_to_be_worth_fewer():
+    """Of 40 people all with all: with Student's factor for 40 and not for 780, and nobody nearer than the others."""
+    worth = 780 * (stats.t.ppf(0.95, 779) / stats.t.ppf(0.95, 39)) ** 2
+    with pytest.raises(UsageError, match=f"f has 40 people, whose comparisons are worth {worth:.0f} independent ones"):
+        for_groups(replace(release(), fmr=0.001), People().all_pairs(("f",), 40, []).comparisons("sex"), scores=SCORES)
 
 
 def test_the_worst_group_decides_and_the_others_keep_the_rate_too():
