@@ -89,8 +89,8 @@ def test_the_threshold_is_where_the_tables_of_acceptance_sampling_say(comparison
 
 
 def test_comparisons_of_a_few_people_are_said_to_be_worth_fewer():
-    """Of 40 people all with all: with Student's factor for 40 and not for 780, and nobody nearer than the others."""
-    worth = 780 * (stats.t.ppf(0.95, 779) / stats.t.ppf(0.95, 39)) ** 2
+    """Of 40 people all with all: each pair twice, with Student's factor for 40 and not for 1560."""
+    worth = 1560 * (stats.t.ppf(0.95, 1559) / stats.t.ppf(0.95, 39)) ** 2
     with pytest.raises(UsageError, match=f"f has 40 people, whose comparisons are worth {worth:.0f} independent ones"):
         for_groups(replace(release(), fmr=0.001), People().all_pairs(("f",), 40, []).comparisons("sex"), scores=SCORES)
 
