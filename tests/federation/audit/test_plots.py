@@ -18,7 +18,7 @@ def a_cell(name, fmr, fnmr, eer=0.1, det=((0.1, 0.02), (0.01, 0.2))):
 
 
 CELLS = (
-    a_cell("men", (2, 1, 4), (50, 30, 70)),
+    a_cell("men of 40 to 59 years, here", (2, 1, 4), (50, 30, 70)),
     a_cell("women, " * 7 + "old", (30, 20, 40), (5, 3, 9), det=((0.1, 0.05), (0.01, 0.3))),
 )
 REPORT = a_report(cells=CELLS, limits=Limits(0.001, 0.04))
@@ -45,7 +45,10 @@ def test_a_curve_of_each_group_with_its_own_rates_and_both_limits(drawn):
     for cell, curve, dot in zip(CELLS, curves, dots, strict=True):
         np.testing.assert_allclose(norm.cdf(curve.get_xydata()), cell.det, rtol=1e-6)
         np.testing.assert_allclose(norm.cdf(dot.get_xydata()), [[cell.fmr.value, cell.fnmr.value]], rtol=1e-6)
-    assert [curve.get_label() for curve in curves] == ["men", ("women, " * 7)[:33] + "\N{HORIZONTAL ELLIPSIS}"]
+    assert [curve.get_label() for curve in curves] == [
+        "men of 40 to 59 years, here",
+        ("women, " * 7)[:33] + "\N{HORIZONTAL ELLIPSIS}",
+    ]
     across, along = (norm.cdf(line.get_data()[side][0]) for side, line in enumerate(limits))
     assert (across, along) == (pytest.approx(0.001), pytest.approx(0.04))
     assert 'aria-label="DET curves of 2 groups;' in svg
@@ -67,7 +70,7 @@ def test_bounds_of_each_group_stand_beside_its_name_and_the_limit(drawn, rate, l
         np.testing.assert_allclose(bar, [[wanted.low, row], [wanted.high, row]])
         np.testing.assert_allclose(mark.get_xydata(), [[wanted.value, row]])
     assert axes.lines[2].get_xdata()[0] == limit
-    assert [text.get_text()[:5] for text in axes.get_yticklabels()] == ["men", "women"]
+    assert [text.get_text()[:5] for text in axes.get_yticklabels()] == ["men o", "women"]
     assert axes.get_xlabel() == "a rate, %"
     assert axes.xaxis.get_major_formatter()(0.012, 0) == "1.2"
     assert f'aria-label="a rate of 2 groups, their bounds and the limit {100 * limit:.3g} %."' in svg

@@ -332,6 +332,32 @@ def test_strings_that_were_not_chosen_on_one_half_and_tried_on_the_other_are_ref
         changed(**sides)
 
 
+@pytest.mark.parametrize("more", ["mean", "best"])
+def test_one_more_person_meets_both_kinds_of_string_or_none(more):
+    """Halves of 4 and 5 will do, of the same nine people."""
+    good = tried(0, people=8)
+    kinds = {kind: (f"{kind} 0", kind == "best") for kind in ("mean", "best")}
+
+    def with_nine(*added):
+        first = [good.pairs.names[code] for code in good.pairs.first] + [kinds[kind][0] for kind in added]
+        second = [good.pairs.names[code] for code in good.pairs.second] + ["p8"] * len(added)
+        best = [*good.best.tolist(), *(kinds[kind][1] for kind in added)]
+        return FixedStrings(np.zeros(len(best)), np.array(best), Sides.of(first, second))
+
+    assert len(with_nine(*kinds).owners) == 9
+    with pytest.raises(UsageError, match="on the same people"):
+        with_nine(more)
+
+
+def test_halves_of_three_and_five_are_none():
+    good = tried(0, people=8)
+    first = [good.pairs.names[code] for code in good.pairs.first]
+    moved = [name[:-1] + ("1" if at % 8 == 0 else name[-1]) for at, name in enumerate(first)]
+    second = [good.pairs.names[code] for code in good.pairs.second]
+    with pytest.raises(UsageError, match="are tried on 3 and 5 people: halves"):
+        FixedStrings(good.scores, good.best, Sides.of(moved, second))
+
+
 def test_a_score_that_is_no_number_is_refused():
     good = tried(0, people=8)
     with pytest.raises(UsageError, match="not a finite number"):
