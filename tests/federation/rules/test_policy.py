@@ -570,6 +570,13 @@ def test_s5_an_exception_needs_two_signatures_also_where_one_makes_a_policy():
         alone.admit(by(2, an_exception()))
 
 
+@pytest.mark.parametrize("order", [(60, 90), (90, 60)], ids=["the longer one last", "first"])
+def test_s5_of_two_exceptions_the_one_that_lasts_longer_counts(order):
+    both = [an_exception(identifier=f"fair-{end}", rule=a_rule(begins_at=NOW, ends_at=NOW + end)) for end in order]
+    rules = a_rulebook(a_deployment(), a_pack("EU"), a_pack("DE", rules=()), *both)
+    assert ask(rules=rules, now=NOW).valid_until == NOW + 90
+
+
 def test_s5_an_exception_is_short():
     begins = NOW
     an_exception(rule=a_rule(begins_at=begins, ends_at=begins + LONGEST_EXCEPTION_SECONDS))
