@@ -15,20 +15,18 @@ The service knows devices by their own keys, not by these certificates: the cert
 from __future__ import annotations
 
 import datetime as dt
-import ipaddress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import grpc
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from federation.commandline.signing_keys import file_of, new_p256_key, p256_key
+from federation.commandline.signing_keys import file_of, p256_key
 from federation.errors import UsageError
 from server.files import PRIVATE, PUBLIC, make_directory, write_durably, write_new
+from server.issuing import Issued, issue_again, issue_client, issue_loopback, issue_server, make_authority
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -36,77 +34,23 @@ if TYPE_CHECKING:
 
 CRL_FILE: Final = "revoked.pem"
 FORMER: Final = "former"
-_AUTHORITY_YEARS = 10
-_CERTIFICATE_DAYS = 397
-_CLOCK_SKEW = dt.timedelta(minutes=5)
-
-
-@dataclass(frozen=True)
-class Issued:
-    """A certificate with its key.
-
-    Attributes:
-        certificate: signed by the authority.
-        key: NIST P-256, which every TLS library takes.
-    """
-
-    certificate: x509.Certificate
-    key: ec.EllipticCurvePrivateKey
-
-    def __repr__(self) -> str:
-        return f"Issued({self.certificate.subject.rfc4514_string()}, key=<redacted>)"
-
-
-def make_authority(*, now: dt.datetime, token: str | None = None) -> Issued:
-    """A self-signed authority that may sign end certificates and no further authorities; `token`: URI of its key."""
-    key = new_p256_key(token)
-    name = _name("intaglio authority")
-    certificate = (
-        _builder(name, name, key.public_key(), now, dt.timedelta(days=365 * _AUTHORITY_YEARS))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_key_usage(signs_certificates=True), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    return Issued(certificate, key)
-
-
-def issue_server(authority: Issued, hosts: Sequence[str], *, now: dt.datetime) -> Issued:
-    """A certificate for a server that is reached under each of `hosts` (names or IP addresses)."""
-    names = x509.SubjectAlternativeName([_general_name(host) for host in hosts])
-    return _issue(authority, hosts[0], ExtendedKeyUsageOID.SERVER_AUTH, now=now, names=names)
-
-
-def issue_client(authority: Issued, name: str, *, now: dt.datetime) -> Issued:
-    """A certificate that lets `name` connect."""
-    return _issue(authority, name, ExtendedKeyUsageOID.CLIENT_AUTH, now=now, names=None)
-
-
-def certify_client(
-    authority: Issued, name: str, key: ec.EllipticCurvePublicKey, *, now: dt.datetime
-) -> x509.Certificate:
-    """A certificate that lets `name` connect with a key that only its device has."""
-    return _certify(authority, name, key, ExtendedKeyUsageOID.CLIENT_AUTH, now=now, names=None)
 
 
 def write_loopback(certificate: Path, key: Path, *, now: dt.datetime) -> None:
-    """A new self-signed certificate for 127.0.0.1 with its key, in place of the last ones.
-
-    It is made at every start and nobody outside this machine sees it, so it ends with the authorities of today.
-    """
-    private = ec.generate_private_key(ec.SECP256R1())
-    name = _name("intaglio loopback")
-    built = (
-        _builder(name, name, private.public_key(), now, dt.timedelta(days=365 * _AUTHORITY_YEARS))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(x509.SubjectAlternativeName([_general_name("127.0.0.1")]), critical=False)
-        .sign(private, hashes.SHA256())
-    )
-    write_durably(key, file_of(private))
-    write_durably(certificate, built.public_bytes(serialization.Encoding.PEM), mode=PUBLIC)
+    """A new self-signed certificate for 127.0.0.1 with its key, in place of the last ones."""
+    issued = issue_loopback(now=now)
+    write_durably(key, file_of(issued.key))
+    write_durably(certificate, _public_bytes(issued), mode=PUBLIC)
 
 
 def write_pki(
-    directory: Path, *, hosts: Sequence[str], clients: Sequence[str], now: dt.datetime, token: str | None = None
+    directory: Path,
+    *,
+    hosts: Sequence[str],
+    clients: Sequence[str],
+    now: dt.datetime,
+    token: str | None = None,
+    days: int | None = None,
 ) -> list[Path]:
     """Makes an authority and all certificates in `directory`, which is made when missing.
 
@@ -118,20 +62,22 @@ def write_pki(
         clients: a pair for each.
         now: when they begin.
         token: URI of the authority's key, when it shall lie in a token.
+        days: how long the certificates live, but not the authority; None: `CERTIFICATE_DAYS`.
 
     Returns:
         The files written.
 
     Raises:
-        UsageError: a file is there already (nothing is ever overwritten), or a name cannot be used.
+        UsageError: a file is there already (nothing is ever overwritten), a name cannot be used, or the authority ends
+            before `days` are over.
     """
     if not hosts or len(set(clients) | {"ca", "server"}) != len(clients) + 2:
         raise UsageError("name at least one host, and clients that differ from each other, from 'ca' and from 'server'")
     for name in clients:
         require_client_name(name)
     authority = make_authority(now=now, token=token)
-    issued = {"ca": authority, "server": issue_server(authority, hosts, now=now)}
-    issued |= {name: issue_client(authority, name, now=now) for name in clients}
+    issued = {"ca": authority, "server": issue_server(authority, hosts, now=now, days=days)}
+    issued |= {name: issue_client(authority, name, now=now, days=days) for name in clients}
     written = []
     try:
         make_directory(directory, mode=0o700)
@@ -184,6 +130,7 @@ def renew_pki(
     *,
     now: dt.datetime,
     hosts: Sequence[str] = (),
+    days: int | None = None,
     is_due: Callable[[Path, x509.Certificate], bool] = lambda _path, _old: True,
     before: Callable[[x509.Certificate], None] = lambda _: None,
 ) -> list[Path]:
@@ -196,6 +143,7 @@ def renew_pki(
         directory: that `write_pki` made, with the authority's key.
         now: when they begin.
         hosts: the names of a server's certificate; without any, those that it has.
+        days: how long the new ones live; None: `CERTIFICATE_DAYS`.
         is_due: whether one is made again.
         before: gets the old one before it goes.
 
@@ -203,7 +151,8 @@ def renew_pki(
         The certificates that were written, the authority's not among them.
 
     Raises:
-        UsageError: the authority's key is not there, or has ended, or a file cannot be read or written.
+        UsageError: the authority's key is not there, or has ended, or ends before `days` are over; or a file cannot be
+            read or written.
     """
     authority = read_authority(directory, now=now)
     renewed = []
@@ -214,7 +163,7 @@ def renew_pki(
             old = x509.load_pem_x509_certificate(path.read_bytes())
             if path.name == "ca.pem" or old.issuer != authority.certificate.subject or not is_due(path, old):
                 continue
-            issued = _again(authority, old, hosts, now=now)
+            issued = issue_again(authority, old, hosts, now=now, days=days)
             before(old)
             write_pair(directory, path.stem, issued)
             renewed.append(path)
@@ -235,17 +184,6 @@ def replace_authority(directory: Path, *, now: dt.datetime) -> None:
         write_durably(directory / "ca.pem", authority.certificate.public_bytes(serialization.Encoding.PEM), mode=PUBLIC)
     except OSError as error:
         raise UsageError(f"cannot write to {directory}: {error.strerror}") from error
-
-
-def _again(authority: Issued, old: x509.Certificate, hosts: Sequence[str], *, now: dt.datetime) -> Issued:
-    name = str(old.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)
-    usage = old.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    if ExtendedKeyUsageOID.SERVER_AUTH not in usage:
-        return issue_client(authority, name, now=now)
-    if hosts:
-        return issue_server(authority, hosts, now=now)
-    names = old.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    return _issue(authority, name, ExtendedKeyUsageOID.SERVER_AUTH, now=now, names=names)
 
 
 def read_authority(directory: Path, *, now: dt.datetime) -> Issued:
@@ -308,84 +246,3 @@ def client_credentials(directory: Path, name: str) -> grpc.ChannelCredentials:
 
 def _public_bytes(issued: Issued) -> bytes:
     return issued.certificate.public_bytes(serialization.Encoding.PEM)
-
-
-def _issue(
-    authority: Issued,
-    common_name: str,
-    usage: x509.ObjectIdentifier,
-    *,
-    now: dt.datetime,
-    names: x509.SubjectAlternativeName | None,
-) -> Issued:
-    key = ec.generate_private_key(ec.SECP256R1())
-    return Issued(_certify(authority, common_name, key.public_key(), usage, now=now, names=names), key)
-
-
-def _certify(
-    authority: Issued,
-    common_name: str,
-    key: ec.EllipticCurvePublicKey,
-    usage: x509.ObjectIdentifier,
-    *,
-    now: dt.datetime,
-    names: x509.SubjectAlternativeName | None,
-) -> x509.Certificate:
-    issuer = authority.certificate
-    builder = (
-        _builder(_name(common_name), issuer.subject, key, now, dt.timedelta(days=_CERTIFICATE_DAYS))
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_key_usage(signs_certificates=False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key()), critical=False)
-    )
-    if names:
-        builder = builder.add_extension(names, critical=False)
-    return builder.sign(authority.key, hashes.SHA256())
-
-
-def _builder(
-    subject: x509.Name,
-    issuer: x509.Name,
-    public_key: ec.EllipticCurvePublicKey,
-    now: dt.datetime,
-    lifetime: dt.timedelta,
-) -> x509.CertificateBuilder:
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(public_key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - _CLOCK_SKEW)
-        .not_valid_after(now + lifetime)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
-    )
-
-
-def _name(common_name: str) -> x509.Name:
-    try:
-        return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
-    except ValueError as error:
-        raise UsageError(f"a certificate cannot carry the name {common_name!r}: {error}") from error
-
-
-def _general_name(host: str) -> x509.GeneralName:
-    try:
-        return x509.IPAddress(ipaddress.ip_address(host))
-    except ValueError:
-        return x509.DNSName(host)
-
-
-def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=not signs_certificates,
-        key_cert_sign=signs_certificates,
-        crl_sign=signs_certificates,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        encipher_only=False,
-        decipher_only=False,
-    )

@@ -1,13 +1,17 @@
 """Where Prometheus, and whoever restarts or routes, looks: `/metrics` and `/health`. What stands there rooms say.
 
-The listener may be open to other machines, so strangers get little of it: `PLACES` at once, and `SECONDS` each. Without
-these bounds silent connections would take threads and files from the service beside it.
+The listener may be open to other machines, so strangers get little of it: `PLACES` at once, half of them from one
+address, and `SECONDS` each. Without these bounds silent connections would take threads and files from the service
+beside it, and slow ones the places of whoever restarts it when nobody answers.
 """
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
+import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Any, Final
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
 
 PLACES: Final = 16
+PLACES_OF_ONE: Final = 8
 SECONDS: Final = 5.0
 
 
@@ -65,8 +70,6 @@ def show(
 
 
 class _Quiet(WSGIRequestHandler):
-    timeout = SECONDS
-
     def log_message(self, format: str, *_: object) -> None:  # noqa: A002 - the name that the base class gives it
         """Says nothing: a stranger would write the lines."""
 
@@ -74,9 +77,11 @@ class _Quiet(WSGIRequestHandler):
 class _Listener(ThreadingMixIn, WSGIServer):
     daemon_threads = True
     block_on_close = False
+    request_queue_size = PLACES
 
     def __init__(self, *arguments: Any) -> None:  # noqa: ANN401 - the base class's own
-        self._places = threading.BoundedSemaphore(PLACES)
+        self._lock = threading.Lock()
+        self._begun = dict[socket.socket, tuple[str, float]]()
         super().__init__(*arguments)
 
     def server_bind(self) -> None:
@@ -89,7 +94,12 @@ class _Listener(ThreadingMixIn, WSGIServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - the base class's own
         """Nobody waits for a place: whoever finds none is shown out."""
-        if not self._places.acquire(blocking=False):
+        address = str(client_address[0])
+        with self._lock:
+            taken = Counter(whose for whose, _ in self._begun.values())
+            if taken.total() < PLACES and taken[address] < PLACES_OF_ONE:
+                self._begun[request] = address, time.monotonic()
+        if request not in self._begun:
             self.shutdown_request(request)
             return
         super().process_request(request, client_address)
@@ -99,7 +109,16 @@ class _Listener(ThreadingMixIn, WSGIServer):
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._places.release()
+            with self._lock:
+                del self._begun[request]
+
+    def service_actions(self) -> None:
+        """Twice a second: ends what was begun too long ago, however often a byte of it comes."""
+        with self._lock:
+            late = [one for one, (_, since) in self._begun.items() if time.monotonic() - since > SECONDS]
+        for request in late:
+            with contextlib.suppress(OSError):  # it has just ended by itself
+                request.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, *_: object) -> None:
         """Says nothing: whoever leaves in the middle would write the lines."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
 from federation.errors import UsageError
@@ -57,7 +58,7 @@ class Pair:
         try:
             authority, own = (x509.load_pem_x509_certificate(one) for one in (self.authority, self.certificate))
             private = serialization.load_pem_private_key(self.key, password=None)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
             raise UsageError(f"ca.pem, {certificate} or {key} in {self.directory} is damaged: {error}") from error
         if private.public_key() != own.public_key():
             raise UsageError(

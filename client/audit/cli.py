@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from client.audit.groups_cli import names_of_groups
+from client.bundles import read_as
 from client.files import write_new_file
 from client.terminal import JsonOption, read_file
 from federation.audit.cells import MOST_REPLICATES, REPLICATES, Cell, Limits, Rate
@@ -20,6 +21,7 @@ from federation.audit.report import AuditReport
 from federation.audit.searching import false_match_in_search
 from federation.commandline.commands import Commands
 from federation.errors import MalformedMessageError, UsageError
+from federation.recognition.model import ModelRelease
 from federation.verdict import Verdict
 
 _EXIT = {Verdict.PASS: 0, Verdict.FAIL: 1, Verdict.INSUFFICIENT: 3}
@@ -52,6 +54,13 @@ ReportOption = Annotated[Path | None, typer.Option(help="Also write a page for p
 def audit_scores_command(
     scores: Annotated[Path, typer.Argument(help="CSV or Parquet, a row for each comparison.", metavar="SCORES")],
     groups: Annotated[str, typer.Option(help="Columns to group people by, with commas between. All are crossed.")],
+    release: Annotated[
+        Path | None,
+        typer.Option(
+            help="Model release that the scores are of, as `release score` wrote them. It says the threshold, the limit"
+            " of the rate, that small scores mean alike, and what is tested."
+        ),
+    ] = None,
     threshold: Annotated[float | None, typer.Option(help="The verifier's threshold.")] = None,
     fmr: Annotated[
         float | None,
@@ -59,7 +68,10 @@ def audit_scores_command(
     ] = None,
     max_fmr: Annotated[
         float | None,
-        typer.Option(help="Limit of each group's false match rate.", show_default=f"twice --fmr; else {_FMR:g}"),
+        typer.Option(
+            help="Limit of each group's false match rate.",
+            show_default=f"twice --fmr; --release's; else {_FMR:g}",
+        ),
     ] = None,
     max_fnmr: Annotated[float, typer.Option(help="Limit of each group's false non-match rate.")] = _FNMR,
     max_failure_to_enrol: Annotated[
@@ -84,6 +96,8 @@ def audit_scores_command(
     of presentation attacks pad, species and level. Without person columns, comparisons count as independent, and bounds
     are too narrow when people repeat.
 
+    A model release is audited with --release: `release build` takes what --json printed.
+
     Needs: a file with scores. Writes: the page where --report says.
 
     Exit codes: 0 PASS, 1 FAIL, 3 INSUFFICIENT (the data cannot tell: no pass), 2 usage or bad rows, 70 a bug,
@@ -93,6 +107,12 @@ def audit_scores_command(
     """
     if threshold is not None and fmr is not None:
         raise UsageError("--threshold and --fmr exclude each other: an audit has one threshold")
+    if release is not None:
+        if (threshold, fmr, subject) != (None, None, None):
+            raise UsageError("--release says threshold, rate and subject: leave out --threshold, --fmr and --subject")
+        tested = read_as(release, ModelRelease.from_bytes)
+        threshold, subject, distance = float(tested.threshold), f"release {tested.digest}", True
+        max_fmr = tested.fmr if max_fmr is None else max_fmr
     stated = None if threshold is not None else (fmr if fmr is not None else _FMR)
     limit = max_fmr if max_fmr is not None else (_FMR if stated is None else min(_TOLERANCE * stated, 0.5))
     names = names_of_groups(groups)

@@ -30,7 +30,7 @@ from client.terminal import (
 )
 from client.wallet.cli import wallet_facts
 from client.wallet.opening import DEFAULT_WALLET, PassphraseFileOption, WalletOption, open_wallet_alone
-from client.wallet.person import FromOption, new_wallet
+from client.wallet.person import FromOption, FromPassphraseFileOption, new_wallet
 from client.wallet.wallet import Enrolment, EnrolmentState, write_wallet
 from federation.consent.receipts import Terms
 from federation.errors import UsageError
@@ -57,6 +57,7 @@ def enrol_command(
     terms: Annotated[Path, typer.Option(help="JSON file with what the organisation offers; you are asked to agree.")],
     images: ReferencesArgument = None,
     from_file: FromOption = None,
+    from_passphrase_file: FromPassphraseFileOption = None,  # noqa: ARG001 - `client.wallet.person` has used it
     camera: CameraOption = None,
     ticket: Annotated[
         str | None,
@@ -96,7 +97,7 @@ def enrol_command(
     Writes: the wallet.
 
     With --from a file of the operator's says all of that, and the wallet is made if there is none; afterwards
-    `intaglio verify` needs no options.
+    `intaglio verify` needs no options. That file has a passphrase of its own: --from-passphrase-file.
 
     Example: intaglio enrol one.jpg two.jpg three.jpg --terms terms.json --ticket TICKET
     """

@@ -159,7 +159,7 @@ def _require_leaving(to: Destination, enrolment: Enrolment, conditions: Conditio
     if to.deployment != former and to.deployment not in {one.identifier for one in entered}:
         raise RefusedError(
             f"the public rules register no deployment {to.deployment!r} of the same operator, for the same audience "
-            f"and places as {former!r}, which this wallet is enrolled at; nothing was sent"
+            f"and places as {former!r}, which this wallet is enrolled at, that begins after it; nothing was sent"
         )
     left = enrolment.require_consent().current.binding
     verdict = decide_for_anybody(

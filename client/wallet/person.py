@@ -32,20 +32,40 @@ _OPTIONS = {"release": "release.zip", "release-trust": "trust.json", "rules": "r
 PERSON_PASSPHRASE_VARIABLE = "INTAGLIO_PERSON_PASSPHRASE"  # noqa: S105 - the name of a variable, no passphrase
 
 
-def take_up(context: typer.Context, path: Path | None) -> Path | None:
+_FILE, _PASSPHRASE_FILE = "from_file", "from_passphrase_file"
+_FROM_PASSPHRASE_FILE = "--from-passphrase-file"  # noqa: S105 - the name of an option, no passphrase
+
+
+def _take_up_file(context: typer.Context, path: Path | None) -> Path | None:
+    if not context.resilient_parsing and _PASSPHRASE_FILE in context.params:
+        _take_up(context, path, context.params[_PASSPHRASE_FILE])
+    return path
+
+
+def _take_up_passphrase(context: typer.Context, path: Path | None) -> Path | None:
+    if not context.resilient_parsing and _FILE in context.params:
+        _take_up(context, context.params[_FILE], path)
+    return path
+
+
+def _take_up(context: typer.Context, path: Path | None, passphrase_file: Path | None) -> None:
     """Opens the file, keeps what is in it, and lays that under the options of the command that runs.
+
+    The two options come in the order in which they were typed, before all others: whichever is second calls this.
 
     Raises:
         UsageError: not such a file, the wrong passphrase, or another file of that name was taken up before.
     """
-    if path is None or context.resilient_parsing:
-        return None
+    if path is None:
+        if passphrase_file is not None:
+            raise UsageError(f"{_FROM_PASSPHRASE_FILE} opens the file of --from; name both, or neither")
+        return
     if not path.is_file():  # before anybody types a passphrase for nothing
         raise UsageError(f"there is no file {path}")
     passphrase = ask_passphrase(
-        None,
+        passphrase_file,
         variable=PERSON_PASSPHRASE_VARIABLE,
-        option="a terminal",
+        option=_FROM_PASSPHRASE_FILE,
         prompt=f"Passphrase of {path.name}",
     )
     person = PersonFile.from_secret_bytes(unseal(path, PERSON, Passphrase(passphrase)))
@@ -57,17 +77,27 @@ def take_up(context: typer.Context, path: Path | None) -> Path | None:
     values |= {"deployment": person.deployment, "ticket": person.ticket.reveal()}
     context.default_map = {**(context.default_map or {}), **values}
     _tell_where(context, folder)
-    return path
 
 
 FromOption = Annotated[
     Path | None,
     typer.Option(
         "--from",
-        callback=take_up,
+        callback=_take_up_file,
         is_eager=True,
         allow_from_autoenv=False,
         help="The one file that the operator made for you (NAME.intaglio). What is in it is kept in ~/.intaglio.",
+    ),
+]
+FromPassphraseFileOption = Annotated[
+    Path | None,
+    typer.Option(
+        _FROM_PASSPHRASE_FILE,
+        callback=_take_up_passphrase,
+        is_eager=True,
+        allow_from_autoenv=False,
+        help="File whose first line is the passphrase of --from, and not the wallet's. Without it: the variable"
+        f" {PERSON_PASSPHRASE_VARIABLE}, or a prompt.",
     ),
 ]
 

@@ -1,9 +1,10 @@
-"""The release as a bundle: audited on the held-out people, and signed with keys that are thrown away.
+"""The release as a bundle: audited on the held-out people, and signed with keys that were made for it.
 
 A demo plays all parties, so its two signatures prove nothing about anybody. They show the way: no server starts and no
-device answers without a bundle. The audit is a real one, of exactly this release at its threshold, by face codes as
-they are compared under encryption. So few people, who say nothing about themselves, cannot pass any audit: the verdict
-is INSUFFICIENT at best, and the bundle is marked as a trial.
+device answers without a bundle. Both keys stay beside the demo's, so that whoever plays on can sign what follows. The
+audit is a real one, of exactly this release at its threshold, by face codes as they are compared under encryption. So
+few people, who say nothing about themselves, cannot pass any audit: the verdict is INSUFFICIENT at best, and the bundle
+is marked as a trial.
 """
 
 from __future__ import annotations
@@ -127,7 +128,13 @@ def attacked(release: ModelRelease, recogniser: Recogniser) -> EpsilonAudit | No
 
 
 def trial_bundle(
-    report: AuditReport, release: ModelRelease, *, measured: EpsilonAudit | None, now: int
+    report: AuditReport,
+    release: ModelRelease,
+    *,
+    measured: EpsilonAudit | None,
+    now: int,
+    maker: Ed25519PrivateKey | None = None,
+    auditor: Ed25519PrivateKey | None = None,
 ) -> tuple[Bundle, ReleaseTrust]:
     """The signed bundle, and the trust of whoever plays along.
 
@@ -136,8 +143,10 @@ def trial_bundle(
         release: what it is about.
         measured: of `attacked`.
         now: seconds since 1970.
+        maker: who signs; None: a key that is thrown away.
+        auditor: the same.
     """
-    maker, auditor = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+    maker, auditor = maker or Ed25519PrivateKey.generate(), auditor or Ed25519PrivateKey.generate()
     papers = Papers(report, _DATA, _CARD, measured)
     bundle = Bundle.build(release, papers, use=Use.TRIAL, begins_at=now, ends_at=now + _DAYS * DAY_SECONDS)
     makers, auditors = (frozenset({key.public_key().public_bytes_raw()}) for key in (maker, auditor))

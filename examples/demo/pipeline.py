@@ -22,9 +22,11 @@ from client.faces.finding import Aligner, aligner_for
 from client.faces.images import UnusableImageError
 from client.faces.judging import judging_recogniser
 from client.faces.models import recogniser_files
+from client.files import write_new_file
 from examples.demo.auditing import attacked, audit, by_group, trial_bundle
 from examples.demo.results import Accuracy, DemoResult, Stage
 from examples.demo.verifying import people_of, verify_everybody
+from federation.commandline.signing_keys import file_of, new_ed25519_key
 from federation.errors import UsageError
 from federation.experiments.wolves import owners_of
 from federation.learning.evaluation import DetCurve, code_scores
@@ -153,7 +155,10 @@ def run(settings: Settings, *, step: Step, say: Callable[[str], None]) -> DemoRe
     with stages.stage("audit and sign the release"):
         report = audit(people, owners_of(test, release), release)
         measured = attacked(release, recogniser)
-        bundle, trust = trial_bundle(report, release, measured=measured, now=int(time.time()))
+        keys = {name: new_ed25519_key() for name in ("maker", "auditor")}
+        for name, key in keys.items():
+            write_new_file(settings.folder / f"{name}.pem", file_of(key))
+        bundle, trust = trial_bundle(report, release, measured=measured, now=int(time.time()), **keys)
     say(bundle.manifest.warning or bundle.manifest.audited.text)
 
     with stages.stage("enrol and verify under encryption"):

@@ -347,11 +347,13 @@ class Deployment:
     def follows(self, former: Deployment) -> bool:
         """Whether a device may go from `former` to this one with the consent of the same person to the same controller.
 
-        It is of the same operator, for the same audience, and under the law of no fewer places. Whether it serves a
-        purpose and a release is for `federation.rules.policy.decide` to say.
+        It is of the same operator, for the same audience, under the law of no fewer places, and begins later: nobody
+        goes back to a key of assertions that was replaced. Whether it serves a purpose and a release is for
+        `federation.rules.policy.decide` to say.
         """
         of_the_same = (self.operator, self.audience) == (former.operator, former.audience)
-        return of_the_same and set(former.jurisdictions) <= set(self.jurisdictions)
+        is_later = former.begins_at < self.begins_at
+        return of_the_same and is_later and set(former.jurisdictions) <= set(self.jurisdictions)
 
     def to_json(self) -> dict[str, JsonValue]:
         """The JSON object."""

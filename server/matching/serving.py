@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import time
 import traceback
 from collections.abc import Awaitable, Callable
@@ -42,6 +43,8 @@ _SERVICES = frozenset(
 )
 CALLS_OF_ONE = 32
 """At once, of one certificate, over all of its connections."""
+CHECKS_OF_ONE = 8
+"""Health checks at once, of one certificate, beside its calls: several bridges may have the same one."""
 CALLS_IN_ALL = 128
 CONNECTIONS_IN_ALL = 1024
 """Of one address 64, of one certificate 32; see `server.visitors.door`."""
@@ -58,6 +61,8 @@ _TENDING_SECONDS = 5.0
 _CAUSE_KEY = "cause-bin"
 """Trailing metadata of a health check."""
 _LONGEST_CAUSE = 500
+_FOLDERS = re.compile(r"(?<![\w.:/-])/(?:[^\s/]+/)+")
+"""What leads to a file."""
 
 log = structlog.get_logger(__name__)
 
@@ -68,11 +73,19 @@ class _Health:
 
     Attributes:
         servicer: says SERVING or not.
-        cause: a sentence why it does not; while it does, which witnesses are silent.
+        cause: a sentence why it does not; while it does, which witnesses are silent. For the operator.
     """
 
     servicer: health.aio.HealthServicer = field(default_factory=health.aio.HealthServicer)
     cause: str = ""
+
+    @property
+    def told(self) -> bytes:
+        """The cause for whoever has a certificate, as every device has: which file, and not where it lies.
+
+        Longer metadata than gRPC takes would make the answer none.
+        """
+        return _FOLDERS.sub("", self.cause).encode(errors="replace")[:_LONGEST_CAUSE]
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
@@ -114,6 +127,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._longest_call_seconds = longest_call_seconds
         self._message_seconds = message_seconds
         self._places = Places(CALLS_OF_ONE, "calls of this certificate")
+        self._checks = Places(CHECKS_OF_ONE, "health checks of this certificate")
         self._reading = set[asyncio.Future[object]]()  # the loop itself holds them weakly
         self._ending = asyncio.get_running_loop().create_future()
 
@@ -140,10 +154,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         async def check(context: Any) -> object:  # noqa: ANN401 - the stubs name the blocking one
             try:
-                with self._place(context):
+                with self._place(context, self._checks):
                     answer: object = await behaviour(await self._parsed(parse, await self._message(context)), context)
                     # After it: before its message came, it may have been another one.
-                    context.set_trailing_metadata(((_CAUSE_KEY, self._health.cause.encode()),))
+                    context.set_trailing_metadata(((_CAUSE_KEY, self._health.told),))
                     return answer
             except IntaglioError as error:
                 return await context.abort(status.status_of(error), str(error), status.trailing_metadata_of(error))
@@ -164,7 +178,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     async def _answer(self, method: str, work: Callable[[bytes, Any], Awaitable[object]], context: Any) -> object:  # noqa: ANN401 - as above
         begun = time.perf_counter()
         try:
-            with self._place(context):
+            with self._place(context, self._places):
                 response = await work(await self._message(context), context)
         except IntaglioError as error:
             self._tell(method, error, context)
@@ -193,13 +207,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             if not self._told.wait_of(peer_of(context)):
                 log.info("refused", rpc=method, error=type(error).__name__, reason=str(error))
 
-    def _place(self, context: Any) -> AbstractContextManager[None]:  # noqa: ANN401 - as above
+    def _place(self, context: Any, places: Places) -> AbstractContextManager[None]:  # noqa: ANN401 - as above
         """One of the caller's places, whose connection may stay for a while."""
         peer = peer_of(context)
         self._called(context.peer(), peer.hex())
         if self._admission is not None:
             self._admission.require(context)
-        return self._places.one(peer)
+        return places.one(peer)
 
     async def _message(self, context: Any) -> bytes:  # noqa: ANN401 - as above
         """The bytes of the call's one message.

@@ -31,9 +31,6 @@ from federation.wire.certificates import Renewal, require_due
 from server.certificates import (
     CRL_FILE,
     FORMER,
-    Issued,
-    certify_client,
-    issue_client,
     keep,
     read_authority,
     read_revoked,
@@ -43,6 +40,7 @@ from server.certificates import (
 )
 from server.expiry import read_certificate
 from server.files import PUBLIC, locked, sync_directory, write_durably
+from server.issuing import Issued, certify_client, issue_client
 
 _LOCK: Final = ".lock"
 _SERIAL_BITS: Final = 160
@@ -79,13 +77,14 @@ class Known:
         return "in force" if self.is_present else "in force, and another was made since"
 
 
-def issue(directory: Path, name: str, *, now: dt.datetime) -> list[Path]:
-    """Makes a certificate for one more client: NAME.pem and NAME-key.pem.
+def issue(directory: Path, name: str, *, now: dt.datetime, days: int | None = None) -> list[Path]:
+    """Makes a certificate for one more client: NAME.pem and NAME-key.pem. It lives `days`, or the usual time.
 
     A crash leaves no certificate of that name, or a key without one: doing it again replaces that.
 
     Raises:
-        UsageError: the name is taken or cannot be used; the authority's key is not there, or has ended.
+        UsageError: the name is taken or cannot be used; the authority's key is not there, has ended, or ends before
+            `days` are over.
     """
     require_client_name(name)
     with _working_in(directory):
@@ -95,13 +94,18 @@ def issue(directory: Path, name: str, *, now: dt.datetime) -> list[Path]:
                 f"{name} has a certificate in {directory}: `intaglio-server pki renew` makes another for the same"
                 " device, and after `intaglio-server pki revoke` the name is free"
             )
-        issued = issue_client(authority, name, now=now)
+        issued = issue_client(authority, name, now=now, days=days)
         keep(directory, issued.certificate)  # whoever gets the pair may get it by a move, and is revoked all the same
         return write_pair(directory, name, issued)
 
 
 def renew(
-    directory: Path, *, now: dt.datetime, names: tuple[str, ...] = (), ending_within: dt.timedelta | None = None
+    directory: Path,
+    *,
+    now: dt.datetime,
+    names: tuple[str, ...] = (),
+    ending_within: dt.timedelta | None = None,
+    days: int | None = None,
 ) -> list[Path]:
     """Makes certificates again, with new keys, for the same names. The old ones stay in force until they end.
 
@@ -110,6 +114,7 @@ def renew(
         now: when they begin.
         names: which; all of them when there are none.
         ending_within: only those that end so soon.
+        days: how long the new ones live; None: the usual time.
 
     Returns:
         The certificates that were written.
@@ -134,7 +139,7 @@ def renew(
                 ending_within is None or old.not_valid_after_utc - now <= ending_within
             )
 
-        renewed = renew_pki(directory, now=now, is_due=is_due, before=lambda old: keep(directory, old))
+        renewed = renew_pki(directory, now=now, days=days, is_due=is_due, before=lambda old: keep(directory, old))
         for path in renewed:
             keep(directory, read_certificate(path))
         return renewed
@@ -185,7 +190,9 @@ def revoke_number(directory: Path, serial: int, *, now: dt.datetime) -> bool:
         return bool(added)
 
 
-def follow(directory: Path, serial: int, renewal: Renewal, *, now: dt.datetime) -> x509.Certificate:
+def follow(
+    directory: Path, serial: int, renewal: Renewal, *, now: dt.datetime, days: int | None = None
+) -> x509.Certificate:
     """Signs the certificate that follows one that ends soon, for its holder's new key. Doing it again makes no other.
 
     Nothing that the service says is believed: the name is the one that this authority wrote into the old certificate,
@@ -196,6 +203,7 @@ def follow(directory: Path, serial: int, renewal: Renewal, *, now: dt.datetime) 
         serial: of the certificate that ends.
         renewal: the device's wish.
         now: when it begins.
+        days: how long it lives; None: the usual time.
 
     Returns:
         The new one. It lies under its name; a key that lay beside the old one is gone, since it is not of this one. A
@@ -205,7 +213,7 @@ def follow(directory: Path, serial: int, renewal: Renewal, *, now: dt.datetime) 
         RefusedError: the old one was revoked, has ended, does not end soon, or was never made here for a client; or the
             key that is asked for is in a certificate of another name or use, or in one that was revoked.
         MalformedMessageError, ProofError: the wish is not of its holder.
-        UsageError: the authority's key is not there.
+        UsageError: the authority's key is not there, or it ends before `days` are over.
     """
     with _working_in(directory):
         authority = read_authority(directory, now=now)
@@ -221,7 +229,7 @@ def follow(directory: Path, serial: int, renewal: Renewal, *, now: dt.datetime) 
         new = next((one for one in (authority.certificate, *made) if one.public_key() == key), None)
         if new is not None and (name_of(new) != name or not _is_client(new) or new.serial_number in revoked):
             raise RefusedError(f"what is asked for {name} is a key that has another certificate already")
-        new = certify_client(authority, name, key, now=now) if new is None else new
+        new = certify_client(authority, name, key, now=now, days=days) if new is None else new
         # A crash before this line leaves nothing, after it what the next call finds.
         keep(directory, new)
         if not _was_made_again(directory, name, old):

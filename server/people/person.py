@@ -50,7 +50,8 @@ def write_person(
     public: Mapping[str, Path],
     server: str,
     deployment: str,
-    days: int,
+    ticket_days: int,
+    certificate_days: int | None = None,
     passphrase: Passphrase,
     now: dt.datetime,
     cost: ScryptCost | None = None,
@@ -68,13 +69,15 @@ def write_person(
         public: where everything lies that is no certificate, by its name in `federation.wire.person.FILES`.
         server: HOST:PORT.
         deployment: identifier in the public rules.
-        days: how long the ticket is good.
+        ticket_days: how long the ticket is good.
+        certificate_days: how long the certificate lives; None: the usual time.
         passphrase: that seals it.
         now: the time.
         cost: of the passphrase.
 
     Raises:
-        UsageError: a file is missing, or there already; or the name has a certificate.
+        UsageError: a file is missing, or there already; the name has a certificate; or the authority ends before
+            `certificate_days` are over.
     """
     if path.exists():
         raise UsageError(f"{path} exists and is not overwritten; choose another file")
@@ -83,9 +86,9 @@ def write_person(
     contents = {each: _read(place) for each, place in public.items()}
     contents["ca.pem"] = _read(tls / "ca.pem")
     absent = {"client.pem": b"", "client-key.pem": b""}
-    ticket_end = int(now.timestamp()) + days * DAY_SECONDS
+    ticket_end = int(now.timestamp()) + ticket_days * DAY_SECONDS
     trial = PersonFile(server, deployment, Ticket.draw(), contents | absent)  # what is wrong with it is said now
-    certificate, key = authority.issue(tls, name, now=now)
+    certificate, key = authority.issue(tls, name, now=now, days=certificate_days)
     own = {"client.pem": _read(certificate), "client-key.pem": _read(key)}
     ticket = issue_ticket(storage, ends_at=ticket_end, client=name)
     person = PersonFile(trial.server, trial.deployment, ticket, contents | own)

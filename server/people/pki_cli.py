@@ -16,6 +16,7 @@ from federation.commandline.signing_keys import WHERE_HELP
 from federation.errors import PeerError, ProofError, RefusedError, UsageError
 from server.certificates import write_pki
 from server.expiry import ends_at
+from server.issuing import AUTHORITY_DAYS, CERTIFICATE_DAYS
 from server.people import authority
 from server.people.person import draw_passphrase, read_passphrase, write_person
 from server.people.tickets import LIFETIME_DAYS, LONGEST_LIFETIME_DAYS, open_servers_storage
@@ -24,6 +25,16 @@ from server.people.tickets_cli import ServersDatabaseOption
 pki_commands = Commands(help="Certificates for mutual TLS.")
 
 FolderArgument = Annotated[Path, typer.Argument(help="What `pki init` made, with ca-key.pem.")]
+CertificateDaysOption = Annotated[
+    int | None,
+    typer.Option(
+        "--certificate-days",
+        min=1,
+        max=AUTHORITY_DAYS,
+        help="How long a new certificate lives, and no longer than its authority.",
+        show_default=str(CERTIFICATE_DAYS),
+    ),
+]
 
 
 @pki_commands.command("init")
@@ -37,6 +48,7 @@ def pki_init(
         list[str] | None, typer.Option(help="Name of a client certificate; repeatable. [default: client]")
     ] = None,
     token: Annotated[str | None, typer.Option(metavar="URI", help=f"Of the authority. {WHERE_HELP}")] = None,
+    certificate_days: CertificateDaysOption = None,
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print the paths as JSON.")] = False,
 ) -> None:
@@ -55,6 +67,7 @@ def pki_init(
         clients=client or ["client"],
         now=dt.datetime.now(dt.UTC),
         token=token,
+        days=certificate_days,
     )
     if as_json:
         typer.echo(json.dumps({"files": [str(path) for path in written]}))
@@ -68,6 +81,7 @@ def pki_init(
 def pki_issue(
     directory: FolderArgument,
     name: Annotated[str, typer.Argument(help="Of the person or the device: letters, digits and dashes.")],
+    certificate_days: CertificateDaysOption = None,
 ) -> None:
     """Make a certificate for one more client. Give the device ca.pem, NAME.pem and NAME-key.pem.
 
@@ -77,7 +91,7 @@ def pki_issue(
 
     Example: intaglio-server pki issue tls bob
     """
-    certificate, _ = authority.issue(directory, name, now=dt.datetime.now(dt.UTC))
+    certificate, _ = authority.issue(directory, name, now=dt.datetime.now(dt.UTC), days=certificate_days)
     typer.echo(f"{certificate} ends on {ends_at(certificate):%Y-%m-%d}")
 
 
@@ -110,9 +124,10 @@ def pki_person(
         Path | None,
         typer.Option(help="File whose first line is to be the passphrase.", show_default="one is drawn and printed"),
     ] = None,
-    days: Annotated[int, typer.Option(min=1, max=LONGEST_LIFETIME_DAYS, help="How long the person may enrol.")] = (
-        LIFETIME_DAYS
-    ),
+    ticket_days: Annotated[
+        int, typer.Option(min=1, max=LONGEST_LIFETIME_DAYS, help="How long the person may enrol.")
+    ] = LIFETIME_DAYS,
+    certificate_days: CertificateDaysOption = None,
 ) -> None:
     """Make the one file with which a person enrols, and a passphrase that opens it.
 
@@ -136,7 +151,8 @@ def pki_person(
             public=public | {"log-policy": log_policy, "terms.json": terms},
             server=server,
             deployment=deployment,
-            days=days,
+            ticket_days=ticket_days,
+            certificate_days=certificate_days,
             passphrase=passphrase,
             now=dt.datetime.now(dt.UTC),
         )
@@ -184,6 +200,7 @@ def pki_renew(
         int | None,
         typer.Option("--ending-within", min=1, metavar="DAYS", help="Only those that end so soon: for a daily timer."),
     ] = None,
+    certificate_days: CertificateDaysOption = None,
 ) -> None:
     """Make certificates again, with new keys, by the same authority. Give each device its new pair.
 
@@ -196,12 +213,15 @@ def pki_renew(
     """
     within = None if ending_within is None else dt.timedelta(days=ending_within)
     now = dt.datetime.now(dt.UTC)
-    for path in authority.renew(directory, now=now, names=tuple(names or ()), ending_within=within):
+    which = tuple(names or ())
+    for path in authority.renew(directory, now=now, names=which, ending_within=within, days=certificate_days):
         typer.echo(f"{path} ends on {ends_at(path):%Y-%m-%d}")
 
 
 @pki_commands.command("sign")
-def pki_sign(directory: FolderArgument, database: ServersDatabaseOption) -> None:
+def pki_sign(
+    directory: FolderArgument, database: ServersDatabaseOption, certificate_days: CertificateDaysOption = None
+) -> None:
     """Sign what devices ask for whose certificates end within 30 days. For a daily timer, where the authority's key is.
 
     A device asks by itself, with a new key, and signs that with the key of the certificate that ends; it fetches what
@@ -216,7 +236,7 @@ def pki_sign(directory: FolderArgument, database: ServersDatabaseOption) -> None
     with open_servers_storage(database) as storage:
         for waiting in storage.waiting_renewals(now=int(now.timestamp())):
             try:
-                new = authority.follow(directory, waiting.serial, waiting.renewal, now=now)
+                new = authority.follow(directory, waiting.serial, waiting.renewal, now=now, days=certificate_days)
             except (RefusedError, PeerError, ProofError) as error:
                 typer.echo(f"not signed for {waiting.serial:x}: {error}", err=True)
                 continue

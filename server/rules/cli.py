@@ -167,14 +167,15 @@ def rules_register(
     before = Rulebook.from_file(read_named(rules), read_at=now).deployment(like)
     if before is None:
         raise UsageError(f"no deployment {like!r} stands in {rules}")
+    begins_at = max(now, before.begins_at + 1)  # devices go to what begins later; both may be typed in a second
     digests = {bytes.fromhex(read_bundle(path).release.digest) for path in release or ()}
     following = replace(
         before,
         identifier=identifier,
         release_digests=tuple(sorted(digests)) or before.release_digests,
         issuer=read_registration(assertions) if assertions else before.issuer,
-        begins_at=now,
-        ends_at=now + days * DAY_SECONDS,
+        begins_at=begins_at,
+        ends_at=begins_at + days * DAY_SECONDS,
     )
     append_rule(rules, signed_by(following, [ed25519_key(k) for k in key]))
 

@@ -10,18 +10,22 @@ from pathlib import Path
 
 import grpc
 from cryptography import x509
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from google.protobuf.message import DecodeError
+from grpc_health.v1 import health_pb2
 
-from federation.errors import UsageError
+from federation.errors import UnavailableError, UsageError
 from federation.wire.convert import MAX_MESSAGE_BYTES
 from server.pairs import Ends, Pair
 
 CALL_SECONDS = 35.0
+CALLS = 31
+"""Under way at once. The service carries one more over a connection: that one asks how it is, however many come."""
+_HEALTH = "/grpc.health.v1.Health/Check"
 _LOOK_SECONDS = 5.0
 _ASK_SECONDS = 1.0
 _ANSWER_SECONDS = 2.0
 _OLD_SECONDS = 10.0
-"""After this nobody knows any more whether the service serves."""
+"""After this nobody knows any more whether the service serves, and a connection that says nothing is given up."""
 _OPTIONS = [
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -66,13 +70,27 @@ class MatchingUpstream:
         self._pair = Pair.read(directory, client)
         self._certificates = self._pair.certificates()
         self._channel = _connected(target, self._pair)
+        self._free = asyncio.Semaphore(CALLS)
         self._served_at: float | None = None
+        self._heard_at = time.monotonic()
         self._closing = set[asyncio.Task[None]]()
 
     async def __call__(self, method: str, body: bytes) -> bytes:
-        """The answer to one message."""
-        send: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(f"/{method}")
-        return await send(body, timeout=CALL_SECONDS)
+        """The answer to one message.
+
+        Raises:
+            UnavailableError: so many were under way all the time that this one was not sent.
+            grpc.aio.AioRpcError: the service, or gRPC, says so.
+        """
+        try:
+            async with asyncio.timeout(CALL_SECONDS):
+                await self._free.acquire()
+        except TimeoutError:
+            raise UnavailableError("too many visitors are here now; try again in a moment") from None
+        try:
+            return await self._send(f"/{method}", body, CALL_SECONDS)
+        finally:
+            self._free.release()
 
     @property
     def certificate(self) -> x509.Certificate:
@@ -89,10 +107,8 @@ class MatchingUpstream:
             pair = Pair.read(self._directory, self._client)
             if pair != self._pair:
                 self._certificates = pair.certificates()  # or nothing changes
-                before, self._pair, self._channel = self._channel, pair, _connected(self._target, pair)
-                closing = asyncio.ensure_future(before.close(CALL_SECONDS))
-                self._closing.add(closing)
-                closing.add_done_callback(self._closing.discard)
+                self._pair = pair
+                self._connect_anew()
                 end = self._certificates[1].not_valid_after_utc
                 self._say(f"the bridge's certificate was renewed; it ends on {end:%Y-%m-%d}")
         except UsageError:
@@ -105,15 +121,26 @@ class MatchingUpstream:
         return at is not None and time.monotonic() - at < _OLD_SECONDS
 
     async def ask(self) -> None:
-        """Asks the service whether it serves."""
-        check = health_pb2_grpc.HealthStub(self._channel).Check
+        """Asks the service whether it serves. Whatever else it answers says that it does not.
+
+        A host that went without a word leaves a connection on which gRPC waits for as long as TCP does, a quarter of an
+        hour, whoever has its address meanwhile.
+        """
+        question = health_pb2.HealthCheckRequest().SerializeToString()
         try:
-            answer = await check(health_pb2.HealthCheckRequest(), timeout=_ANSWER_SECONDS)
-        except grpc.aio.AioRpcError:
-            self._served_at = None
-            return
-        is_serving = answer.status == health_pb2.HealthCheckResponse.SERVING
-        self._served_at = time.monotonic() if is_serving else None
+            answer = health_pb2.HealthCheckResponse.FromString(await self._send(_HEALTH, question, _ANSWER_SECONDS))
+            is_serving, is_heard = answer.status == health_pb2.HealthCheckResponse.SERVING, True
+        except DecodeError:
+            is_serving, is_heard = False, True
+        except grpc.aio.AioRpcError as error:
+            is_serving, is_heard = False, error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED
+        now = time.monotonic()
+        self._served_at = now if is_serving else None
+        if is_heard:
+            self._heard_at = now
+        elif now - self._heard_at > _OLD_SECONDS:
+            self._connect_anew()
+            self._heard_at = now  # the new one has as long
 
     async def tend(self) -> None:
         """Asks and looks, until it is cancelled."""
@@ -128,6 +155,18 @@ class MatchingUpstream:
     async def close(self) -> None:
         """Lets go of the service."""
         await self._channel.close()
+
+    async def _send(self, path: str, body: bytes, seconds: float) -> bytes:
+        # Without a deserializer: of bytes that are no message gRPC would make None, and a traceback on standard error.
+        send: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(path)
+        return await send(body, timeout=seconds)
+
+    def _connect_anew(self) -> None:
+        """For calls from now on; those that run end over the old connection."""
+        before, self._channel = self._channel, _connected(self._target, self._pair)
+        closing = asyncio.ensure_future(before.close(CALL_SECONDS))
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
 
     def _named(self) -> dict[str, x509.Certificate]:
         authority, own = self._certificates

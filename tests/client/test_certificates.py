@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives import serialization
 from client.certificates import PairFiles
 from client.connection import ClientTls
 from federation.errors import ProofError, RefusedError, UnavailableError, UsageError
-from server.certificates import issue_client, read_authority, write_pki
+from server.certificates import read_authority, write_pki
+from server.issuing import issue_client
 from server.people import authority
 from tests.durable import held_elsewhere
 

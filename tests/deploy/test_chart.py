@@ -18,6 +18,7 @@ CHART = ROOT / "deploy/chart"
 KUBERNETES = "1.34"
 EVERYTHING = {
     "existing": {"assertions": "intaglio-assertions"},
+    "formerReleases": ["first.zip", "second.zip"],
     "ingress": {"className": "nginx", "tlsSecret": "verify-tls"},
     "matching": {"storageClassName": "fast"},
     "database": {"podSelector": {"matchLabels": {"app": "database"}}},
@@ -81,9 +82,11 @@ def test_every_command_exists_and_reads_what_is_mounted(pod):
         environment = {each["name"] for each in container.get("env", ())}
         started = parameters_of([*command, *(["--database=x"] if "matching" in command else [])])
         mounts = {each["mountPath"] for each in container["volumeMounts"]}
-        for path in (value for value in started.values() if isinstance(value, Path) and value.is_absolute()):
-            is_ours = str(path).startswith(("/data", "/etc"))
-            assert not is_ours or any(str(path).startswith(mount) for mount in mounts), path
+        read = [each for value in started.values() for each in (value if isinstance(value, tuple) else (value,))]
+        paths = [path for path in map(str, read) if path.startswith(("/data", "/etc"))]
+        assert paths or "upgrade" in command
+        for path in paths:
+            assert any(path.startswith(mount) for mount in mounts), path
         assert "matching" not in command or {"INTAGLIO_SERVER_DATABASE", "INTAGLIO_SERVER_LOG_DATABASE"} <= environment
 
 
@@ -164,6 +167,15 @@ def policy(chart, part):
     return chart["NetworkPolicy", f"one-{part}"]["spec"]
 
 
+def test_service_and_bridge_let_people_come_over_from_the_same_releases_and_from_none_unless_they_are_named():
+    for part in ("matching", "bridge"):
+        for chart, named in (("small", []), ("full", EVERYTHING["formerReleases"])):
+            (container,) = containers(PODS[chart, f"one-{part}"])
+            started = parameters_of([*container["command"], *(["--database=x"] if part == "matching" else [])])
+            former = [Path("/etc/intaglio/release", name) for name in named]
+            assert [*map(Path, started["former_release"] or ())] == former
+
+
 def test_only_the_bridge_reaches_the_matching_service_unless_more_are_named():
     (rule,) = policy(SMALL, "matching")["ingress"]
     (caller,) = rule["from"]
@@ -214,6 +226,10 @@ def test_the_database_is_brought_to_the_new_schema_before_anything_starts():
         ({"origin": "http://verify.example.org"}, "origin"),
         ({"matching": {"workers": 0}}, "workers"),
         ({"replica": 3}, "replica"),
+        ({"formerReleases": ["former"]}, "formerReleases"),
+        ({"formerReleases": ["../former.zip"]}, "formerReleases"),
+        ({"formerReleases": ["release.zip"]}, "formerReleases"),
+        ({"formerReleases": ["former.zip", "former.zip"]}, "formerReleases"),
         ({"network": {"policy": False}}, "policy"),
     ],
 )

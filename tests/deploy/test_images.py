@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,16 @@ def test_an_image_runs_as_nobody_special_and_holds_neither_pip_nor_sources():
     assert "pip uninstall --yes pip setuptools" in STAGES["installed"]
     assert "COPY --from=installed /opt/intaglio /opt/intaglio" in STAGES["program"]
     assert re.findall(r"^COPY", STAGES["program"], flags=re.MULTILINE) == ["COPY"]
+
+
+def test_an_image_has_the_roles_of_a_site_and_what_a_key_in_a_token_needs():
+    """What the file's own line of Python writes for pip."""
+    (written,) = re.findall(r'python3 (-c ".*?") ', FILE.replace("\\\n", " "))
+    program = [word.replace("/opt/build", str(ROOT)) for word in shlex.split(written)]
+    done = subprocess.run([sys.executable, *program], capture_output=True, text=True, check=True)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = {each for name in ("service", "postgres", "pkcs11") for each in project["optional-dependencies"][name]}
+    assert set(done.stdout.splitlines()) == {each for each in project["dependencies"] if ";" not in each} | extras
 
 
 def test_an_image_asks_for_no_file_and_the_compose_file_says_whose_settings_are_mounted():

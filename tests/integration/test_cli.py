@@ -114,8 +114,9 @@ class ServerProcess:
         """Another key of assertions, by another deployment: what issuer.json says of it. From the next start on."""
         folder, rules = self.directory / "assertions-2", self.directory / "rules.jsonl"
         issuer = json.loads(invoke(server_cli.app, "assertions", "init", folder, "--issuer", ISSUER).stdout)
-        entry = replace(conditions(rules.read_bytes()).rules.deployment(DEPLOYMENT), identifier=deployment)
-        entry = replace(entry, issuer=read_registration(folder))
+        former = conditions(rules.read_bytes()).rules.deployment(DEPLOYMENT)
+        issued = {"begins_at": former.begins_at + 1, "issuer": read_registration(folder)}
+        entry = replace(former, identifier=deployment, **issued)
         rules.write_bytes(rules.read_bytes() + b"\n" + signed_rule(entry))
         self.assertions, self.deployment = folder.name, deployment
         return issuer

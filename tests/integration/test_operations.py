@@ -36,6 +36,29 @@ def test_what_is_said_is_compared_with_what_the_page_shows(machine):
 
 @pytest.mark.integration
 @pytest.mark.enable_socket
+def test_what_goes_into_a_file_is_what_was_said_and_no_error(machine):
+    (machine.home / "there").touch()
+    machine.play("```sh\nls there nowhere > said # ends with 2\n```\n\n```text\n```\n")
+    assert (machine.home / "said").read_text() == "there\n"
+
+
+@pytest.mark.integration
+@pytest.mark.enable_socket
+def test_a_unit_that_runs_once_runs_to_its_end_and_a_failure_of_it_is_noticed(machine, monkeypatch, tmp_path):
+    unit = "[Service]\nType=oneshot\nEnvironment=SEEN=seen\nCapabilityBoundingSet=CAP_CHOWN\n"
+    (tmp_path / "once.service").write_text(
+        unit + f"ExecStart=/bin/sh -c 'touch {tmp_path}/$SEEN'\nExecStart=/bin/false\n"
+    )
+    monkeypatch.setattr(operations, "UNITS", tmp_path)
+    with pytest.raises(AssertionError, match="/bin/false ended with 1"):
+        machine.play("```sh\nsystemctl start once\n```\n")
+    assert (tmp_path / "seen").exists()
+    with pytest.raises(AssertionError, match=r"twice\.timer"):
+        machine.play("```sh\nsystemctl enable --now twice.timer\n```\n")
+
+
+@pytest.mark.integration
+@pytest.mark.enable_socket
 def test_a_command_that_ends_otherwise_than_the_page_says_is_noticed(machine):
     missing = "```sh\nls nowhere{}\n```\n"
     with pytest.raises(AssertionError, match="ended with 2"):

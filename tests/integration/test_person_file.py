@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
+import shutil
 import struct
 import time
 
@@ -21,6 +22,7 @@ from federation.wire.ticket import Ticket
 from server import cli as server_cli
 from server.certificates import write_pki
 from server.database import database_url, upgrade
+from server.expiry import ends_at
 from server.people.tickets import open_servers_storage
 from server.storage.sqlstorage import open_storage
 from tests.running import PURPOSE, RunningServer, a_face, a_release, a_service, public_rules, write_release, write_rules
@@ -107,6 +109,45 @@ def test_a_person_types_one_line_to_enrol_and_nothing_but_a_picture_to_verify(ho
     settings = (home / ".config/intaglio/intaglio.toml").read_text()
     assert "ticket" not in settings
     assert "passphrase" not in settings
+
+
+def test_a_script_names_the_file_s_passphrase_in_a_file_in_either_order_and_the_wallet_s_opens_nothing(
+    home, monkeypatch
+):
+    """Its variable says another one here: a file that is named comes first."""
+    path = a_person_file(home / "alice.intaglio", words="what the operator said")
+    (home / "said").write_text("what the operator said\nand a second line")
+    own = ["--passphrase-file", home / "said"]
+    assert "wrong passphrase" in typed(cli.app, "enrol", "--from", path, *own, "1-0", "1-1", expected=2).stderr
+    assert not (home / ".intaglio").exists()
+    for words in (
+        ["--from", path, "--from-passphrase-file", "said"],
+        ["--from-passphrase-file", "said", "--from", path],
+    ):
+        told = typed(cli.app, "enrol", *words, "1-0", "1-1", expected=2).stderr
+        assert "wrong passphrase" not in told
+        assert (home / ".intaglio/alice/intaglio.toml").is_file()
+        shutil.rmtree(home / ".intaglio")
+    monkeypatch.delenv(PERSON_PASSPHRASE_VARIABLE)
+    told = typed(cli.app, "enrol", "--from", path, "1-0", "1-1", expected=2).stderr
+    assert f"use --from-passphrase-file or {PERSON_PASSPHRASE_VARIABLE}" in " ".join(told.split())
+
+
+def test_a_passphrase_without_its_file_is_one_that_somebody_took_for_the_wallet_s(home):
+    (home / "said").write_text(WORDS)
+    told = typed(cli.app, "enrol", "--from-passphrase-file", "said", "1-0", "1-1", expected=2).stderr
+    assert "opens the file of --from; name both, or neither" in " ".join(told.split())
+    assert {each.name for each in home.iterdir()} == {"said"}
+
+
+def test_the_operator_says_how_long_ticket_and_certificate_are_good_and_neither_is_the_other(site, home):
+    days = ["--ticket-days", 3, "--certificate-days", 40]
+    typed(server_cli.app, "pki", "person", site / "tls", "alice", *person_options(site), *days)
+    now = dt.datetime.now(dt.UTC)
+    assert (ends_at(site / "tls" / "alice.pem") - now).days in {39, 40}
+    with open_servers_storage(site / "matching.db") as storage:
+        (ticket,) = storage.tickets(now=int(time.time()))
+    assert 0 <= now.timestamp() + 3 * 86_400 - ticket.ends_at < 60
 
 
 def test_the_operator_s_file_holds_a_ticket_for_its_own_certificate_alone(site, home):

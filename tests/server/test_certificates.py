@@ -13,7 +13,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from client.node.guard import write_loopback_certificate
 from federation.errors import UsageError
-from server.certificates import issue_client, issue_server, make_authority, renew_pki, write_loopback, write_pki
+from server.certificates import renew_pki, write_loopback, write_pki
+from server.issuing import issue_client, issue_server, make_authority
 from server.people import authority as people
 
 NOW = dt.datetime(2026, 11, 1, 12, tzinfo=dt.UTC)

@@ -348,24 +348,27 @@ def of_logs(place):
 
 def of_people(place):
     words = ("pki", "init", place / "pki", "--json", *("--host", "a.example", "--host", "10.0.0.1"))
-    words += ("--client", "alice", "--client", "bob")
-    pki = {"directory": place / "pki", "hosts": ["a.example", "10.0.0.1"], "clients": ["alice", "bob"]}
+    words += ("--client", "alice", "--client", "bob", "--certificate-days", 22)
+    pki = {"directory": place / "pki", "hosts": ["a.example", "10.0.0.1"], "clients": ["alice", "bob"], "days": 22}
     yield words, "server.people.pki_cli:write_pki", pki
     words = ("pki", "renew", place / "tls", "client", "bridge", "--ending-within", 61)
-    names = {"names": ("client", "bridge"), "ending_within": dt.timedelta(days=61)}
+    words += ("--certificate-days", 23)
+    names = {"names": ("client", "bridge"), "ending_within": dt.timedelta(days=61), "days": 23}
     yield words, "server.people.pki_cli:authority.renew", {"directory": place / "tls", **names}
-    words = ("pki", "issue", place / "tls", "carol")
-    yield words, "server.people.pki_cli:authority.issue", {"directory": place / "tls", "name": "carol"}
+    words = ("pki", "issue", place / "tls", "carol", "--certificate-days", 24)
+    yield words, "server.people.pki_cli:authority.issue", {"directory": place / "tls", "name": "carol", "days": 24}
     words = ("pki", "revoke", place / "tls", "carol")
     yield words, "server.people.pki_cli:authority.revoke", {"directory": place / "tls", "name": "carol"}
     words = ("pki", "person", place / "tls", "dora", "--server", "verify.example.org:7443", "--deployment", "trial-2")
-    words += (*given(place, database="matching.db", release="release.zip", release_trust="trust.json"), "--days", 21)
+    words += given(place, database="matching.db", release="release.zip", release_trust="trust.json")
+    words += ("--ticket-days", 21, "--certificate-days", 25)
     words += given(place, rules="rules.jsonl", log_policy="policy", terms="terms.json", output="dora.file")
     words += ("--passphrase-file", place / "pass")
     files = {"release.zip": "release.zip", "trust.json": "trust.json", "rules.jsonl": "rules.jsonl"}
     files |= {"log-policy": "policy", "terms.json": "terms.json"}
     person = {"path": place / "dora.file", "name": "dora", "tls": place / "tls", "server": "verify.example.org:7443"}
-    person |= {"public": {name: place / file for name, file in files.items()}, "deployment": "trial-2", "days": 21}
+    person |= {"public": {name: place / file for name, file in files.items()}, "deployment": "trial-2"}
+    person |= {"ticket_days": 21, "certificate_days": 25}
     yield words, "server.people.pki_cli:write_person", person
 
     words = ("tickets", "issue", *given(place, database="matching.db"), "--count", 2, "--days", 3)

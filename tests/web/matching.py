@@ -77,10 +77,12 @@ def a_deployment(code_length: int, threshold: int, *, issues: bool) -> dict[str,
     )  # fmt: skip
     rules = [PolicyPack(place, 1, begin, begin + year, (rule,)) for place in ("DE", "EU", "FR")]
     signers = RuleSigners(frozenset(map(public, (MAKER, AUDITOR))), threshold=2)
-    before = replace(registered, identifier="before", issuer=Issuer(ISSUER.address, public(MAKER)) if issues else None)
+    other_key = Issuer(ISSUER.address, public(MAKER)) if issues else None
+    before = replace(registered, identifier="before", begins_at=begin - DAY, issuer=other_key)
     foreign = replace(before, identifier="foreign", operator="Elsewhere Ltd")
     wider = replace(before, identifier="wider", jurisdictions=("DE", "EU", "FR"))
-    every_rule = (*rules, registered, before, foreign, wider)
+    later = replace(before, identifier="later", begins_at=begin + 1)
+    every_rule = (*rules, registered, before, foreign, wider, later)
     lines = [SignedRule(one).signed_by(MAKER).signed_by(AUDITOR).to_bytes() for one in every_rule]
     return {
         "release": release.to_bytes().decode(),

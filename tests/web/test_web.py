@@ -25,7 +25,7 @@ def npm():
         environment = os.environ | {"INTAGLIO_PYTHON": sys.executable, "NO_COLOR": "1"}
         command = ["npm", "run", "--silent", script]
         return subprocess.run(
-            command, cwd=WEB, env=environment, text=True, capture_output=True, timeout=240, check=False
+            command, cwd=WEB, env=environment, text=True, capture_output=True, timeout=900, check=False
         )
 
     return run
@@ -54,6 +54,7 @@ def test_the_messages_of_the_page_are_generated_from_the_protos(npm, tmp_path):
     assert made == {path.relative_to(kept): path.read_text() for path in kept.rglob("*.ts")} != {}
 
 
+@pytest.mark.timeout(960)
 def test_the_page_agrees_with_the_python_side_in_a_real_browser(npm, chromium):
     result = npm("test")
     assert result.returncode == 0, result.stdout + result.stderr

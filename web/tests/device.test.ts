@@ -572,12 +572,22 @@ describe('for an organisation that gave a nonce', () => {
     expect((await ask()).assertion).not.toBeNull()
   })
 
-  test.each(['foreign', 'wider'])('nobody comes over from the deployment %s', async (identifier) => {
+  test.each(['foreign', 'wider', 'later'])('nobody comes over from the deployment %s, or is told to', async (identifier) => {
     await enrolAt(identifier)
     const { enrolment } = await memory()
-    await expect(renew()).rejects.toThrow('no deployment trial of the same operator')
+    for (const wish of [() => renew(), () => ask()]) await expect(wish()).rejects.toThrow('no deployment trial of the same operator')
     expect((await memory()).enrolment).toEqual(enrolment)
     expect(service.calls.filter((call) => call.startsWith('Start') || call.startsWith('Submit'))).toEqual([])
+  })
+
+  test('terms for another audience than the one that this device enrolled for renew nothing', async () => {
+    await enrol()
+    const [{ enrolment }, { calls: { length } }, { deployment }] = [await memory(), service, small]
+    const audience = 'elsewhere.example'
+    const there = new Device((await Wallet.open(KEY.secret))!, service, { ...deployment, audience, terms: { ...deployment.terms, audience } }, () => small.now)
+    await expect(there.renew(key(), face('me', 3))).rejects.toThrow('another use than this device is enrolled for')
+    expect((await memory()).enrolment).toEqual(enrolment)
+    expect(service.calls.slice(length)).toEqual(['ListReceipts'])
   })
 
   test('without an issuer in the public rules nothing is sent', async () => {

@@ -12,11 +12,14 @@ from typer.testing import CliRunner
 from client import cli
 from client.audit import scoring
 from client.audit.scoring import read_labels, write_scores
+from federation.audit.report import AuditReport
 from federation.errors import UsageError
 from federation.onebit import CodeSeed
 from federation.rates import Basis
 from federation.recognition.mobilefacenet import shipped_profile
 from federation.recognition.model import Adapter, ModelRelease
+from federation.release.bundle import Bundle, Papers
+from federation.release.manifest import Use
 from tests.bundles import a_release
 from tests.faces import aligner, orl_image, shipped
 
@@ -163,6 +166,30 @@ def test_the_command_sets_the_threshold_and_says_first_for_whom_it_does_not_hold
     before = (tmp_path / "fair.json").read_bytes()
     run("threshold", "release.json", "fair.json", "--scores", "scores.csv", "--groups", "sex", expected=2)
     assert (tmp_path / "fair.json").read_bytes() == before
+
+
+def test_a_release_says_itself_at_what_it_is_audited_and_the_report_goes_into_a_bundle_of_it(run, tmp_path):
+    made_up(tmp_path / "scores.csv", [100, 110, 310])
+    release = a_model()
+
+    def audit(*more):
+        return CliRunner().invoke(cli.app, ["audit", "scores.csv", "--groups", "sex", "--replicates", "0", *more])
+
+    found = audit("--release", "release.json", "--json")
+    assert found.exit_code == 3, found.output
+    report = AuditReport.from_bytes(found.stdout.removesuffix("\n").encode())
+    assert (report.threshold, report.limits.fmr, report.distance) == (release.threshold, release.fmr, True)
+    assert [cell.fmr.errors for cell in report.cells] == [2, 0]
+    build = Bundle.build(
+        release, Papers(report, "# Data", "# Model"), use=Use.TRIAL, begins_at=1_900_000_000, ends_at=1_900_086_400
+    )
+    assert build.papers.audit_report == report
+    stricter = audit("--release", "release.json", "--max-fmr", "0.0001", "--json").stdout
+    assert AuditReport.from_bytes(stricter.removesuffix("\n").encode()).limits.fmr == 0.0001
+    for option in (("--threshold", "299"), ("--fmr", "0.01"), ("--subject", "release of another")):
+        refused = audit("--release", "release.json", *option)
+        assert refused.exit_code == 2
+        assert "leave out --threshold, --fmr and --subject" in refused.stderr
 
 
 def test_everybody_together_can_be_asked_for_and_bad_rows_are_refused(run, tmp_path):

@@ -25,7 +25,7 @@ from federation.audit.presentation import (
 from federation.audit.report import AuditReport
 from federation.errors import MalformedMessageError, UsageError
 from federation.verdict import Verdict
-from tests.federation.audit.audits import crowd
+from tests.federation.audit.audits import crowd, tried
 
 A, B = AttackLevel.A, AttackLevel.B
 SPECIES = ("mask", "print")
@@ -116,18 +116,67 @@ def test_what_passed_and_did_not_match_its_target_counts_for_one_rate_and_not_fo
         ("ada", "print", False, 0.9),  # passed, matched
         ("bea", "print", False, 0.1),  # passed, did not match
         ("cid", "print", False, None),  # passed, and there was no score
+        ("eve", "print", False, math.inf),  # the same
+        ("fay", "print", False, -math.inf),
         ("dan", "print", True, 0.9),  # noticed
         *everybody(4, "mask", 0),
     ]
     for sign, at in ((1.0, 0.5), (-1.0, -0.5)):
         rates = pad_rates(replaced_scores(rows, sign), sign, at, 0.95)
-        assert (rates.species[1].apcer.errors, rates.species[1].iapmr.errors) == (3, 1)
+        assert (rates.species[1].apcer.errors, rates.species[1].iapmr.errors) == (5, 1)
 
 
 def replaced_scores(rows, sign):
     """The same as distances where the sign says so."""
     turned = [(p, s, r, score if score is None or sign > 0 else 1 - score) for p, s, r, score in rows]
     return shown(turned)
+
+
+@pytest.mark.parametrize("distance", [False, True])
+@pytest.mark.parametrize("confidence", [0.9, 0.95])
+def test_an_audit_hands_on_its_scale_and_its_confidence(distance, confidence):
+    """With 3 of 10 masks that match: as distances they lie below the threshold, as similarities above it."""
+    sign = -1 if distance else 1
+    rows = [(f"p{i}", "mask", False, 9.0 if i < 3 else 0.0) for i in range(10)]
+    turned = [(p, s, r, sign * score) for p, s, r, score in [*rows, *everybody(10, "print", 0), *everybody(10, "", 10)]]
+    limits = Limits(0.5, 0.9, confidence=confidence)
+    report = audit_scores(
+        Comparisons.of(**crowd(7, distance=distance)),
+        limits=limits,
+        threshold=2.5 * sign,
+        distance=distance,
+        replicates=0,
+        presentations=shown(turned),
+        strings=tried(0, people=30) if distance else None,
+    )
+    mask = report.pad.species[0]
+    assert (mask.iapmr.errors, mask.apcer.errors) == (3, 10)
+    assert mask.iapmr.high == pytest.approx(bound(1 - confidence, lambda p: tail(3, 10, p)), rel=1e-5)
+    if distance:
+        assert report.wolf.mean.high == pytest.approx(bound(1 - confidence, lambda p: tail(0, 30, p)), rel=1e-5)
+
+
+def test_people_who_are_turned_away_have_the_limit_of_false_non_matches():
+    rows = [*everybody(100, "print", 0), *everybody(100, "mask", 0), *everybody(100, "", 95, 9.0)]
+    report = a_report(shown(rows))
+    verdicts = [replace(report, limits=Limits(*limits)).pad_verdict for limits in ((0.5, 0.01), (0.01, 0.5))]
+    assert verdicts == [Verdict.FAIL, Verdict.PASS]
+
+
+def test_every_species_is_judged_and_the_one_that_passes_most_is_named():
+    """The one that matches most often is not the one that passes most often."""
+    rows = [*everybody(100, "mask", 10, 0.9), *everybody(100, "print", 40, 0.1), *everybody(60, "", 57)]
+    rates = pad_rates(shown(rows), 1.0, 0.5, 0.95)
+    assert [one.iapmr.errors for one in rates.species] == [10, 0]
+    first, last = ([*everybody(100, name, 40), *everybody(100, other, 0)] for name, other in (SPECIES, SPECIES[::-1]))
+    for either in (first, last):
+        found = pad_rates(shown([*either, *everybody(100, "", 100)]), 1.0, 0.5, 0.95)
+        assert judge_pad(found, 0.05) is Verdict.FAIL
+    low, high, turned = rates.species[1].apcer.low, rates.species[1].apcer.high, rates.bpcer
+    assert rates.text == (
+        f"APCER 40 % ({100 * low:.3g} to {100 * high:.3g}) of 'print', the worst of 2 species; "
+        f"BPCER 5 % ({100 * turned.low:.3g} to {100 * turned.high:.3g}) of 60 people"
+    )
 
 
 def test_the_worst_species_decides_and_the_mean_of_all_does_not():
@@ -184,6 +233,8 @@ RATE = Rate(1, 10, 10.0, 0.01, 0.4)
         lambda: SpeciesRates("print", A, 0, RATE, RATE),
         lambda: SpeciesRates("print", A, 11, RATE, RATE),
         lambda: SpeciesRates("print", A, 9, RATE, RATE),
+        lambda: SpeciesRates("print", A, 9, replace(RATE, effective=9.0), RATE),
+        lambda: SpeciesRates("print", A, 9, RATE, replace(RATE, effective=9.0)),
         lambda: SpeciesRates("print", A, 10, RATE, replace(RATE, errors=2)),
         lambda: SpeciesRates("print", A, 10, RATE, replace(RATE, trials=11)),
         lambda: PadRates((), 10, RATE),

@@ -13,7 +13,8 @@ from sklearn.metrics import det_curve
 
 from federation.audit import differentials as measures
 from federation.audit.audit import audit_scores
-from federation.audit.cells import Estimate, Limits, Rate
+from federation.audit.bootstrap import Kind, draw, estimate
+from federation.audit.cells import Bootstrap, Cell, Counts, Estimate, Limits, Rate
 from federation.audit.comparing import compare
 from federation.audit.comparisons import Comparisons
 from federation.audit.intervals import clopper_pearson, design_effect, effective_trials, steady_errors
@@ -257,6 +258,45 @@ def test_only_bounds_decide():
     assert Rate(0, 1000, 1000.0, 0.0, 0.003).judge(0.003) is Verdict.PASS
     assert Rate(5, 1000, 1000.0, 0.002, 0.01).judge(0.003) is Verdict.INSUFFICIENT
     assert Rate(50, 1000, 1000.0, 0.04, 0.06).judge(0.03) is Verdict.FAIL
+    assert Rate(50, 1000, 1000.0, 0.04, 0.06).judge(0.04) is Verdict.INSUFFICIENT
+    assert Rate(50, 1000, 1000.0, 0.04, 0.06).judge(0.06) is Verdict.PASS
+
+
+def a_cell(name, fmr, fnmr):
+    """Bounds of both rates."""
+    rates = [Rate(round(1000 * (low + high) / 2), 1000, 1000.0, low, high) for low, high in (fmr, fnmr)]
+    return Cell((name,), 50, *rates, None, Estimate(None), Estimate(None), ())
+
+
+@pytest.mark.parametrize(
+    ("cells", "worst"),
+    [
+        ([((0.0, 0.001), (0.06, 0.08)), ((0.0015, 0.5), (0.0, 0.04))], "a"),  # FAIL before what may be anything
+        ([((0.0, 0.003), (0.0, 0.04)), ((0.0, 0.001), (0.049, 0.06))], "b"),  # nearest over its own limit
+        ([((0.0018, 0.003), (0.0, 0.04)), ((0.0, 0.001), (0.04, 0.06))], "a"),
+        ([((0.0, 0.003), (0.0, 0.04)), ((0.0, 0.004), (0.0, 0.04))], "b"),  # and then by what it may be
+    ],
+)
+def test_the_cell_to_look_at_first_has_the_worst_verdict_and_then_is_farthest_over_a_limit(cells, worst):
+    report = dataclasses.replace(
+        audit(counted({("a",): (0.001, 0.03), ("b",): (0.001, 0.03)}, attributes=("g",))),
+        cells=tuple(a_cell(name, *bounds) for name, bounds in zip("ab", cells, strict=True)),
+    )
+    assert report.worst_cell.name == worst
+
+
+def test_of_two_worst_cells_of_one_rate_the_one_that_may_be_higher_counts():
+    one, other = a_cell("a", (0.0, 0.02), (0.0, 0.02)), a_cell("b", (0.0, 0.02), (0.0, 0.02))
+    wider = dataclasses.replace(other, fmr=dataclasses.replace(other.fmr, high=0.03))
+    base = audit(counted({("a",): (0.001, 0.03), ("b",): (0.001, 0.03)}, attributes=("g",)))
+    report = dataclasses.replace(base, cells=(one, wider))
+    assert (report.worst("fmr").name, report.worst("fnmr").name) == ("b", "a")
+
+
+@pytest.mark.parametrize("name", ["comparisons", "bad", "undeclared", "across", "failed"])
+def test_no_count_is_below_zero(name):
+    with pytest.raises(UsageError, match="counts are not negative"):
+        Counts(**{"comparisons": 1, name: -1})
 
 
 def test_a_verdict_has_no_truth_value():
@@ -345,6 +385,108 @@ def test_people_who_declare_nothing_are_in_no_cell_and_are_counted():
     assert report.overall.fmr.trials == 1
 
 
+def test_every_comparison_is_counted_under_what_became_of_it():
+    """Seven rows: one of each is undeclared on the one, on the other and on both sides; two across, one failed."""
+    sides = (["", "a", "", "a", "b", "a", "a"], ["a", "", "", "b", "a", "a", "a"])
+    comparisons = Comparisons.of(
+        [0.1] * 6 + [math.nan], [False] * 7, {"g": sides}, failed=[False] * 6 + [True]
+    )  # fmt: skip
+    report = audit(comparisons, bad_rows=5)
+    assert report.counts == Counts(7, 5, 3, 2, 1)
+    assert report.overall.fmr.trials == 1
+
+
+def test_estimates_of_a_cell_are_each_about_their_own_number():
+    """Of people who are well told apart: errors are few, true accepts many, each inside bounds of its own."""
+    data = crowd(7, people=60, images=2, spread=1.3)
+    report = audit(Comparisons.of(**data), threshold=2.0, limits=Limits(fmr=0.02, fnmr=0.9), replicates=120)
+    sides = Comparisons.of(**data).attributes["group"]
+    comparisons = Comparisons.of(**data)
+    for place, cell in enumerate((*report.cells, report.overall)):
+        inside = sides.first == sides.second if place == 2 else (sides.first == place) & (sides.second == place)
+        own, others = (comparisons.scores[inside & (comparisons.same == same)] for same in (True, False))
+        threshold = np.quantile(others, 0.98, method="higher")
+        assert cell.tar.value == pytest.approx((own >= threshold).mean(), abs=0.01)
+        assert cell.eer.low < cell.eer.value < cell.eer.high < 0.3 < cell.tar.low < cell.tar.value < cell.tar.high
+    widths = [cell.eer.high - cell.eer.low for cell in (*report.cells, report.overall)]
+    assert widths[2] < min(widths[:2])  # all together are more people than a cell
+
+
+def test_draws_are_of_people_for_each_rate_its_own():
+    """Against the vertex bootstrap, written plainly: of a cell and of all, of both kinds of comparison."""
+    comparisons, threshold = Comparisons.of(**crowd(5, people=24, images=2)), 1.0
+    people, group = comparisons.people, comparisons.attributes["group"]
+    inside = group.first == group.second
+    kinds = [
+        Kind(comparisons.scores[rows], group.first[rows], people.first[rows], people.second[rows])
+        for rows in (inside & comparisons.same, inside & ~comparisons.same)
+    ]
+    drawn = draw(*kinds, people=24, cells=2, threshold=threshold, limit=0.1, bootstrap=Bootstrap(300, 3))
+    rng, rates = np.random.default_rng(99), []
+    for _ in range(300):
+        weight = np.bincount(rng.integers(0, 24, 24), minlength=24)
+        row = []
+        for kind, wrong in zip(kinds, (lambda s: s < threshold, lambda s: s >= threshold), strict=True):
+            mass = weight[kind.first] * (weight[kind.second] if kind is kinds[1] else 1)
+            row += [
+                (mass * wrong(kind.scores))[cell].sum() / mass[cell].sum()
+                for cell in (kind.cell == 0, kind.cell == 1, kind.cell >= 0)
+            ]
+        rates.append(row)
+    plain = np.array(rates)
+    for found, expected in ((drawn.fnmr, plain[:, :3]), (drawn.fmr, plain[:, 3:])):
+        np.testing.assert_allclose(found.mean(axis=0), expected.mean(axis=0), rtol=0.12)
+        np.testing.assert_allclose(found.std(axis=0), expected.std(axis=0), rtol=0.2)
+    for cell in range(3):
+        own, others = (kind.scores[kind.cell >= 0] if cell == 2 else kind.scores[kind.cell == cell] for kind in kinds)
+        assert np.median(drawn.eer[:, cell]) == pytest.approx(DetCurve.of(own, others).eer, abs=0.02)
+        assert np.median(drawn.tar[:, cell]) == pytest.approx(DetCurve.of(own, others).tar_at(0.1), abs=0.05)
+
+
+def test_a_bound_is_the_share_of_the_draws_that_its_confidence_leaves_and_holds_the_value():
+    draws = np.arange(1.0, 996.0)
+    assert estimate(500.0, draws, 0.95) == Estimate(500.0, 50.0, 946.0)
+    assert estimate(500.0, draws, 0.9) == Estimate(500.0, 100.0, 896.0)
+    assert estimate(2.0, draws, 0.95) == Estimate(2.0, 2.0, 946.0)
+    assert estimate(990.0, draws, 0.95) == Estimate(990.0, 50.0, 990.0)
+    assert estimate(math.inf, draws, 0.95) == Estimate(None, 50.0, None)
+    few, enough = (np.where(draws <= unknown, np.nan, draws) for unknown in (498, 497))
+    assert estimate(700.0, few, 0.95) == Estimate(700.0)
+    assert estimate(700.0, enough, 0.95) == Estimate(700.0, 522.0, 971.0)
+
+
+def test_which_side_of_a_comparison_somebody_stands_on_changes_nothing():
+    """Somebody who is only ever compared with others, and always stands second."""
+    data = crowd(7, people=20)
+    kept = [not same or int(name[1:]) < 10 for same, name in zip(data["same"], data["people"][0], strict=True)]
+    rows = np.flatnonzero(kept)
+    one = {
+        "scores": data["scores"][rows],
+        "same": data["same"][rows],
+        "attributes": {"group": tuple([side[i] for i in rows] for side in data["attributes"]["group"])},
+        "people": tuple([side[i] for i in rows] for side in data["people"]),
+    }
+    other = one | {"attributes": {"group": one["attributes"]["group"][::-1]}, "people": one["people"][::-1]}
+    made = [audit(Comparisons.of(**each), threshold=2.0) for each in (one, other)]
+    assert made[0].to_bytes() == made[1].to_bytes()
+
+
+def test_differences_have_bounds_of_their_own_rate():
+    """Groups that differ in false matches alone: of those a ratio is surely above 1, of the others it is not."""
+    report = audit(
+        Comparisons.of(**crowd(4, people=60, images=20, spread=0.1, worse="b")), threshold=3.2, replicates=60
+    )
+    fmr, fnmr = (report.differentials[f"{rate}_max_over_min"] for rate in ("fmr", "fnmr"))
+    assert fmr.low > 3 > fnmr.value
+    assert fnmr.low < 1.5
+
+
+@pytest.mark.parametrize("rates", [(0.0, 0.0, 0.0), (0.0,), (0.5,), ()])
+def test_where_nothing_can_be_told_apart_there_is_no_ratio(rates):
+    for measure in (measures.max_over_min, measures.max_over_geometric_mean):
+        assert math.isnan(measure(np.array(rates)))
+
+
 def test_the_threshold_for_a_stated_rate_is_the_lowest_that_keeps_it():
     comparisons = Comparisons.of(**crowd(11, people=60))
     report = audit(comparisons, threshold=None, stated_fmr=0.01)
@@ -356,8 +498,27 @@ def test_the_threshold_for_a_stated_rate_is_the_lowest_that_keeps_it():
 
 
 def test_too_few_impostors_cannot_set_a_threshold():
-    with pytest.raises(UsageError, match="at least 1000000"):
-        audit(Comparisons.of(**crowd(11)), threshold=None, stated_fmr=1e-6)
+    with pytest.raises(UsageError, match=r"^630 impostor and 90 genuine .* of 0.0003: at least 3334 and 1 are needed"):
+        audit(Comparisons.of(**crowd(11)), threshold=None, stated_fmr=0.0003)
+    whole = Comparisons.of(**crowd(11))
+    nobody = dataclasses.replace(whole, failed=whole.same.copy())
+    with pytest.raises(UsageError, match=r"^630 impostor and 0 genuine"):
+        audit(nobody, threshold=None, stated_fmr=0.01)
+
+
+def test_who_may_fail_to_enrol_is_not_passed_where_nobody_says_who_did():
+    """A limit without the column that it is about; and the limit of another rate is none."""
+    report = audit(counted(FAIR), limits=Limits(0.002, 0.05, failure_to_enrol=0.5))
+    assert report.cells[0].verdicts(report.limits)["failure_to_enrol"] is Verdict.INSUFFICIENT
+    assert report.verdict is Verdict.INSUFFICIENT
+    assert "failure_to_enrol" not in report.cells[0].verdicts(LIMITS)
+
+
+def test_failures_without_names_are_those_of_comparisons():
+    failed = [True, False, False, False]
+    comparisons = Comparisons.of([math.nan, 0.9, 0.9, 0.9], [True] * 4, {"g": ["a"] * 4}, failed=failed)
+    failure = audit(comparisons).cells[0].failure_to_enrol
+    assert (failure.errors, failure.trials, failure.effective) == (1, 4, 4.0)
 
 
 def test_who_cannot_enrol_is_counted_by_people():
@@ -383,6 +544,18 @@ def test_who_cannot_enrol_is_counted_by_people():
         ({"people": (["x", "x"], ["x", "x"])}, "with one"),
         ({"people": (["x", "x"], ["y", "y"])}, "two different people"),
         ({"people": (["x", ""], ["x", "y"])}, "without a name"),
+        ({"people": (["x", "y"], ["x", ""])}, "without a name"),
+        ({"people": (["x", "x"], ["y", "x"])}, "^2 comparisons are marked 'same' .* the first is number 1$"),
+        ({"people": (["x", "x"], ["x", "x"])}, "^1 comparisons are marked 'same' .* the first is number 2$"),
+        (
+            {
+                "scores": [0.0, 0.0],
+                "same": [False, False],
+                "attributes": {"g": (["a", "a"], ["a", "b"])},
+                "people": (["x", "y"], ["z", "z"]),
+            },
+            "two values of 'g'; see comparison number 1",
+        ),
         ({"attributes": {"g": (["a", "a"], ["a", "b"])}, "people": (["x", "x"], ["x", "y"])}, None),
         ({"attributes": {"g": (["a", "b"], ["a", "b"])}, "people": (["x", "x"], ["x", "y"])}, "two values"),
     ],
@@ -402,6 +575,11 @@ def test_what_belongs_to_the_comparison_may_differ_for_one_person():
     report = audit(Comparisons.of([0.9, 0.1, 0.1], [True, True, False], attributes, people=people))
     assert [(cell.labels, cell.people) for cell in report.cells] == [(("door",), 2), (("phone",), 1)]
     assert report.overall.people == 2
+
+
+def test_one_person_has_one_value_where_nobody_says_who_they_are():
+    with pytest.raises(UsageError, match=r"^comparison number 2 is of one person with two values"):
+        audit(Comparisons.of([0.9, 0.9], [True, True], {"g": (["a", "a"], ["a", "b"])}))
 
 
 def test_an_audit_needs_a_threshold_or_a_rate_and_not_both():
@@ -547,5 +725,27 @@ def test_reports_of_other_attributes_or_confidence_are_not_compared():
     old = audit(counted(FAIR))
     with pytest.raises(UsageError, match="attributes"):
         compare(old, audit(Comparisons.of(**crowd(7))))
-    with pytest.raises(UsageError, match="confidence"):
-        compare(old, dataclasses.replace(old, limits=Limits(0.002, 0.05, confidence=0.99)))
+    for confidence in (0.9, 0.99):
+        with pytest.raises(UsageError, match="confidence"):
+            compare(old, dataclasses.replace(old, limits=Limits(0.002, 0.05, confidence=confidence)))
+
+
+def test_a_comparison_says_the_cells_and_numbers_of_each_report():
+    old, new = audit(counted(FAIR)), audit(counted(FAIR | {("m", "young"): (0.002, 0.031)}))
+    fmr, fnmr = compare(old, new).changes
+    bound = {rate: f"{getattr(old.worst(rate), rate).high:.4g}" for rate in ("fmr", "fnmr")}
+    assert fmr.reason == (
+        f"the worst cell's fmr is 0.002 (m / young), above the upper bound {bound['fmr']} of the old report (f / old)"
+    )
+    assert fnmr.reason == (
+        f"the worst cell's fnmr is 0.031 (m / young), within the upper bound {bound['fnmr']} of the old report "
+        "(f / old: 0.03)"
+    )
+    assert (fmr.old_cell, fmr.new_cell, fmr.old.value, fmr.new.value) == ("f / old", "m / young", 0.001, 0.002)
+
+
+def test_a_cell_that_was_never_measured_is_not_missed():
+    three = {labels: rates for labels, rates in FAIR.items() if labels != ("f", "old")}
+    old = audit(counted(three))
+    assert any(not cell.fmr.trials for cell in old.cells)
+    assert compare(old, old).missing == ()

@@ -76,7 +76,9 @@ NEAR = [100.0, 110.0, 120.0, 130.0, 140.0, 150.0]
 def test_the_threshold_is_where_the_tables_of_acceptance_sampling_say(comparisons, right):
     people = People().pairs(("f",), comparisons, NEAR)
     if right is None:
-        with pytest.raises(UsageError, match=r"f has 596 people, .* too few to show a false match rate of 0\.01"):
+        with pytest.raises(
+            UsageError, match=r"f has 596 people, .* worth 298 independent ones: too few to show .* of 0\.01"
+        ):
             made(people, "sex")
         return
     fair = made(people, "sex")
@@ -124,6 +126,42 @@ def test_an_attribute_decides_where_all_of_its_combinations_are_too_small():
     fair = made(people, "sex", "age")
     assert fair.threshold == 89
     assert {group.name for group in fair.held_for.setting} == {"f"}
+
+
+def test_three_attributes_make_groups_of_each_of_two_and_of_all_three():
+    people = People()
+    for sex in "fm":
+        for age in ("old", "young"):
+            for skin in ("dark", "light"):
+                people.pairs((sex, age, skin), 30)
+    names = {group.name for group in made(people, "sex", "age", "skin", rule=ThresholdFor.EVERYBODY).held_for.groups}
+    assert len(names) == 3 * 2 + 3 * 4 + 8
+    assert {"f", "old / f", "old / f / dark"} <= names
+
+
+def test_pairs_of_two_groups_are_in_neither_and_both_people_were_measured():
+    people = People().pairs(("f",), 773, NEAR).pairs(("m",), 773, NEAR).across(("f",), ("m",), 10.0)
+    fair = made(people, "sex")
+    assert [(group.trials, group.people) for group in fair.held_for.groups] == [(773, 1547), (773, 1547)]
+
+
+def test_the_upper_end_is_that_of_the_worst_group_wherever_it_stands_in_the_list():
+    for worst, other in (("a", "b"), ("b", "a")):
+        fair = made(People().pairs((worst,), 310).pairs((other,), 2000), "sex", threshold=80)
+        bounds = {group.name: group.fmr_high for group in fair.held_for.groups}
+        assert fair.fmr_high == bounds[worst] > bounds[other]
+
+
+def test_the_lower_end_is_that_of_everybody_together():
+    fair = made(People().pairs(("f",), 2000, [50.0] * 10).pairs(("m",), 1000), "sex", threshold=80)
+    assert 0.0015 < fair.fmr_low < 10 / 3000  # one-sided at 95 %: 5.4 or more of 3000
+
+
+def test_codes_of_2048_bits_may_lie_farther_apart_than_1024():
+    fair = for_groups(
+        replace(release(), code_length=2048), People().pairs(("f",), 400, [1500.0]).comparisons("sex"), scores=SCORES
+    )
+    assert fair.held_for.groups[0].trials == 400
 
 
 def test_labels_never_make_a_threshold_laxer():

@@ -130,6 +130,8 @@ def shell(tmp_path):
     }
 
     def run(script):
+        # Bash runs the last command in its own place, and then no shell is found above it where none started the tests.
+        script = f"{script}\nexit $?"
         done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout

@@ -11,6 +11,7 @@ from scipy.special import ndtri
 from federation.errors import UsageError
 from federation.learning.evaluation import DetCurve, accepted_from, code_scores
 from federation.onebit.code import CodeSeed, binary_code, hamming_distance
+from federation.recognition.embeddings import EmbeddingSet
 from federation.recognition.model import Adapter
 from federation.recognition.profiles import PROBE, REFERENCE
 from tests.people import DIMENSION, synthetic_people
@@ -107,6 +108,29 @@ def test_scores_never_compare_an_image_with_itself():
 
     assert images_of(REFERENCE).isdisjoint(images_of(PROBE))
     assert repr(result) == "ScoreSet(genuine=12, impostor=24)"
+
+
+def test_of_an_odd_number_of_images_the_larger_half_is_references():
+    Remembering.seen.clear()
+    scores_of(synthetic_people(["a"], images=3).of_people(["a"]), Remembering.identity(DIMENSION))
+    assert {profile: len(rows) for profile, rows in Remembering.seen.items()} == {REFERENCE: 2, PROBE: 1}
+
+
+def test_a_template_and_a_probe_each_have_the_centre_of_their_own_camera():
+    """Two cameras that shift the same faces: without their shifts, everybody is at distance 0 from themselves."""
+    shifts = {REFERENCE: np.zeros(DIMENSION), PROBE: np.full(DIMENSION, 0.5)}
+    faces, rows = np.eye(DIMENSION)[:2] * 3, []
+    for face in faces:
+        rows += [face + shifts[profile] for _ in range(2) for profile in (REFERENCE, PROBE)]
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    people = EmbeddingSet(
+        (np.array(rows) / norms).astype(np.float32),
+        np.repeat(["a", "b"], 4),
+        np.array([REFERENCE, PROBE] * 4),
+        np.array([f"{name}-{image}" for name in "ab" for image in (0, 0, 1, 1)]),
+    )
+    adapter = Adapter({profile: shift / norms[int(profile == PROBE)] for profile, shift in shifts.items()}, None)
+    assert scores_of(people, adapter).genuine == pytest.approx(1, abs=0.01)
 
 
 def test_scores_are_those_of_codes_that_a_device_makes():

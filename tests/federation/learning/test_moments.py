@@ -11,7 +11,7 @@ from federation.learning.moments import PublicCentre, Shift, moments_sum, person
 from federation.privacy.bounds import BOUNDS
 from federation.privacy.plan import Adaptation, PrivacyPlan, operating_system_noise
 from federation.recognition.embeddings import EmbeddingSet
-from federation.recognition.profiles import PROBE, REFERENCE
+from federation.recognition.profiles import PROBE, PROFILES, REFERENCE
 from tests.people import DIMENSION, synthetic_people
 
 DIRECTIONS = 16
@@ -51,6 +51,14 @@ def test_a_record_is_half_of_both_means_in_the_subspace_less_the_public_centre()
         offset = (means[0] + means[1]) / 2 - PUBLIC.start
         assert np.linalg.norm(offset) < 0.9  # it is not clipped
         assert record == pytest.approx(offset / 0.9, abs=1e-5)
+
+
+def test_both_cameras_count_alike_however_many_images_each_took():
+    everybody = synthetic_people(NAMES[:2], images=3)
+    fewer = everybody.select((everybody.profiles == REFERENCE) | (everybody.images == f"{NAMES[0]}-0"))
+    means = [fewer.embeddings[(fewer.people == NAMES[0]) & (fewer.profiles == p)].mean(axis=0) for p in PROFILES]
+    expected = (SUBSPACE @ ((means[0] + means[1]) / 2) - PUBLIC.start) / 0.9
+    assert person_records(fewer, PUBLIC, PLAN)[0] == pytest.approx(expected, abs=1e-5)
 
 
 def test_a_public_centre_has_a_number_for_each_direction():
@@ -144,7 +152,9 @@ def test_fewer_people_in_the_total_than_planned_do_not_make_the_shift_shorter():
     assert twelve == pytest.approx(2 * planned)
 
 
-@pytest.mark.parametrize("damage", [lambda t: t[:-1], lambda t: t * np.nan, lambda t: t[None]])
+@pytest.mark.parametrize(
+    "damage", [lambda t: t[:-1], lambda t: t * np.nan, lambda t: t * np.inf, lambda t: t * -np.inf, lambda t: t[None]]
+)
 def test_a_damaged_total_is_refused(damage):
     with pytest.raises(MalformedMessageError, match="16 finite numbers"):
         Shift.of(damage(np.ones(DIRECTIONS)), PLAN, noise_multiplier=1.0, people=24)
@@ -179,8 +189,12 @@ def test_a_record_that_is_not_finite_or_far_too_long_changes_nobody_else_s(value
     assert np.linalg.norm(change) <= 1
 
 
-def test_a_plan_without_a_moments_release_gives_no_moments():
-    plan = plan_for(epsilon=0.1)
-    assert plan.adaptation is Adaptation.NONE
+@pytest.mark.parametrize(
+    ("plan", "adaptation"),
+    [(plan_for(epsilon=0.1), Adaptation.NONE), (plan_for(10_000, tuned=5376, steps=1), Adaptation.SCALES)],
+    ids=["nothing", "scales"],
+)
+def test_a_plan_without_a_moments_release_gives_no_moments(plan, adaptation):
+    assert plan.adaptation is adaptation
     with pytest.raises(UsageError, match="no moments"):
         moments_sum(synthetic_people(NAMES), PUBLIC, plan)

@@ -104,6 +104,16 @@ def test_no_more_images_of_a_person_than_some_are_compared():
     assert not np.array_equal(pair_sum(many, ONE, 2), pair_sum(many.first_of_each(1), ONE, 2))
 
 
+def test_what_is_counted_of_a_person_is_templates_and_not_the_images_that_they_average():
+    many, averaged = (
+        synthetic_people(list("abcd"), images=2 * MOST_OF_A_PERSON + 2),
+        PairQuestion(IDENTITY, (0.09, 0.1), 2, 2),
+    )
+    taken = pair_sum(many, averaged, 4)
+    assert np.array_equal(taken, pair_sum(many.first_of_each(2 * MOST_OF_A_PERSON), averaged, 4))
+    assert not np.array_equal(taken, pair_sum(many.first_of_each(MOST_OF_A_PERSON), averaged, 4))
+
+
 def test_shares_come_back_from_the_total_of_all_organisations():
     sides = [synthetic_people([f"{k} {i}" for i in range(8)], seed=k) for k in range(3)]
     total = sum(pair_sum(side, ONE, 8) for side in sides)
@@ -122,7 +132,15 @@ def test_noise_of_shares_is_that_of_the_total():
 
 
 @pytest.mark.parametrize(
-    ("total", "people"), [(np.zeros(2), 9), (np.array([0.0, np.nan, 0.0]), 9), (np.zeros(3), 1), (np.zeros(3), 0)]
+    ("total", "people"),
+    [
+        (np.zeros(2), 9),
+        (np.array([0.0, np.nan, 0.0]), 9),
+        (np.array([0.0, 0.0, np.inf]), 9),
+        (np.array([-np.inf, 0.0, 0.0]), 9),
+        (np.zeros(3), 1),
+        (np.zeros(3), 0),
+    ],
 )
 def test_damaged_totals_and_totals_of_no_pair_are_refused(total, people):
     with pytest.raises(MalformedMessageError, match="two people or more"):

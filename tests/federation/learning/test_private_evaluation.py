@@ -14,8 +14,8 @@ from federation.errors import MalformedMessageError, UsageError
 from federation.identity import verify_identity
 from federation.learning import private_evaluation
 from federation.learning.evaluation_plan import EVALUATION, EvaluationPlan, Group
-from federation.learning.group_rates import GroupRates, Rate, Support
-from federation.learning.private_evaluation import estimate_rates, evaluation_sum
+from federation.learning.group_rates import EvaluationReport, GroupRates, Rate, Support
+from federation.learning.private_evaluation import estimate_rates, evaluation_sum, report_of
 from federation.recognition.model import Adapter
 from federation.recognition.profiles import PROBE, REFERENCE
 from federation.secagg import Session
@@ -26,7 +26,7 @@ from tests.people import DIMENSION, start_vector, synthetic_people
 
 CODE_LENGTH, THRESHOLD = 2048, 700
 NO_NOISE = 1e-9
-ADAPTER = Adapter({REFERENCE: start_vector(), PROBE: start_vector()}, None)
+ADAPTER = Adapter({REFERENCE: start_vector(), PROBE: start_vector() + 0.02}, None)
 NAMES = [f"person {i:02d}" for i in range(12)]
 GROUPS = {name: ("odd" if i % 2 else "even") for i, name in enumerate(NAMES)}
 
@@ -135,6 +135,20 @@ def test_people_without_a_group_of_the_plan_count_nowhere(groups):
         evaluation_sum(synthetic_people(NAMES), ADAPTER, with_two, plan_for()),
         evaluation_sum(two, ADAPTER, with_two, plan_for()),
     )
+
+
+def test_of_an_odd_number_of_images_the_larger_half_is_references():
+    """Two references of one image each, and one probe: a third of an image in the middle would be nobody's."""
+    everybody = synthetic_people(NAMES[:1], images=3)
+    seen = evaluation_sum(everybody, ADAPTER, {NAMES[0]: "odd"}, plan_for(bins=2)).reshape(2, 2, 2)[1, 0]
+    rows = everybody.embeddings
+    references = ADAPTER.apply(
+        rows[(everybody.profiles == REFERENCE) & (everybody.images != f"{NAMES[0]}-2")], REFERENCE
+    )
+    probes = ADAPTER.apply(rows[(everybody.profiles == PROBE) & (everybody.images == f"{NAMES[0]}-2")], PROBE)
+    accepted = np.arccos(references @ probes.T) / np.pi * CODE_LENGTH <= THRESHOLD + 0.5
+    assert accepted.shape == (2, 1)
+    assert seen[0] / seen.sum() == pytest.approx(accepted.mean())
 
 
 def test_people_with_one_image_count_nowhere():
@@ -390,8 +404,93 @@ def test_bins_rise_around_the_threshold_and_stay_inside(threshold, bins):
     assert (np.diff(np.concatenate([[0.0], edges, [1.0]])) >= 0).all()
 
 
+def test_what_nobody_of_some_people_did_may_still_be_done_by_one_of_so_many():
+    """No error among 1500: at a rate of 1 / 1500 that happens to more than one run in three."""
+    group = Group("all", 1500, 1500)
+    plan = plan_for(groups=(group,), bins=2)
+    genuine, impostor = evaluation_weights()
+    total = 1500 * np.array([genuine, 0, 0, impostor])  # every owner is accepted, and no stranger
+    for groups in ((group,), (Group("all"),)):
+        (rates,) = estimate_rates(total, plan, noise_multiplier=NO_NOISE, groups=groups)
+        for rate in (rates.fmr, rates.fnmr):
+            assert (rate.value, rate.low) == (pytest.approx(0, abs=1e-9), 0)
+            assert rate.high > 1 / 1500
+
+
+def test_equal_error_rates_begin_with_six_bins():
+    for bins, shown in ((2, False), (4, False), (6, True), (8, True)):
+        plan = plan_for(groups=(Group("all", 3000, 3000),), bins=bins)
+        (rates,) = estimate_rates(total_of_model(plan, 3000, np.random.default_rng(1)), plan, noise_multiplier=NO_NOISE)
+        assert (rates.eer is not None) is shown
+
+
+def test_nobody_is_no_negative_number_of_people():
+    plan = plan_for(groups=(Group("unknown"),), bins=2)
+    (rates,) = estimate_rates(np.array([-5.0, -3.0, 0.0, 0.0]), plan, noise_multiplier=1.0)
+    assert (rates.support, rates.people) == (Support.INSUFFICIENT, 0.0)
+
+
+@pytest.mark.parametrize("bins", [2, 12])
+def test_as_many_people_as_are_needed_have_the_widest_noise_that_is_printed(bins):
+    """By drawing it: the count of strangers below the threshold, when all bins are known to add up."""
+    plan = plan_for(1.0, (Group("all", 100_000, 100_000),), bins=bins, largest_half_width=0.03)
+    noise = plan.noise_multiplier * math.sqrt(4 / 3) * np.random.default_rng(8).normal(size=(40_000, bins))
+    middle = (noise - noise.mean(axis=1, keepdims=True))[:, : bins // 2].sum(axis=1)
+    width = 1.96 * middle.std() / (evaluation_weights()[1] * plan.people_needed)
+    assert width == pytest.approx(0.03, rel=0.02)
+
+
+def test_a_report_says_whom_and_what_it_is_of_and_estimates_who_is_left():
+    groups = (Group("even", 3000, 3000), Group("odd", 3000, 2000))
+    plan = plan_for(groups=groups, bins=2)
+    genuine, impostor = evaluation_weights()
+    total = np.array([2400 * genuine, 600 * genuine, 30 * impostor, 2970 * impostor] * 2)
+    report = report_of(total, plan, noise_multiplier=0.25, people=6000, organisations=3)
+    assert (report.release, report.threshold, report.noise_multiplier) == (plan.release, THRESHOLD, 0.25)
+    assert (report.epsilon, report.delta, report.people, report.organisations) == (plan.epsilon, plan.delta, 6000, 3)
+    assert [(rates.group, rates.people) for rates in report.rates] == [("even", 3000.0), ("odd", 3000.0)]
+    fewer = report_of(total / 2, plan, noise_multiplier=0.25, people=3000, organisations=3)
+    assert [rates.people for rates in fewer.rates] == pytest.approx([1500.0, 1500.0])
+
+
+@pytest.mark.parametrize("wrong", [-0.01, 1.01, math.nan, 1])
+@pytest.mark.parametrize("name", ["value", "low", "high"])
+def test_each_number_of_a_rate_is_a_share(name, wrong):
+    with pytest.raises(UsageError, match="rates are numbers from 0 to 1"):
+        dataclasses.replace(Rate(0.5, 0.25, 0.75), **{name: wrong})
+
+
+@pytest.mark.parametrize("place", [0, 1])
+@pytest.mark.parametrize("wrong", [-1.0, math.nan, math.inf, 9])
+def test_the_people_of_every_group_of_a_report_are_a_number(place, wrong):
+    rates = [GroupRates(name, 9.0, Support.INSUFFICIENT) for name in ("men", "women")]
+    rates[place] = dataclasses.replace(rates[place], people=wrong)
+    with pytest.raises(UsageError, match="0 or more"):
+        EvaluationReport("ab" * 32, THRESHOLD, 2.0, 1e-6, 2.0, 18, 3, tuple(rates))
+
+
+def test_the_line_of_a_group_has_each_rate_under_its_own_name():
+    rates = [Rate(value, value / 2, 2 * value) for value in (0.01, 0.02, 0.04)]
+    assert GroupRates("men", 300.4, Support.SUFFICIENT, *rates).text == (
+        "men: about 300 people, FMR 1.00 % (0.50 to 2.00), FNMR 2.00 % (1.00 to 4.00), EER 4.00 % (2.00 to 8.00)"
+    )
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [(Group("even", 3000, 3000), Group("odd", 2999, 2999)), (Group("even", 3000, 3000), Group("odd", 3001, 3000))],
+    ids=["fewer", "more"],
+)
+def test_groups_that_are_all_public_have_as_many_people_as_the_evaluation(groups):
+    with pytest.raises(
+        UsageError, match=f"the groups have {sum(g.people for g in groups)} people and the evaluation 6000"
+    ):
+        plan_for(groups=groups, people=6000)
+    assert plan_for(groups=(*groups[:1], Group("odd")), people=6000).people == 6000
+
+
 def test_damaged_totals_are_refused():
     plan = plan_for()
-    for total in (np.zeros(3), np.full(plan.size, np.nan)):
+    for total in (np.zeros(3), *(np.full(plan.size, wrong) for wrong in (np.nan, np.inf, -np.inf))):
         with pytest.raises(MalformedMessageError, match="the total of an evaluation must be 48 finite"):
             estimate_rates(total, plan, noise_multiplier=1.0)

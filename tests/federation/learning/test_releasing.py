@@ -10,7 +10,9 @@ from federation.learning.evaluation import accepted_from, code_scores
 from federation.learning.moments import Shift, moments_sum
 from federation.learning.pairs import pair_sum
 from federation.learning.releasing import ReleaseTerms, observed_of, public_release, reason_of
-from federation.privacy.plan import Adaptation, PrivacyPlan
+from federation.learning.threshold import Threshold, edges
+from federation.privacy.plan import PRIVACY_UNIT, Adaptation, PrivacyPlan
+from federation.promise import NEIGHBORING_RELATION, PrivacyStatement
 from federation.rates import Basis
 from federation.recognition.model import ModelRelease
 from federation.recognition.profiles import PROBE, REFERENCE
@@ -132,12 +134,46 @@ def test_tuned_scales_go_with_the_public_adapter():
     assert np.array_equal(adapter.scales[PROBE], scales)
     question = terms().question(Shift.nothing(PROFILE.directions), scales)
     assert np.array_equal(question.adapter.scales[PROBE], scales)
+    public = terms().adapter(Shift.nothing(PROFILE.directions))
+    for made in (adapter, question.adapter):
+        assert np.array_equal(made.projection, public.projection)
+        assert all(np.array_equal(made.centres[side], public.centres[side]) for side in (REFERENCE, PROBE))
 
 
 def test_edges_are_those_of_the_fusion_that_the_release_is_for():
     nothing = Shift.nothing(PROFILE.directions)
     assert terms(references=1, frames=1).question(nothing).edges != terms().question(nothing).edges
     assert (terms().question(nothing).references, terms().question(nothing).frames) == (2, 3)
+
+
+def test_edges_are_those_of_the_weight_that_the_shift_has():
+    for weight in (0.3, 0.9):
+        asked = terms().question(Shift(np.full(PROFILE.directions, 0.1), weight))
+        assert asked.edges == edges(PROFILE, CONDITION, weight=weight, references=2, frames=3)
+        assert asked.edges != terms().question(Shift.nothing(PROFILE.directions)).edges
+
+
+def test_a_release_says_what_its_threshold_says_and_what_it_was_made_for():
+    threshold = Threshold(301, 0.002, 0.031, Basis.PUBLIC, 77)
+    release = terms().release(
+        terms().adapter(Shift.nothing(PROFILE.directions)),
+        threshold,
+        adaptation=Adaptation.NONE,
+        reason="some reason",
+        privacy=PrivacyStatement.nobody(PRIVACY_UNIT, NEIGHBORING_RELATION),
+        created=NOW,
+    )
+    said = (release.threshold, release.fmr_low, release.fmr_high, release.basis, release.fmr_people)
+    assert said == (301, 0.002, 0.031, Basis.PUBLIC, 77)
+    assert (release.fmr, release.reason, release.created) == (0.01, "some reason", NOW.isoformat())
+    assert public_release(terms(), created=NOW, reason="too few people").reason == "too few people"
+
+
+def test_what_is_observed_carries_the_noise_of_its_shares():
+    random = np.random.default_rng(4)
+    drawn = [observed_of(1.7 * random.normal(size=3), people=30, noise_multiplier=1.7) for _ in range(4000)]
+    assert np.std([one.shares for one in drawn]) == pytest.approx(drawn[0].noise, rel=0.03)
+    assert {one.people for one in drawn} == {30}
 
 
 def test_reasons_say_what_was_asked():

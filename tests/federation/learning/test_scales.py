@@ -1,4 +1,5 @@
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -168,7 +169,24 @@ def test_a_sum_of_nothing_but_noise_hardly_moves_anything():
     assert not Descent.start().step(NOWHERE, 24, 0.0).scales.any()
 
 
-@pytest.mark.parametrize("total", [np.zeros(TUNABLE - 1), np.full(TUNABLE, np.nan)])
+def test_steps_are_averaged_with_momentum_and_shortened_by_the_noise_that_the_average_carries():
+    """Worked out with sums over the steps: weights 0.8^age, the noise's variance their squares, 5376 numbers."""
+    totals, people, noise = np.random.default_rng(3).normal(size=(3, TUNABLE)) * 3, 40, 2.0
+    descent, moved = Descent.start(), np.zeros(TUNABLE)
+    for step in range(3):
+        weights = [0.8 ** (step - age) for age in range(step + 1)]
+        average = sum(w * total for w, total in zip(weights, totals, strict=False)) / people
+        carried = TUNABLE * sum(w * w for w in weights) * (noise / people) ** 2
+        length = math.sqrt(sum(average**2))
+        moved = moved - 0.5 * (1 - carried / length**2) * average / length
+        descent = descent.step(totals[step], people, noise)
+        assert carried < length**2
+        np.testing.assert_allclose(descent.scales, moved, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "total", [np.zeros(TUNABLE - 1), *(np.full(TUNABLE, wrong) for wrong in (np.nan, np.inf, -np.inf))]
+)
 def test_a_total_of_another_form_is_refused(total):
     with pytest.raises(MalformedMessageError, match="finite numbers"):
         Descent.start().step(total, 24, 1.0)
@@ -268,8 +286,9 @@ def test_what_is_no_archive_of_chips_is_refused(data):
 
 def test_chips_without_their_other_half_are_refused():
     chips = some_chips()
-    with pytest.raises(UsageError, match="every row"):
-        dataclasses.replace(chips, people=chips.people[1:])
+    for column in ("reference", "probe", "people", "images"):
+        with pytest.raises(UsageError, match="every row"):
+            dataclasses.replace(chips, **{column: getattr(chips, column)[1:]})
     with pytest.raises(UsageError, match="aligned chips"):
         dataclasses.replace(chips, probe=chips.probe[:, :10])
 

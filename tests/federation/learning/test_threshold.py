@@ -246,6 +246,16 @@ def test_a_rate_is_measured_where_the_interval_is_narrow_around_it():
     assert 0.05 / 1.5 <= many.fmr_low <= many.fmr_high <= 0.05 * 1.5
 
 
+def test_a_threshold_names_the_people_that_it_rests_on():
+    """Of the public sets where nobody was asked, of the run where somebody was: of neither the other's, nor members."""
+    profile = profile_of(prior_of())
+    observed = Observed(shares_of(0.45, 0.05, edges(profile, "mask", weight=0.5, references=1, frames=1)), 0.01, 500)
+    public, asked = (
+        chosen(profile, weight=0.5, observed=statistic, members=77, coupling=0.5) for statistic in (None, observed)
+    )
+    assert (public.people, asked.people) == (profile.condition("mask").prior.people, 500)
+
+
 # ------------------------------------------------------------------------------------------------------------ adapter
 def by_hand(profile, condition, embedding, side, shift, weight):
     """The formula of the specification, with loops."""

@@ -29,7 +29,7 @@ def growth(matches):
 
 
 def test_memory_is_flat_over_hundreds_of_matches():
-    assert growth(300) < 8
+    assert growth(200) < 8
 
 
 @pytest.mark.slow

@@ -9,10 +9,18 @@ from scipy import stats
 from scipy.special import ndtr
 
 from federation.errors import MalformedMessageError, UsageError
-from federation.privacy.auditing import audit_of_guesses, audit_of_scores, membership_attack, threshold_of_pilot
+from federation.privacy.auditing import (
+    MeasuredAttack,
+    audit_of_guesses,
+    audit_of_scores,
+    measured_attack,
+    membership_attack,
+    threshold_of_pilot,
+)
 from federation.privacy.epsilon_audit import AuditMethod, EpsilonAudit
 from federation.privacy.gaussian import epsilon_of_mu
 from federation.privacy.plan import epsilon_of_gaussians
+from federation.privacy.tradeoff import trade_off
 
 DELTA = 1e-5
 AUDIT = EpsilonAudit(8.0, DELTA, 7.25, 0.95, 4000, AuditMethod.GAUSSIAN)
@@ -109,6 +117,47 @@ def test_the_gaussian_bound_is_tight_and_the_other_is_capped():
     assert apart.lower_bound == pytest.approx(math.log(2000 / 3.7), abs=0.05)
 
 
+@pytest.mark.parametrize("confidence", [0.9, 0.99])
+@pytest.mark.parametrize(("wrong_in", "wrong_out"), [(3, 700), (700, 3), (40, 60), (0, 0)])
+def test_bounds_are_those_of_both_error_rates_each_of_its_own_runs(confidence, wrong_in, wrong_out):
+    """Other numbers of runs on both sides, and a delta that matters; Clopper and Pearson's ends from SciPy's tables."""
+    runs_in, runs_out, delta = 800, 1100, 0.04
+    held_in = np.repeat([0.0, 1.0], [wrong_in, runs_in - wrong_in])
+    held_out = np.repeat([0.0, 1.0], [runs_out - wrong_out, wrong_out])
+    false_negative, false_positive = (
+        stats.binomtest(wrong, runs).proportion_ci(confidence, method="exact").high
+        for wrong, runs in ((wrong_in, runs_in), (wrong_out, runs_out))
+    )
+    common = {"threshold": 0.5, "claimed": 8.0, "delta": delta, "confidence": confidence}
+    plain = audit_of_scores(held_in, held_out, **common, method=AuditMethod.CLOPPER_PEARSON)
+    told = (1 - false_negative - delta) / false_positive, (1 - false_positive - delta) / false_negative
+    assert plain.lower_bound == pytest.approx(math.log(max(1.0, *told)))
+    normal = audit_of_scores(held_in, held_out, **common)
+    mu = -stats.norm.ppf(false_positive) - stats.norm.ppf(false_negative)
+    assert normal.lower_bound == pytest.approx(epsilon_of_mu(mu, delta) if mu > 0 else 0.0)
+    assert {(audit.runs, audit.confidence, audit.delta) for audit in (plain, normal)} == {(1900, confidence, delta)}
+
+
+@pytest.mark.parametrize("confidence", [0.9, 0.99])
+def test_what_an_attacker_found_is_counted_on_the_side_that_it_is_about(confidence):
+    held_in, held_out = np.repeat([0.0, 1.0], [600, 200]), np.repeat([0.0, 1.0], [1090, 10])
+    stated = trade_off((1.5,))
+    attack = measured_attack(held_in, held_out, threshold=0.5, stated=stated, confidence=confidence)
+    found, accused = (
+        stats.binomtest(count, runs).proportion_ci(confidence, method="exact")
+        for count, runs in ((200, 800), (10, 1100))
+    )
+    assert (attack.found, attack.accused) == (pytest.approx(0.25), 10 / 1100)
+    assert attack.found_at_least == pytest.approx(found.low)
+    assert attack.at_most == pytest.approx(stated.detected(accused.high))
+
+
+def test_what_is_surely_found_decides_and_not_what_was_found():
+    assert MeasuredAttack(0.01, 0.4, 0.36, 0.38).holds
+    assert MeasuredAttack(0.01, 0.4, 0.36, 0.36).holds
+    assert not MeasuredAttack(0.01, 0.4, 0.39, 0.38).holds
+
+
 def test_coins_give_a_bound_of_nothing():
     rng = np.random.default_rng(3)
     for method in (AuditMethod.GAUSSIAN, AuditMethod.CLOPPER_PEARSON):
@@ -144,6 +193,12 @@ def test_all_guesses_right_give_the_bound_of_a_binomial():
     measured = audit_of_guesses(60, 60, 100, claimed=8.0, delta=1e-12)
     rate = 0.05 ** (1 / 60)
     assert measured.lower_bound == pytest.approx(math.log(rate / (1 - rate)), abs=1e-3)
+
+
+def test_more_canaries_leave_the_delta_more_room():
+    """Guesses that were not made are canaries all the same, and each may be one on which the promise failed."""
+    bounds = [audit_of_guesses(55, 60, n, claimed=8.0, delta=1e-3).lower_bound for n in (60, 100, 200)]
+    assert bounds[0] > bounds[1] > bounds[2]
 
 
 def test_a_large_delta_lowers_the_bound_of_one_run_and_chance_gives_nothing():
@@ -187,6 +242,32 @@ def test_a_plain_attack_sees_who_is_in_an_exact_mean_and_not_in_a_noisy_one():
     assert np.mean([a.tpr for a in noisy]) < 0.2
     assert 0.4 < np.mean([a.auc for a in noisy]) < 0.65
     assert exact[0].fpr == 1 / 31
+
+
+def attack_by_hand(released, members, outsiders):
+    """The attack as it is described, with loops: whoever is the suspect is not among the others."""
+
+    def score(suspect, others):
+        population = [sum(column) / len(others) for column in zip(*others, strict=True)]
+        factor = sum(r * p for r, p in zip(released, population, strict=True)) / sum(p * p for p in population)
+        return sum((s - p) * (r / factor - p) for s, p, r in zip(suspect, population, released, strict=True))
+
+    inside = [score(row, outsiders) for row in members]
+    outside = [score(row, outsiders[:at] + outsiders[at + 1 :]) for at, row in enumerate(outsiders)]
+    above = sum((one > other) + 0.5 * (one == other) for one in inside for other in outside)
+    return sum(one > max(outside) for one in inside) / len(inside), above / (len(inside) * len(outside))
+
+
+def test_the_plain_attack_is_what_it_is_described_as():
+    rng = np.random.default_rng(6)
+    people = 1 + rng.normal(size=(9, 3))
+    released = 0.7 * people[:4].mean(axis=0)
+    for members, outsiders in ((people[:4], people[4:]), (people[4:6], people[6:])):
+        attack = membership_attack(released, members, outsiders)
+        assert (attack.tpr, attack.auc) == pytest.approx(attack_by_hand(released, members.tolist(), outsiders.tolist()))
+        assert attack.fpr == 1 / (len(outsiders) + 1)
+    equal = np.array([[1.0, 2.0]] * 3)
+    assert membership_attack(np.array([1.0, 2.0]), equal[:1], equal[1:]).auc == 0.5
 
 
 def test_an_attack_needs_somebody_to_compare_with():

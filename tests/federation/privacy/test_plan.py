@@ -1,4 +1,5 @@
 import dataclasses
+import inspect
 import math
 import re
 
@@ -11,8 +12,15 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from federation.errors import BudgetExhaustedError, MalformedMessageError, UsageError
+from federation.learning.evaluation_plan import EvaluationPlan, Group
 from federation.privacy.ledger import LedgerChain, LedgerEntry
-from federation.privacy.plan import Adaptation, PrivacyPlan, epsilon_of, epsilon_of_gaussians, operating_system_noise
+from federation.privacy.plan import (
+    Adaptation,
+    PrivacyPlan,
+    epsilon_of,
+    epsilon_of_gaussians,
+    operating_system_noise,
+)
 from server.coordinator.ledger import PrivacyLedger
 
 DELTA = 1e-5
@@ -91,6 +99,69 @@ def test_a_plan_with_too_little_noise_does_not_add_up():
         dataclasses.replace(plan, noise_multiplier=plan.noise_multiplier * 0.99)
     with pytest.raises(UsageError, match="does not add up"):
         dataclasses.replace(plan, epsilon=7.9)
+
+
+FOR_EPSILON = {
+    PrivacyPlan: {
+        "delta": 2e-6,
+        "people": 2000,
+        "organisations": 7,
+        "dimension": 190,
+        "directions": 57,
+        "threshold_share": 0.4,
+        "centre_clip": 0.8,
+        "colluders": 2,
+        "dropouts": 1,
+        "tuned": 100,
+        "steps": 3,
+        "gradient_clip": 0.07,
+    },
+    EvaluationPlan: {
+        "delta": 2e-6,
+        "groups": (Group("all", 4000, 4000),),
+        "people": 4000,
+        "organisations": 7,
+        "release": "ab" * 32,
+        "threshold": 700,
+        "code_length": 2048,
+        "bins": 6,
+        "colluders": 2,
+        "dropouts": 1,
+        "largest_half_width": 0.2,
+    },
+}
+"""What each plan is made for, nothing of it what it is by default."""
+
+
+@pytest.mark.parametrize("kind", FOR_EPSILON)
+def test_a_plan_for_an_epsilon_keeps_all_that_it_was_made_for(kind):
+    asked = FOR_EPSILON[kind]
+    assert asked.keys() == inspect.signature(kind.for_epsilon).parameters.keys() - {"epsilon"}
+    plan = kind.for_epsilon(6, **asked)
+    assert {name: getattr(plan, name) for name in asked} == asked
+    assert (plan.epsilon, type(plan.epsilon)) == (6.0, float)
+
+
+@pytest.mark.parametrize("kind", FOR_EPSILON)
+def test_noise_is_asked_of_the_closed_form_first_and_then_of_the_accountant(kind, monkeypatch):
+    """Tiny noise would keep the accountant busy; and what it says above the promise, though by a hair, is too much."""
+    plan = kind.for_epsilon(6.0, **FOR_EPSILON[kind])
+    for says, noise in ((lambda *_: 6.0 + 1e-9, plan.noise_multiplier), (lambda *_: pytest.fail("was asked"), 0.06)):
+        for module in ("federation.privacy.plan", "federation.learning.evaluation_plan"):
+            monkeypatch.setattr(f"{module}.epsilon_of_gaussians", says)
+        with pytest.raises(UsageError, match=r"the noise is too small|does not add up"):
+            dataclasses.replace(plan, noise_multiplier=noise)
+
+
+def test_a_statement_says_of_its_plan_what_it_promises_and_to_whom():
+    plan = plan_for(4.0, 300, organisations=7, colluders=2, dropouts=1)
+    said = plan.statement()
+    assert (said.people_train, said.organisations, said.colluders, said.dropouts) == (300, 7, 2, 1)
+    assert (said.epsilon, said.delta, said.events) == (4.0, DELTA, plan.events)
+    mu = math.hypot(*(1 / noise for noise in plan.noise_multipliers))
+    exact = stats.norm(mu).sf(stats.norm.isf(0.001)), stats.norm.cdf(mu / 2)
+    for stated, least in zip((said.attacks.detected, said.attacks.right), exact, strict=True):
+        assert least <= stated <= least + 2e-4
 
 
 @pytest.mark.parametrize(
@@ -184,6 +255,15 @@ def test_planned_noise_is_what_the_sums_will_carry():
     assert plan.centre_noise_norm == pytest.approx(np.sqrt(((0.9 * draws / 100) ** 2).sum(axis=1).mean()), rel=0.01)
     noise = draws[:, :3].ravel() * plan.threshold_noise_multiplier / plan.moments_noise_multiplier
     assert plan.share_noise == pytest.approx((noise * np.sqrt(2 / 3) / 50).std(), rel=0.03)
+    alone, check = plan_for(4.0, 24), plan_for(1.0, 100)  # one release has all of the precision
+    draws = np.random.default_rng(1).normal(size=(4000, 58))
+    for one, noise in ((alone, alone.moments_noise_multiplier), (check, check.threshold_noise_multiplier)):
+        carried = draws * one.noise_with(noise, 4)
+        if one is alone:
+            found = np.sqrt(((0.9 * carried / 24) ** 2).sum(axis=1).mean())
+            assert one.centre_noise_norm == pytest.approx(found, rel=0.01)
+        else:
+            assert one.share_noise == pytest.approx((carried * np.sqrt(2 / 3) / 50).std(), rel=0.03)
 
 
 def test_no_honest_sum_of_pairs_is_longer_than_half_of_its_people():

@@ -103,6 +103,36 @@ def test_nobody_whom_the_plan_reckons_with_sees_more_than_the_promise(colluders,
     )
 
 
+@pytest.mark.parametrize(("colluders", "dropouts", "organisations"), [(1, 0, 5), (2, 1, 7), (0, 1, 4), (0, 0, 3)])
+def test_everybody_sees_the_noise_of_those_whom_they_do_not_know_and_who_stayed(colluders, dropouts, organisations):
+    """Counted out: who adds noise to what is seen, less whose noise the observer knows, less who left."""
+    plan = plan_for(colluders=colluders, dropouts=dropouts, organisations=organisations)
+    promised = organisations - colluders - dropouts
+    rows = exposures(plan)
+    adders = (promised, organisations, organisations - 1, promised - 1, 1, promised)
+    for row, adding in zip(rows, adders, strict=True):
+        assert row.noise_multiplier == pytest.approx(plan.noise_multiplier * math.sqrt(adding / promised))
+        assert row.epsilon == pytest.approx(epsilon_of_mu(math.sqrt(promised / adding) / plan.noise_multiplier, DELTA))
+    gone = f" and {dropouts} gone" if dropouts else ""
+    who = "1 colluder" if colluders == 1 else f"{colluders} colluders"
+    more = f"{colluders + 1} colluders, more than planned"
+    assert [row.observer for row in rows[:4]] == [
+        f"coordinator with {who}{gone}",
+        "coordinator alone, or anybody with the release",
+        "another organisation alone",
+        f"coordinator with {more}{gone}",
+    ]
+    assert [row.sees for row in rows] == ["the total"] * 4 + ["each organisation's noisy sum"] * 2
+
+
+def test_circumstances_are_about_the_attacker_that_was_asked_for():
+    asked = circumstances((2.0,), DELTA, false_accusations=0.05)
+    for case, factor in zip(asked, (1, 2, 2, 4, math.sqrt(10)), strict=True):
+        exact = best_test_of_a_shift(factor / 2, 0.05)
+        assert exact <= case.attacks.detected <= exact + 3e-4
+        assert case.attacks.false_accusations == 0.05
+
+
 def test_against_everybody_but_one_there_is_no_noise_left():
     beyond = exposures(plan_for(organisations=2))[3]
     assert (beyond.noise_multiplier, beyond.epsilon) == (0.0, math.inf)

@@ -20,7 +20,7 @@ from client.log.watching import LogTrust
 from federation.errors import ProofError, UsageError
 from federation.transparency import KeyKind, LogPolicy, NoteSigner, SignedCheckpoint
 from federation.transparency.policy import NamedWitness
-from server.certificates import issue_server, make_authority
+from server.issuing import issue_server, make_authority
 from server.log import asking
 from server.log.asking import Witnesses
 from server.log.sequencer import Sequencer

@@ -8,7 +8,7 @@ import stat
 
 import jwt
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, SECP384R1, generate_private_key
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, SECP384R1, derive_private_key, generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from typer.testing import CliRunner
 
@@ -89,6 +89,34 @@ def test_what_keys_of_before_signed_is_still_verified(tmp_path):
     assert not any("d" in key for key in json.loads((tmp_path / "third" / "retired.json").read_text())["keys"])
 
 
+def test_a_public_key_is_written_at_its_full_length_whatever_its_coordinates_begin_with():
+    """One in 128 has a coordinate that begins with a zero byte: a site would not take it for a key."""
+    number, short = 0, set[str]()
+    while short != {"x", "y"}:
+        number += 1
+        key = derive_private_key(number, SECP256R1())
+        point = key.public_key().public_numbers()
+        short |= {name for name in ("x", "y") if getattr(point, name) < 1 << 248}
+        if min(point.x, point.y) < 1 << 248:
+            shown = SigningKeys({SigningAlgorithm.ES256: key}).public(SigningAlgorithm.ES256)
+            assert {len(shown[name]) for name in ("x", "y")} == {43}
+            assert jwt.PyJWK.from_dict(shown).key.public_numbers() == point
+
+
+@pytest.mark.parametrize("away", list(SigningAlgorithm))
+def test_keys_can_sign_when_each_of_them_can(monkeypatch, away):
+    keys = SigningKeys.generate()
+
+    def there(key):
+        if key is keys.keys[away]:
+            raise UnavailableError("a token is away")
+
+    keys.require_there()
+    monkeypatch.setattr("server.login.keys.require_there", there)
+    with pytest.raises(UnavailableError, match="a token is away"):
+        keys.require_there()
+
+
 DAMAGED = {
     "missing": lambda folder: (folder / "eddsa.pem").unlink(),
     "cut short": lambda folder: (folder / "es256.pem").write_bytes((folder / "es256.pem").read_bytes()[:60]),
@@ -153,8 +181,9 @@ REFUSED = {
 def test_a_site_that_may_not_be_registered_changes_nothing(rules, site):
     changes, code = REFUSED[site]
     before = rules.read_bytes()
-    register(rules, expected=code, **changes)
+    register(rules, "--new-secret", rules.parent / "shop.secret", expected=code, **changes)
     assert rules.read_bytes() == before
+    assert not (rules.parent / "shop.secret").exists(), "a secret that nobody needs"
 
 
 def test_a_key_on_another_curve_or_beside_a_secret_is_refused(rules):
@@ -188,11 +217,14 @@ def test_a_provider_sweeps_and_reads_the_rules_again(tmp_path, rules):
         bundle=a_bundle(), accepts_trials=False, welcome=lambda _: None,
     )  # fmt: skip
     with opened as (site, tend):
+        logins = site._provider.logins._database
         assert site._provider.query_client("shop.example") is None
         register(rules)
         assert site._provider.query_client("shop.example") is None
         tend()
         assert site._provider.query_client("shop.example").get_client_id() == "shop.example"
+        assert logins._idle
+    assert not logins._idle, "its connections outlive the page"
     assert stat.S_IMODE((tmp_path / "login" / "logins.db").stat().st_mode) == 0o600
 
 

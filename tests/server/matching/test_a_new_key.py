@@ -49,7 +49,7 @@ def of_key(key):
 
 
 FORMER = Rulebook.from_file(a_rules_file(), read_at=NOW).deployment(DEPLOYMENT)
-FOLLOWER = dataclasses.replace(FORMER, identifier=NEXT, issuer=of_key(NEW_KEY))
+FOLLOWER = dataclasses.replace(FORMER, identifier=NEXT, begins_at=NOW - 3600, issuer=of_key(NEW_KEY))
 ODD: dict[str, Deployment] = {
     name: dataclasses.replace(FOLLOWER, identifier=name, **changes)
     for name, changes in {
@@ -59,6 +59,7 @@ ODD: dict[str, Deployment] = {
         "in-fewer-places": {"jurisdictions": ("EU",)},
         "with-another-release": {"release_digests": (bytes.fromhex(a_release(640).digest),)},
         "ended": {"ends_at": NOW - 60},
+        "of-the-same-time": {"begins_at": FORMER.begins_at},
     }.items()
 }
 BETWEEN = dataclasses.replace(FOLLOWER, identifier="between", issuer=of_key(Ed25519PrivateKey.generate()))
@@ -168,6 +169,23 @@ def test_nobody_comes_over_to_what_is_not_the_same_but_for_the_key(server, stora
                 )
         assert (kept, calls, device.wallet) == ([], [], owner), name
     assert state_of(storage, owner) == held
+
+
+def test_nobody_goes_back_to_a_key_that_was_replaced(before, tls, storage, workers, tmp_path):
+    """It may have been stolen. No entry ends a deployment, and a thief's token alone would have told people the way."""
+    with serving(tls, storage, workers, tmp_path) as server:
+        owner = enrolled(server, OTHER, NEXT)
+    held = state_of(storage, owner)
+    thief = a_service(a_release(), storage, workers, public_rules(RULES), tmp_path, issuer=an_issuer())
+    with RunningServer(thief, tls) as server, server.device(owner, conditions=conditions(RULES)) as device:
+        with pytest.raises(ProofError, match=f"another key than the public rules register for '{NEXT}'") as caught:
+            device.verify(a_face(OTHER, 4), audience_nonce=NONCE)
+        assert "Come over" not in str(caught.value)
+        enrolment = device.wallet.enrolment
+        with pytest.raises(RefusedError, match=f"register no deployment '{DEPLOYMENT}' .* begins after .* nothing was"):
+            device.renew_consent(a_face(OTHER, 2), deployment=DEPLOYMENT)
+        assert device.wallet.enrolment == enrolment
+    assert state_of(storage, owner)[0][0][0] == held[0][0][0]
 
 
 def test_a_key_that_no_rules_register_is_no_step_to_take(before, tls, storage, workers, tmp_path):

@@ -164,6 +164,27 @@ def test_a_list_that_is_lost_lets_nobody_in_again_and_health_says_so(server, tls
         assert refused(lambda: checkpoint(bobs))
 
 
+def test_who_asks_for_health_hears_which_file_is_wrong_and_not_where_it_lies(server, tls):
+    """Every device may ask; the folders of a server are its operator's business, whose log has them."""
+    (tls / "server.pem").unlink()
+    target, credentials = server.target, client_credentials(tls, "alice")
+    with capture_logs() as lines:
+        until(lambda: any(line["event"] == "unhealthy" for line in lines))
+        with pytest.raises(UnavailableError, match=r"does not serve now: cannot read server\.pem; make ") as caught:
+            health_of(target, credentials, service="", timeout_seconds=30)
+    assert str(tls.parent) not in str(caught.value)
+    assert any(str(tls / "server.pem") in line.get("reason", "") for line in lines)
+
+
+@pytest.mark.parametrize("cause", ["x" * 100_000, "\udcff of another encoding"])
+def test_a_cause_of_any_length_and_letters_leaves_health_an_answer(server, tls, cause, monkeypatch):
+    monkeypatch.setattr("server.matching.admission.Admission.look", lambda _: [cause])
+    target, credentials = server.target, client_credentials(tls, "alice")
+    until(lambda: server.front_end._calls._health.cause == cause)
+    told = health_of(target, credentials, service="", timeout_seconds=30)
+    assert told == f"SERVING: {cause[:500]}".replace("\udcff", "?")
+
+
 def test_a_call_that_began_before_its_certificate_was_revoked_is_refused_with_its_message(server, tls):
     """Else somebody opens calls beforehand, and sends what they are to say afterwards."""
     go = threading.Event()

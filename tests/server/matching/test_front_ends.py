@@ -28,7 +28,7 @@ from federation.wire.logged import request_digest
 from federation.wire.v1 import verification_pb2 as pb
 from server.certificates import client_credentials, write_pki
 from server.matching.preparing import KEPT_MATERIAL
-from server.matching.serving import CALLS_IN_ALL, CALLS_OF_ONE, SERVICE_NAME, health_of
+from server.matching.serving import CALLS_IN_ALL, CALLS_OF_ONE, CHECKS_OF_ONE, SERVICE_NAME, health_of
 from server.storage.sessions import Repeated, SessionLimits, Step
 from server.storage.sqlstorage import open_storage
 from server.visitors.door import PER_ADDRESS
@@ -392,10 +392,12 @@ def test_one_certificate_whose_calls_bring_no_message_stops_nobody_else(a_server
     server = a_server(message_seconds=60.0)
     wallet = a_wallet(release)
     with Silent(server.target, client_credentials(tls, "client"), CALLS_IN_ALL + 32, 8) as silent:
-        wait_until(lambda: len(silent.refused) == CALLS_IN_ALL + 32 - CALLS_OF_ONE)
-        with pytest.raises(grpc.RpcError, match="32 calls of this certificate are under way") as caught:
-            silent.refused[0].result()
-        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        wait_until(lambda: len(silent.refused) == CALLS_IN_ALL + 32 - CALLS_OF_ONE - CHECKS_OF_ONE)
+        for number, what in enumerate(("32 calls", "8 health checks")):
+            refused = next(call for call in silent.calls[number::2] if call.done())
+            with pytest.raises(grpc.RpcError, match=f"{what} of this certificate are under way") as caught:
+                refused.result()
+            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
         assert health_of(server.target, client_credentials(tls, "other"), service="", timeout_seconds=5) == "SERVING"
         with server.device(wallet, name="other") as device:
             assert device.enrol(a_face(OWNER, 0), a_face(OWNER, 1)).decision is Decision.MATCH
@@ -403,7 +405,7 @@ def test_one_certificate_whose_calls_bring_no_message_stops_nobody_else(a_server
 
 def test_a_call_without_a_message_ends_by_its_deadline_and_gives_its_place_back(a_server, tls):
     server = a_server(message_seconds=0.2)
-    with Silent(server.target, client_credentials(tls, "client"), CALLS_OF_ONE, 2) as silent:
+    with Silent(server.target, client_credentials(tls, "client"), 2 * CHECKS_OF_ONE, 2) as silent:
         for held in silent.calls:
             with pytest.raises(grpc.RpcError, match="brought no message") as caught:
                 held.result(timeout=30)
@@ -692,11 +694,11 @@ def test_a_draining_server_finishes_running_calls_and_takes_no_new_ones(server, 
 
 def test_calls_without_a_message_hold_up_no_draining_server(a_server, tls):
     server = a_server(message_seconds=60.0)
-    with Silent(server.target, client_credentials(tls, "client"), CALLS_OF_ONE + 1, 2) as silent:
+    with Silent(server.target, client_credentials(tls, "client"), 2 * CHECKS_OF_ONE + 2, 2) as silent:
         wait_until(lambda: len(silent.refused) == 1)  # so all others have begun
         server.begin_to_drain(60).result(30)
         told = [held.exception(timeout=30).details() for held in silent.calls]
-        assert sum("this server is ending" in words for words in told) == CALLS_OF_ONE
+        assert sum("this server is ending" in words for words in told) == 2 * CHECKS_OF_ONE + 1
 
 
 def test_a_draining_server_finishes_work_whose_caller_is_gone(server, wallet, workers, storage, monkeypatch):

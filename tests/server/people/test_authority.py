@@ -286,6 +286,62 @@ def test_an_operator_adds_lists_renews_and_removes_a_person(tmp_path):
     assert typed("pki", "renew", tls, "--ending-within", 60).stdout == ""
 
 
+def days_of(tls, name, since):
+    return (certificate(tls, name).not_valid_after_utc - since).days
+
+
+def test_whoever_makes_a_certificate_says_how_long_it_lives_and_of_none_else_s(tmp_path):
+    tls = tmp_path / "tls"
+    write_pki(tls, hosts=["localhost"], clients=["alice", "bob"], now=NOW, days=200)
+    authority.issue(tls, "carol", now=NOW, days=90)
+    authority.issue(tls, "dora", now=NOW)
+    assert [days_of(tls, name, NOW) for name in ("server", "alice", "carol", "dora")] == [200, 200, 90, 397]
+    assert days_of(tls, "ca", NOW) == 3650
+    later = NOW + 100 * DAY
+    authority.renew(tls, now=later, names=("server", "alice"), days=30)
+    asked, ending = wish(tls), NOW + 190 * DAY
+    authority.follow(tls, serial(tls, "bob"), asked, now=ending, days=60)
+    assert [days_of(tls, name, later) for name in ("server", "alice")] == [30, 30]
+    assert days_of(tls, "bob", ending) == 60
+    assert days_of(tls, "dora", NOW) == 397
+
+
+@pytest.mark.parametrize("days", [0, -1, 11, 10**12])
+def test_a_certificate_that_would_outlive_its_authority_or_be_none_is_not_made(tls, days):
+    late = NOW + 3640 * DAY
+    authority.renew(tls, now=late - 390 * DAY, names=("bob",))
+    asked, number, before = wish(tls), serial(tls, "bob"), but_lock(tls)
+    for what in (
+        lambda: authority.issue(tls, "carol", now=late, days=days),
+        lambda: authority.renew(tls, now=late, days=days),
+        lambda: authority.follow(tls, number, asked, now=late, days=days),
+    ):
+        with pytest.raises(UsageError, match=r"ends on 2036-10-29: 1 to 10 days are"):
+            what()
+    assert but_lock(tls) == before
+    authority.issue(tls, "carol", now=late, days=10)
+    assert certificate(tls, "carol").not_valid_after_utc == certificate(tls, "ca").not_valid_after_utc
+
+
+def test_an_operator_says_the_days_of_a_certificate_by_one_name_everywhere(tmp_path):
+    tls, database = tmp_path / "tls", tmp_path / "matching.db"
+    now = dt.datetime.now(dt.UTC).replace(microsecond=0)  # as certificates tell it
+    typed("pki", "init", tls, "--client", "alice", "--certificate-days", 20)
+    typed("pki", "issue", tls, "bob", "--certificate-days", 90)
+    assert [days_of(tls, name, now) for name in ("server", "alice", "bob")] == [20, 20, 90]
+    with open_storage(database) as storage:
+        end = int((now + 20 * DAY).timestamp())
+        storage.ask_for_certificate(serial(tls, "alice"), wish(tls, "alice"), key_digest=b"a" * 32, ends_at=end)
+    typed("pki", "sign", tls, "--database", database, "--certificate-days", 50)
+    typed("pki", "renew", tls, "bob", "--certificate-days", 7)
+    assert [days_of(tls, name, now) for name in ("alice", "bob")] == [50, 7]
+    for command in (["init", tmp_path / "new"], ["issue", tls, "carol"], ["renew", tls]):
+        for days in (0, 3651):
+            said = typed("pki", *command, "--certificate-days", days, expected=2).stderr
+            assert "1<=x<=3650" in said
+    assert not (tmp_path / "new").exists()
+
+
 @pytest.mark.parametrize("renewed", [False, True])
 def test_a_pair_that_was_moved_away_and_not_copied_is_revoked_all_the_same(tls, renewed):
     authority.issue(tls, "carol", now=NOW)

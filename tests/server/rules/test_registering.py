@@ -67,6 +67,16 @@ def test_another_key_for_assertions_is_registered_and_the_releases_stay(folder):
     assert after.ends_at - after.begins_at == 30 * 86_400
 
 
+def test_devices_go_to_what_is_registered_in_the_second_of_the_former_one_and_not_back(folder, monkeypatch):
+    (before, _) = deployments(folder)
+    with monkeypatch.context() as patched:
+        patched.setattr("server.rules.cli.time.time", lambda: float(before.begins_at))
+        register(folder, "--days", 1)
+    _, after = deployments(folder)
+    assert (after.follows(before), before.follows(after)) == (True, False)
+    assert after.ends_at - after.begins_at == 86_400
+
+
 def test_one_signer_alone_registers_nothing(folder):
     before = (folder / "rules/rules.jsonl").read_bytes()
     register(folder, "--release", folder / "two.zip", keys=("signer-1.pem",), expected=4)

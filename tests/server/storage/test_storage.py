@@ -27,6 +27,7 @@ from federation.errors import RefusedError, UnavailableError, UsageError
 from federation.onebit import Decision, Operation
 from federation.presentation.levels import PadLevel
 from federation.transparency import PersonalKind, TreeHead
+from federation.wire.certificates import Renewal
 from federation.wire.convert import SessionRequest
 from federation.wire.devices import Admission
 from server.database import POSTGRES_CONNECTIONS, connect, copy_file, database_url, name_of, upgrade
@@ -34,7 +35,7 @@ from server.sql import Mode, Transaction
 from server.storage import schema
 from server.storage.limits import AttemptHistory, AttemptLimits
 from server.storage.sessions import Repeated, Session, SessionLimits, Step
-from server.storage.sqlstorage import open_storage
+from server.storage.sqlstorage import SqlStorage, open_storage
 from server.storage.storage import MissedAttempt, MissedEnd, Owner, Storage
 from tests.stored import (
     DEVICE,
@@ -1397,7 +1398,7 @@ def test_no_step_of_a_verification_reads_through_a_table_that_grows(tmp_path):
 
 STEPS = [
     "issue", "withdraw", "enrol", "open an attempt", "decide", "announce", "revoke", "erase", "finish", "forget",
-    "catch up",
+    "ask for a certificate", "answer a wish", "see who was revoked", "catch up",
 ]  # fmt: skip
 
 
@@ -1425,8 +1426,16 @@ def steps_of(storage):
         (None, lambda: (storage.issue(a_ticket(OTHER_DEVICE)), storage.announce(enrolment))),
         ("finish", lambda: storage.finish(enrolment, now=NOW)),
         ("forget", lambda: storage.forget(enrolment)),
+        ("ask for a certificate", lambda: ask(storage)),
+        ("answer a wish", lambda: storage.answer_renewal(*storage.waiting_renewals(now=NOW), b"a certificate")),
+        ("see who was revoked", lambda: storage.see_revoked(digest(1), frozenset({7, 9}))),
         ("catch up", lambda: storage.catch_up([MissedEnd(OTHER_KEY, NOW, digest(6))], a_head(count + 100))),
     ]
+
+
+def ask(storage):
+    wish = Renewal(b"a request", b"a proof")
+    return storage.ask_for_certificate(7, wish, key_digest=digest(3), ends_at=NOW + 60)
 
 
 def before_commits(monkeypatch, look):
@@ -1460,7 +1469,8 @@ def test_a_crash_leaves_the_state_before_a_step_or_after_it(tmp_path, monkeypatc
                 known = True
             deeds, seen = storage.deeds(), storage.seen()
             of_the_other = (storage.template(OTHER_KEY), storage.owner(OTHER_KEY))
-            of_the_other += (storage.tickets(now=NOW),)
+            of_the_other += (storage.tickets(now=NOW), storage.waiting_renewals(now=NOW))
+            of_the_other += (storage.seen_revoked(digest(1)),)
             return known, storage.template(KEY), storage.attempts_of(KEY), storage.owner(KEY), of_the_other, deeds, seen
 
     with open_storage(live / "db") as storage:
@@ -1498,6 +1508,87 @@ def test_each_step_that_must_last_syncs_what_it_wrote_before_it_returns(tmp_path
                 assert levels == [2]  # FULL
                 return
     raise AssertionError(step)
+
+
+def test_nothing_that_a_step_deleted_waits_beside_the_database(tmp_path):
+    """What SQLite has not folded in yet holds whole pages as they were: templates, owners, tickets, replies."""
+    with open_storage(tmp_path / "db") as storage:
+        wal, left = tmp_path / "db-wal", dict[str | None, int]()
+        for name, take_step in steps_of(storage):
+            take_step()
+            left[name] = wal.stat().st_size
+        start(storage, an_open_session(number=8, expires_at=NOW + 5))
+        assert wal.stat().st_size
+        storage.sweep(now=NOW + 5)
+        left["sweep"] = wal.stat().st_size
+    deletes = {"decide", "revoke", "erase", "finish", "catch up", "sweep"}
+    assert {name: left[name] for name in deletes} == dict.fromkeys(deletes, 0)
+
+
+LOCKED = {
+    "issue": set(),
+    "enrol": {KEY},
+    "open an attempt": {KEY},
+    "decide": {KEY, account_of(DEVICE)},
+    "decide an admission": {KEY, account_of(DEVICE), digest(7)},
+    "decide a removal": {KEY, THIRD_KEY, account_of(THIRD_DEVICE)},
+    "announce": {KEY},
+    "announce an enrolment": {OTHER_KEY, account_of(OTHER_DEVICE)},
+    "announce an admission": {OTHER_KEY, account_of(OTHER_DEVICE), digest(7)},
+    "revoke": {KEY, account_of(DEVICE)},
+    "erase": set(),
+    "finish": {OTHER_KEY, account_of(OTHER_DEVICE)},
+    "finish a revocation": {OTHER_KEY, account_of(OTHER_DEVICE)},
+    "forget": set(),
+    "withdraw": {account_of(THIRD_DEVICE)},
+    "catch up": {THIRD_KEY},
+    "ask for a certificate": {(7).to_bytes(20, "big")},
+    "see who was revoked": {digest(1)},
+}
+
+
+def test_each_step_holds_the_names_that_it_decides_about(tmp_path, monkeypatch):
+    """In PostgreSQL two that decide about one name at once would both go by what was there before."""
+    held_names, lock = [], SqlStorage._lock
+
+    def noted(storage, run, *names):
+        held_names.extend(names)
+        lock(storage, run, *names)
+
+    monkeypatch.setattr(SqlStorage, "_lock", noted)
+    with open_storage(tmp_path / "db") as storage:
+
+        def put_in_force(operation, held, *, admission=None):
+            if admission is not None:
+                held = dataclasses.replace(held, admission=admission.to_bytes())
+            session = at_its_end(storage, operation=operation, held=held)
+            held_names.clear()
+            decide(storage, session, held=held)
+
+        steps = dict(steps_of(storage))
+        enrolment = a_deed(2, key_id=OTHER_KEY, kind=PersonalKind.ENROLMENT, template=a_template(OTHER_DEVICE))
+        admission = dataclasses.replace(a_template(OTHER_DEVICE), admission=ADMISSION.to_bytes())
+        admitted = a_deed(3, key_id=OTHER_KEY, kind=PersonalKind.ADMISSION, template=admission)
+        ended = a_deed(4, key_id=OTHER_KEY)
+        steps |= {
+            "decide an admission": lambda: put_in_force(Operation.ADMIT_DEVICE, a_template(), admission=ADMISSION),
+            "decide a removal": lambda: put_in_force(Operation.REMOVE_DEVICE, a_template(THIRD_DEVICE)),
+            "announce an enrolment": lambda: storage.announce(enrolment),
+            "announce an admission": lambda: storage.announce(admitted),
+            "finish": lambda: (storage.issue(a_ticket(OTHER_DEVICE)), storage.finish(enrolment, now=NOW)),
+            "finish a revocation": lambda: storage.finish(ended, now=NOW),
+            "withdraw": lambda: storage.withdraw(a_ticket(THIRD_DEVICE).digest),
+            "catch up": lambda: storage.catch_up([MissedEnd(THIRD_KEY, NOW, digest(6))], a_head(5)),
+        }
+        sessions = iter(step for name, step in steps_of(storage) if name is None)
+        found = {}
+        for name in LOCKED:
+            if name in {"open an attempt", "decide"}:
+                next(sessions)()
+            held_names.clear()
+            steps[name]()
+            found[name] = set(held_names)
+    assert found == LOCKED
 
 
 @pytest.mark.parametrize(("lasts", "level"), [(True, 2), (False, 1)])

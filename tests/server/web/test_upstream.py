@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import contextlib
 import datetime as dt
 import shutil
+import threading
 
 import grpc
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from grpc_health.v1 import health_pb2
 from prometheus_client import CollectorRegistry
 
-from federation.errors import UsageError
+from federation.errors import UnavailableError, UsageError
 from federation.wire.v1 import verification_pb2 as pb
 from server.certificates import write_pki
+from server.matching.serving import CALLS_OF_ONE
 from server.people import authority
 from server.storage.sqlstorage import open_storage
 from server.visitors.door import opened_door
 from server.web.metrics import BridgeMetrics
-from server.web.upstream import MatchingUpstream
+from server.web.upstream import CALLS, MatchingUpstream
 from tests.running import RunningServer, a_release, a_service, public_rules
 
 pytestmark = [pytest.mark.integration, pytest.mark.enable_socket]
@@ -138,12 +145,16 @@ async def test_what_ends_soon_is_said_once_a_day_and_is_a_number(tls, folder):
     await upstream.close()
 
 
-@pytest.mark.parametrize("wrong", ["missing", "damaged", "another's key"])
+@pytest.mark.parametrize("wrong", ["missing", "damaged", "of no version", "another's key"])
 async def test_a_bridge_without_a_pair_that_belongs_together_does_not_begin(tls, folder, wrong):
     if wrong == "missing":
         (folder / "bridge.pem").unlink()
     elif wrong == "damaged":
         (folder / "bridge.pem").write_bytes(b"torn")
+    elif wrong == "of no version":
+        whole = x509.load_pem_x509_certificate((folder / "bridge.pem").read_bytes()).public_bytes(Encoding.DER)
+        odd = base64.b64encode(whole.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x07", 1)).decode()
+        (folder / "bridge.pem").write_text(f"-----BEGIN CERTIFICATE-----\n{odd}\n-----END CERTIFICATE-----\n")
     else:
         shutil.copy(tls / "server-key.pem", folder / "bridge-key.pem")
     with pytest.raises(UsageError, match=r"bridge(-key)?\.pem"):
@@ -169,3 +180,122 @@ async def test_a_bridge_is_ready_while_its_service_says_so_and_no_longer(server,
     finally:
         await upstream.close()
         await nobody.close()
+
+
+@pytest.fixture
+async def lying(tls, folder):
+    """What a service says of its health, and a bridge that asks it."""
+    says = [b""]
+
+    async def check(_request, _context):
+        return says[0]
+
+    server = grpc.aio.server()
+    handler = grpc.unary_unary_rpc_method_handler(check)
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("grpc.health.v1.Health", {"Check": handler})])
+    files = [(tls / name).read_bytes() for name in ("server-key.pem", "server.pem", "ca.pem")]
+    credentials = grpc.ssl_server_credentials([(files[0], files[1])], files[2], require_client_auth=True)
+    port = server.add_secure_port("localhost:0", credentials)
+    await server.start()
+    upstream = MatchingUpstream(f"localhost:{port}", folder, "bridge", print)
+    yield says, upstream
+    await upstream.close()
+    await server.stop(None)
+
+
+async def test_a_service_that_answers_nonsense_does_not_serve_and_is_asked_again(lying, caplog):
+    """Bytes that were no message ended the bridge's task: it was never ready again, and took up no renewed pair."""
+    says, upstream = lying
+    serving = health_pb2.HealthCheckResponse(status="SERVING").SerializeToString()
+    answers = [serving, b"\xff" * 5, serving, b"", b"\x08\x07", serving]
+    told = []
+    for says[0] in answers:
+        await upstream.ask()
+        told.append(upstream.serves())
+    assert told == [answer == serving for answer in answers]
+    assert caplog.text == ""  # gRPC would write a traceback each second
+
+
+async def test_a_bridge_is_ready_however_many_calls_are_under_way_and_none_of_them_is_lost(server, folder, monkeypatch):
+    """Two bridges with one certificate, as the chart starts them, which have all places of that certificate."""
+    go, places = threading.Event(), server.front_end._calls._places
+    monkeypatch.setattr(server._service.log, "_checkpoint", checkpoint_after(go, server._service.log._checkpoint))
+    one, other = (MatchingUpstream(server.target, folder, "bridge", print) for _ in range(2))
+
+    async def taken(number):
+        async with asyncio.timeout(30):
+            while sum(places._taken.values()) < number:  # noqa: ASYNC110 - it is a thread of the server's that is waited for
+                await asyncio.sleep(0.01)
+
+    try:
+        calls = [asyncio.ensure_future(one(CALL, checkpoint())) for _ in range(CALLS_OF_ONE + 8)]
+        await taken(CALLS_OF_ONE - 1)
+        calls.append(asyncio.ensure_future(other(CALL, checkpoint())))
+        await taken(CALLS_OF_ONE)
+        with pytest.raises(grpc.aio.AioRpcError, match="32 calls of this certificate are under way"):
+            await other(CALL, checkpoint())
+        for upstream in (one, other):
+            await upstream.ask()
+        assert (one.serves(), other.serves()) == (True, True)
+    finally:
+        go.set()
+    assert all(await asyncio.gather(*calls))
+    await one.close()
+    await other.close()
+
+
+def checkpoint_after(go, made):
+    def wait():
+        assert go.wait(60)
+        return made()
+
+    return wait
+
+
+async def test_a_visitor_who_finds_no_room_all_the_time_hears_it(folder, monkeypatch):
+    monkeypatch.setattr("server.web.upstream.CALL_SECONDS", 0.01)
+    upstream = MatchingUpstream("localhost:1", folder, "bridge", print)
+    for _ in range(CALLS):
+        await upstream._free.acquire()
+    with pytest.raises(UnavailableError, match="too many visitors are here now"):
+        await upstream(CALL, checkpoint())
+    await upstream.close()
+
+
+async def test_a_connection_on_which_nothing_is_heard_is_given_up(lying, folder, monkeypatch):
+    """As after a host went without a word, and another has its address. gRPC alone waited for more than 40 seconds."""
+    monkeypatch.setattr("server.web.upstream._ANSWER_SECONDS", 0.5)
+    says, whole = lying
+    says[0] = health_pb2.HealthCheckResponse(status="SERVING").SerializeToString()
+    gone, joined = set[int](), list[asyncio.Task[None]]()
+
+    async def pass_on(reader, writer, number):
+        with contextlib.closing(writer):
+            while data := await reader.read(65536):
+                if number not in gone:
+                    writer.write(data)
+
+    async def join(reader, writer):
+        port, number = int(whole._target.partition(":")[2]), len(joined)
+        there = await asyncio.open_connection("localhost", port)
+        joined.append(asyncio.ensure_future(pass_on(reader, there[1], number)))
+        joined.append(asyncio.ensure_future(pass_on(there[0], writer, number)))
+
+    host = await asyncio.start_server(join, "127.0.0.1", 0)
+    upstream = MatchingUpstream(f"localhost:{host.sockets[0].getsockname()[1]}", folder, "bridge", print)
+    await upstream.ask()
+    assert upstream.serves()
+    gone.add(0)
+    await upstream.ask()
+    await upstream.ask()
+    assert (upstream.serves(), len(joined)) == (False, 2)  # ten seconds have not passed
+    monkeypatch.setattr("server.web.upstream._OLD_SECONDS", 0.1)
+    await upstream.ask()
+    monkeypatch.setattr("server.web.upstream._OLD_SECONDS", 10.0)
+    await upstream.ask()
+    assert (upstream.serves(), len(joined)) == (True, 4)
+    await upstream.close()
+    await asyncio.gather(*upstream._closing)
+    await asyncio.gather(*joined, return_exceptions=True)
+    host.close()
+    await host.wait_closed()

@@ -170,11 +170,13 @@ export class Device {
   async renew(key: SessionKey, probe: Probe, use: Use = this.#wallet.requireEnrolment()): Promise<Outcome> {
     await this.#readRules()
     const held = await new Owner(this.#wallet, this.#transport, this.#clock).receipts()
+    const old = this.#wallet.requireEnrolment()
+    const isOwn = use.audience === old.audience
+    if (isOwn && this.#deployment.audience !== old.audience) throw new UsageError('the deployment offers another use than this device is enrolled for')
     const [binding, current] = [held.at(-1)?.receipt.binding, latestTo(held, use)?.receipt]
     if (binding === undefined) throw new RefusedError('the server says that it holds no consent of this device, which stays as it is; revoke proves it')
     const consent = await this.#consentTo(binding, current?.receiptId ?? null, use)
-    const old = this.#wallet.requireEnrolment()
-    const under = use.audience === old.audience ? { ...old, deployment: this.#entered(old) } : old // of a site nobody is shown a deployment
+    const under = isOwn ? { ...old, deployment: this.#entered(old) } : old // of a site nobody is shown a deployment
     await this.#requireAllowed(consent, use, levelOf(probe), this.#wallet, under)
     const change = { devicePublicKey: NONE, template: NONE, receipt: consent.toBytes() }
     const session = await this.#startVerification(NONE, use)
@@ -371,13 +373,16 @@ export class Device {
   /**
    * Who signs assertions here, by the public rules.
    *
-   * @throws RefusedError nobody; or not whom the deployment of this device names, so that it would believe none.
+   * @throws RefusedError nobody; or not whom the deployment of this device names, so that it would believe none. It says whether
+   *   there is a way to the other one.
    */
   #issuer(): Issuer {
-    const [mine, here] = [this.#wallet.requireEnrolment().deployment, this.#deployment.identifier]
+    const [enrolment, here] = [this.#wallet.requireEnrolment(), this.#deployment.identifier]
+    const mine = enrolment.deployment
     const [issuer, signs] = [mine, here].map((name) => this.#rules?.deployment(name)?.issuer)
     if (!issuer) throw new RefusedError('the public rules name nobody who may sign assertions here', { why: { name: 'why.no_issuer' } })
     if (signs?.publicKey !== issuer.publicKey || signs.address !== issuer.address) {
+      this.#entered(enrolment)
       throw new RefusedError(`assertions are under the key of the deployment ${here} now, and this device enrolled at ${mine}; renew the consent`, { why: { name: 'why.other_key' } })
     }
     return issuer
@@ -386,12 +391,12 @@ export class Device {
   /**
    * The deployment of the page, when a device that enrolled at another one may go to it.
    *
-   * @throws RefusedError it may not: it is of another operator, or under the law of fewer places.
+   * @throws RefusedError it may not: it is of another operator, under the law of fewer places, or older.
    */
   #entered({ deployment }: Enrolment): string {
     const { identifier } = this.#deployment
     if (identifier !== deployment && !this.#rules?.follows(identifier, deployment)) {
-      throw new RefusedError(`the public rules register no deployment ${identifier} of the same operator, for the same audience and places as ${deployment}`)
+      throw new RefusedError(`the public rules register no deployment ${identifier} of the same operator, for the same audience and places as ${deployment}, that begins after it`)
     }
     return identifier
   }

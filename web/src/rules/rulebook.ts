@@ -160,7 +160,8 @@ export class Rulebook {
   follows(identifier: string, former: string): boolean {
     const [one, other] = [this.deployment(identifier), this.deployment(former)]
     if (one === null || other === null) return false
-    return one.operator === other.operator && one.audience === other.audience && other.jurisdictions.every((place) => one.jurisdictions.includes(place))
+    const isOfTheSame = one.operator === other.operator && one.audience === other.audience && other.beginsAt < one.beginsAt
+    return isOfTheSame && other.jurisdictions.every((place) => one.jurisdictions.includes(place))
   }
 
   /** The client that counts at `now`: the highest version that has begun, when it has not ended. */
