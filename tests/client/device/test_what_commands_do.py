@@ -156,7 +156,7 @@ class Desk:
             SimpleNamespace: lambda: value.name,
             Passphrase: lambda: value.secret_bytes().decode(),
             Ticket: lambda: value.reveal()[:4],
-            Terms: lambda: f"terms of {value.audience}",
+            Terms: lambda: f"terms of {value.notice_version}",
             Destination: lambda: f"to({value.conditions}, {value.deployment})",
             Left: lambda: f"left({self.word(value.release)}, {self.word(value.model)})",
         }
