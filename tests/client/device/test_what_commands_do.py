@@ -206,7 +206,7 @@ class Desk:
         stranger = Admission(bytes([9]) * 32, bytes(32), bytes(64), b"t")
         others = [
             ListedDevice(bytes([0x11]) * 32, NOW, admission),
-            ListedDevice(bytes([0x22]) * 32, NOW + 60, stranger),
+            ListedDevice(bytes([0xAB]) * 32, NOW + 60, stranger),
         ]
         return ListedDevice(self.wallet.key_id, NOW - 60, None), *others
 
