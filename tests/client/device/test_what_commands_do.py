@@ -211,7 +211,7 @@ class Desk:
         return ListedDevice(self.wallet.key_id, NOW - 60, None), *others
 
     def held(self):
-        return Held(b'{"template": {}}', self.receipts, {5: an_opening(5), 3: an_opening(3)})
+        return Held(b'{"template": {}}', self.receipts, {5: an_opening(5), 3: an_opening(3), 8: an_opening(8)})
 
     def run(self, words):
         """What a command says, and the exit code that it ends with."""
