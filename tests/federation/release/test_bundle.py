@@ -140,8 +140,8 @@ def test_another_file_under_the_same_signatures_is_refused(target):
     ("now", "message"),
     [
         (BEGINS - 1, f"^the release is not valid before {text_of_time(BEGINS)}$"),
-        (ENDS, f"^the release ran out at {text_of_time(ENDS)}; it must be audited again$"),
-        (ENDS * 2, f"^the release ran out at {text_of_time(ENDS)}; it must be audited again$"),
+        (ENDS, f"^the release ran out at {text_of_time(ENDS)}; it must be audited again\\. Its maker has"),
+        (ENDS * 2, f"^the release ran out at {text_of_time(ENDS)}; it must be audited again\\. Its maker has"),
     ],
 )
 def test_a_release_is_served_in_its_time_only(now, message):
