@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -100,6 +101,21 @@ def test_the_attacker_is_shown_all_members_and_tries_those_who_are_none(monkeypa
     np.testing.assert_allclose(sorted(members, key=lambda row: row[0]), middles(order[:18]), atol=1e-6)
     np.testing.assert_allclose(sorted(outsiders, key=lambda row: row[0]), middles(order[18:]), atol=1e-6)
     np.testing.assert_allclose(released, np.mean(middles(order[:18]), axis=0), atol=1e-3)
+
+
+def test_a_score_at_the_threshold_is_accepted_and_each_split_has_devices_of_its_own(monkeypatch):
+    drawn = []
+
+    def scored(test, adapter, *, random_bytes, **_):
+        drawn.append(random_bytes(8))
+        return SimpleNamespace(genuine=np.array([0.25, 0.5, 0.75, 1.0]), impostor=np.array([0.0, 0.25, 0.25, 0.5]))
+
+    monkeypatch.setattr(frontier, "code_scores", scored)
+    monkeypatch.setattr(frontier, "accepted_from", lambda _threshold, _bits: 0.5)
+    for split in (0, 3, 0):
+        measured = FRONTIER.run(replace(FEDERATED, split=split))
+        assert (measured.fmr_at_threshold, measured.tar_at_threshold) == (0.25, 0.75)
+    assert drawn[0] == drawn[2] != drawn[1]
 
 
 def test_statistics_of_a_few_are_scaled_to_as_many_as_were_planned(quiet):
