@@ -4,6 +4,7 @@ import base64
 import hashlib
 import importlib.resources
 import io
+import itertools
 import json
 import sys
 import tempfile
@@ -577,7 +578,26 @@ def answer_rules(_request):
         "looked": {name: verdict(rules, pad=PadLevel.ON_DEVICE) for name, rules in lines.items()},
         "bad": {name: text(rules) for name, rules in bad.items()},
         "excepted": {name: [one, _is_read(one)] for name, one in excepted.items()},
+        "following": _following(registered, signers),
     }
+
+
+def _following(one, signers):
+    """A rules file of deployments that differ in all that matters to whoever leaves one, and where one may go."""
+    every = itertools.product(
+        (one.operator, "Elsewhere Ltd"),
+        (one.audience, "elsewhere.example"),
+        (("DE", "EU"), ("DE", "EU", "FR"), ("EU", "FR")),
+        (one.begins_at, one.begins_at + 1),
+    )
+    rules = [
+        replace(one, identifier=f"d-{i}", operator=operator, audience=audience, jurisdictions=places, begins_at=begins)
+        for i, (operator, audience, places, begins) in enumerate(every)
+    ]
+    entries = [by(rule, MAKER, AUDITOR) for rule in rules]
+    book = Rulebook.read(signers, entries, read_at=NOW)
+    ways = {rule.identifier: [to.identifier for to in book.followers(rule.identifier)] for rule in rules}
+    return [b"\n".join([signers.to_bytes(), *entries]).decode() + "\n", ways]
 
 
 def _is_read(file):

@@ -139,7 +139,7 @@ describe('release manifests', () => {
 })
 
 describe('public rules', () => {
-  let known: { now: number; release: string; files: Record<string, [string, string]>; sites: Record<string, [string, string]>; looked: Record<string, string>; bad: Record<string, string>; excepted: Record<string, [string, boolean]> }
+  let known: { now: number; release: string; files: Record<string, [string, string]>; sites: Record<string, [string, string]>; looked: Record<string, string>; bad: Record<string, string>; excepted: Record<string, [string, boolean]>; following: [string, Record<string, string[]>] }
   let asked: Asked
   const DAY = 86_400
 
@@ -203,6 +203,14 @@ describe('public rules', () => {
     }
     const read = Object.entries(known.excepted).filter(([, [, isRead]]) => isRead).map(([name]) => name)
     expect(read.sort()).toEqual(['excepted by 2 where 1 sign packs', 'excepted by 3 where 1 sign packs', 'excepted by 3 where 3 sign packs', 'lifted by 2 where 1 sign packs', 'lifted by 3 where 1 sign packs', 'lifted by 3 where 3 sign packs'])
+  })
+
+  test('the page leaves a deployment for exactly those that follow it', async () => {
+    const [file, ways] = known.following
+    const rules = await Rulebook.read(utf8(file), null)
+    const every = Object.keys(ways)
+    for (const former of every) expect(every.filter((to) => rules.follows(to, former)), former).toEqual(ways[former])
+    expect(Object.values(ways).map(({ length }) => length).sort()).toEqual([...Array(12).fill(0), ...Array(4).fill(1), ...Array(8).fill(2)])
   })
 
   test('a consent that is too long, a trial and a red line are refused', async () => {
