@@ -391,6 +391,17 @@ def test_who_withdraws_is_deleted_and_never_comes_back(tmp_path, folder):
     assert not (folder / "active.npz").exists()
 
 
+def test_who_withdraws_is_read_by_no_node_that_runs_though_the_embeddings_were_moved_away(tmp_path, folder):
+    prepared(some_images(tmp_path / "images", {2: "anna", 3: "ben"}), folder)
+    (folder / "embeddings.npz").rename(folder / "away.npz")
+    assert (folder / "active.npz").exists()
+    assert withdraw("ben", folder) == 0
+    assert not (folder / "active.npz").exists()
+    (folder / "away.npz").rename(folder / "embeddings.npz")
+    refresh_active(folder)  # as the node does when it starts
+    assert names_in(folder)[-1] == ["anna"]
+
+
 def test_who_withdraws_while_images_are_prepared_stays_out(tmp_path, folder):
     images = some_images(tmp_path / "images", {2: "anna", 3: "ben"})
     staged = []
