@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import time
 from pathlib import Path
@@ -24,6 +25,7 @@ from server.matching.serving import SERVICE_NAME, health_of
 from server.people.pki_cli import pki_commands
 from server.people.tickets import open_servers_storage
 from server.people.tickets_cli import ServersDatabaseOption, ticket_commands
+from server.restoring.backing_up import back_up
 from server.restoring.reconciling import What, reconcile
 from server.rules.assertions import create_issuer
 from server.rules.cli import read_bundle, rules_commands
@@ -169,6 +171,29 @@ def database_releases(
         typer.echo(f"{path.name}  {state}  {count} templates")
     for digest, count in sorted(counts.items()):
         typer.echo(f"{digest.hex()}  not served any more  {count} templates")
+
+
+@database_commands.command("backup")
+def database_backup(
+    folder: Annotated[Path, typer.Argument(help="Of all backups; made when missing. As secret as the databases.")],
+    database: ServersDatabaseOption,
+    log_directory: LogDirectoryOption,
+    log_database: LogDatabaseOption = None,
+    keep_days: Annotated[
+        int | None, typer.Option(min=1, help="Remove backups that are older.", show_default="all stay")
+    ] = None,
+) -> None:
+    """Back up database and log, for a timer: both SQLite files as of now, in a new folder, looked through.
+
+    Also while they are served. FOLDER/latest leads to the newest. For PostgreSQL: its own pg_dump, database first.
+
+    Needs: the databases and the log's key. Writes: FOLDER.
+
+    Example: intaglio-server database backup /srv/backup --keep-days 30
+    """
+    now = dt.datetime.now(dt.UTC)
+    place, entries = back_up(database, log_directory, folder, now=now, log_database=log_database, keep_days=keep_days)
+    typer.echo(f"{place} has the database, and its log of {entries} entries")
 
 
 @database_commands.command("reconcile")

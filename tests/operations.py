@@ -231,9 +231,12 @@ class Machine:
 
     def _systemctl(self, verb: str, *words: str) -> None:
         unit = words[-1]
-        if verb == "enable":  # a timer that begins today has nothing to do before tomorrow
-            assert (UNITS / unit).is_file(), unit
-            return
+        if verb == "enable":
+            assert "--now" in words, words
+            if unit.endswith(".timer"):  # one that begins today has nothing to do before tomorrow
+                assert (UNITS / unit).is_file(), unit
+                return
+            verb = "start"
         if verb in {"stop", "restart"}:
             self._stop(unit)
         if verb in {"start", "restart"}:

@@ -58,7 +58,7 @@ from server.fleet.run_queue import FOLDER as QUEUE
 from server.fleet.run_queue import RunQueue
 from server.fleet.start import _LOCK, _locked
 from server.fleet.submitting import ledgers, remember_ledger
-from server.log.cli import log_init, log_witness_init
+from server.log.cli import log_init, log_witness_init, opened_log
 from server.log.publishing import publish as publish_checkpoint
 from server.log.storage import Addition, open_log_storage
 from server.log.tiles import write_tiles
@@ -66,8 +66,10 @@ from server.log.transparency_log import TransparencyLog
 from server.log.witness import CheckpointFiles, Witness
 from server.login.keys import SigningKeys
 from server.people import authority
+from server.restoring.backing_up import back_up
 from server.rules.assertions import create_issuer
 from server.rules.cli import append_rule
+from server.storage.sqlstorage import open_storage
 from tests.durable import Disk, act_while_another_process_writes, held_elsewhere, is_locked
 from tests.people import synthetic_people
 from tests.transparency_log import NOW as LOG_NOW
@@ -520,6 +522,28 @@ def a_copy_of_a_database(folder):
     return Write(lambda: copy_file(str(folder.parent / "log.db"), folder / "copy.db"))
 
 
+def a_backup(folder):
+    """The third in one folder: the first is old and goes."""
+    database, log = folder.parent / "matching.db", folder.parent / "log"
+    log_init(log, "example.org/log")
+    for open_one in (open_storage(str(database)), opened_log(log, None)):
+        with open_one:
+            pass
+
+    def act(days=0, keep=None):
+        now = NOW + dt.timedelta(days=days)
+        return back_up(str(database), log, folder / "backup", now=now, keep_days=keep)
+
+    act(-9)
+    act(-1)
+    left = {".lock", "latest", *(f"{NOW + dt.timedelta(days=day):%Y-%m-%dT%H%M%SZ}" for day in (-1, 0))}
+    return Write(
+        lambda: act(keep=5),
+        lock=folder / "backup" / ".lock",
+        check=lambda: {path.name for path in (folder / "backup").iterdir()} == left,
+    )
+
+
 def a_log_of_calls(folder):
     def write():
         log = CallLog(folder / "calls", segment_bytes=200)
@@ -670,6 +694,7 @@ WRITES = [
     a_run_s_record,
     a_ledger_that_is_remembered,
     a_copy_of_a_database,
+    a_backup,
     a_log_of_calls,
     a_checkpoint_for_everybody,
     tiles,
@@ -880,6 +905,7 @@ ELSEWHERE = {
     "client/node/ledger.py": ("open", "the lock"),
     "client/preparing/people.py": ("mkdir replace symlink_to", "rows above"),
     "client/node/renewing.py": ("rename", "rows above"),
+    "server/restoring/backing_up.py": ("mkdir rename replace symlink_to", "rows above"),
     "client/node/turns.py": ("fdopen open", "rows above"),
     "client/preparing/columns.py": (
         "TemporaryFile open",

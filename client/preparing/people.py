@@ -225,7 +225,9 @@ def withdraw(person: str, folder: Path) -> int:
         if (mark := _mark(person)) not in marks:
             replace_file(folder / WITHDRAWN, "".join(f"{line}\n" for line in sorted({*marks, mark})).encode())
         forget([person], folder)
-        if not (folder / EMBEDDINGS).exists():
+        if not (folder / EMBEDDINGS).exists():  # somebody moved it away: a node that runs has the people all the same
+            (folder / ACTIVE).unlink(missing_ok=True)
+            sync_folder(folder)
             return 0
         out = sum(int((rows.people == person).sum()) for rows in _everybody(folder))
         if (folder / _PREPARED).is_symlink() and (now := prepared_people(folder)) and out:

@@ -216,7 +216,8 @@ class Library:
             except (pkcs11.PKCS11Error, OSError, RuntimeError) as error:
                 raise UsageError(
                     f"{self.path} cannot be used as a PKCS#11 library ({type(error).__name__}): install the token's"
-                    " software, set it up, and name its library as module-path"
+                    " software, set it up, let the user that this runs as read its folders (SoftHSM on Debian: group"
+                    " softhsm), and name its library as module-path"
                 ) from None
         if not self._loaded.initialized:
             self._loaded.initialize()

@@ -464,7 +464,10 @@ class SignedManifest:
         if now < manifest.begins_at:
             raise RefusedError(f"the release is not valid before {text_of_time(manifest.begins_at)}")
         if now >= manifest.ends_at:
-            raise RefusedError(f"the release ran out at {text_of_time(manifest.ends_at)}; it must be audited again")
+            raise RefusedError(
+                f"the release ran out at {text_of_time(manifest.ends_at)}; it must be audited again. Its"
+                " maker has the bundle that was, which takes this one's place: no template changes"
+            )
         verdict = manifest.audit.verdict
         if verdict is Verdict.FAIL or (manifest.use is Use.GENERAL and verdict is not Verdict.PASS):
             raise RefusedError(f"the audit of the release says {verdict.value}, so it is not served")

@@ -94,7 +94,7 @@ def log_checkpoint(database: DatabaseOption, key: KeyOption) -> None:
 
     Example: intaglio-server log checkpoint --database log/log.db --key log/key
     """
-    with _opened(database, key) as log:
+    with opened_log_database(database, key) as log:
         typer.echo(log.sign(max_age_seconds=60).to_bytes(), nl=False)
 
 
@@ -110,7 +110,7 @@ def log_proof(
 
     Example: intaglio-server log proof 7 --database log/log.db --key log/key
     """
-    with _opened(database, key) as log:
+    with opened_log_database(database, key) as log:
         typer.echo(log.prove(position).to_bytes(), nl=False)
 
 
@@ -204,12 +204,22 @@ def log_fsck(database: DatabaseOption, key: KeyOption) -> None:
 
     Example: intaglio-server log fsck --database log/log.db --key log/key
     """
-    with _opened(database, key) as log:
+    with opened_log_database(database, key) as log:
         typer.echo(f"{log.fsck().size} entries give the signed root, and what is kept beside them is theirs")
 
 
 @contextmanager
-def _opened(database: str, key: Path) -> Iterator[TransparencyLog]:
+def opened_log_database(database: str, key: Path) -> Iterator[TransparencyLog]:
+    """A log to look at, wherever its database lies: nothing is published and no witness is asked.
+
+    Args:
+        database: an SQLite file or postgresql://...
+        key: of the log, or the URI of one in a token.
+
+    Raises:
+        UsageError: there is no such log or key.
+        ProofError: the database is not one that the key signed.
+    """
     signer = _read_signer(key)
     storage = open_log_storage(database)
     try:

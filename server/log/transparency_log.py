@@ -35,6 +35,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+import structlog
+
 from federation.commandline.signing_keys import require_there
 from federation.errors import ProofError, UsageError
 from federation.transparency import (
@@ -63,7 +65,13 @@ from server.log.fsck import require_whole
 from server.log.publishing import publish, read_published
 from server.log.storage import Addition, CheckpointExtender, CheckpointMaker, KeptOpening, LogStorage
 
+log = structlog.get_logger(__name__)
+
 _PAGE = 4096
+_NO_MEMORY = (
+    "it was there once, and without it nothing here tells a log that was put back from today's: if the disk was not"
+    " changed on purpose, stop, and compare with a witness or a monitor"
+)
 
 
 @dataclass(frozen=True)
@@ -115,6 +123,8 @@ class TransparencyLog:
         self._growing = threading.Lock()
         if published is not None and published.exists():
             self._require_stored(read_published(published))
+        elif published is not None and storage.checkpoint() is not None:
+            log.warning("checkpoint_missing", path=str(published), what=_NO_MEMORY)
         self.sign()
 
     @property

@@ -13,11 +13,13 @@ from tests.operations import PAGE, blocks_of
 
 FOLDER = Path(__file__).parents[2] / "deploy/systemd"
 ONCE = FOLDER / "intaglio-certificates.service"
-"""What a timer starts, as root: the authority's key is nobody else's."""
-TIMER = ONCE.with_suffix(".timer")
-UNITS = sorted(set(FOLDER.glob("*.service")) - {ONCE})
+BACKUP = FOLDER / "intaglio-backup.service"
+DAILY = (ONCE, BACKUP)
+"""What a timer starts, as root: the authority's key is nobody else's, and no service removes a backup."""
+TIMERS = [unit.with_suffix(".timer") for unit in DAILY]
+UNITS = sorted(set(FOLDER.glob("*.service")) - set(DAILY))
 BY_NAME = pytest.mark.parametrize("unit", UNITS, ids=lambda path: path.stem)
-MOST_EXPOSED = dict.fromkeys(UNITS, 15) | {ONCE: 22}
+MOST_EXPOSED = dict.fromkeys(UNITS, 15) | dict.fromkeys(DAILY, 22)
 """Tenths of systemd's own measure, 0 to 100: the network is most of it, and that it is root of the one that is."""
 needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze")
 
@@ -65,17 +67,30 @@ def test_the_timer_signs_for_devices_and_renews_what_the_page_says_where_the_aut
     assert (signs["directory"], signs["database"]) == (tls, "/var/lib/intaglio/matching.db")
     assert (renews["directory"], renews["names"], renews["ending_within"]) == (tls, ("server", "bridge"), 60)
     assert lines(ONCE, "ConditionPathExists") == [f"{tls}/ca-key.pem"]
-    assert [shlex.split(each)[0] for each in rest] == ["/bin/chgrp", "/bin/chmod", "/bin/cp"]
+    assert [shlex.split(each)[0] for each in rest] == ["/bin/cp"]
     *_, to = shlex.split(rest[-1])
     assert lines(ONCE, "ReadWritePaths") == [f"{tls} -{to} -/var/lib/intaglio"]
     assert lines(ONCE, "CapabilityBoundingSet") == ["CAP_DAC_OVERRIDE CAP_CHOWN"]
-    assert (lines(TIMER, "OnCalendar"), lines(TIMER, "Persistent")) == (["daily"], ["yes"])
-    assert f"systemctl enable --now {TIMER.name}" in PAGE.read_text()
+
+
+def test_the_backup_is_of_what_the_page_s_settings_name_and_where_no_service_writes(tmp_path):
+    said = started(BACKUP, tmp_path)
+    state = "/var/lib/intaglio"
+    assert (said["database"], said["log_directory"]) == (f"{state}/matching.db", f"{state}/log")
+    assert (said["folder"], said["log_database"], said["keep_days"]) == ("/srv/backup", None, 30)
+    assert lines(BACKUP, "ReadWritePaths") == [f"/srv -{state}"]
+    assert lines(BACKUP, "CapabilityBoundingSet") == ["CAP_DAC_OVERRIDE CAP_CHOWN"]
+
+
+@pytest.mark.parametrize("timer", TIMERS, ids=lambda path: path.stem)
+def test_a_timer_comes_every_day_makes_up_for_what_it_missed_and_the_page_enables_it(timer):
+    assert (lines(timer, "OnCalendar"), lines(timer, "Persistent")) == (["daily"], ["yes"])
+    assert f"systemctl enable --now {timer.name}" in PAGE.read_text()
 
 
 @needs_systemd
 def test_systemd_finds_nothing_to_complain_about(tmp_path):
-    for unit in (*UNITS, ONCE, TIMER):
+    for unit in (*UNITS, *DAILY, *TIMERS):
         (tmp_path / unit.name).write_text(re.sub(r"/opt/intaglio/bin/\S+", "/bin/true", unit.read_text()))
     done = verified(tmp_path)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")

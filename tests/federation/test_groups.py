@@ -18,8 +18,11 @@ HELD = HeldFor(ThresholdFor.WORST_GROUP, 0.01, 115, (WOMEN, MEN, FEW), (SEX,), "
 def test_the_statement_names_first_of_whom_nothing_is_known_and_then_for_whom_it_holds():
     said = HELD.text
     assert said.startswith("INSUFFICIENT for x (13 people), fewer than 40")
-    assert "FMR at most 1 % with 95 % for each of f (49 people), m (53 people)" in said
+    assert "; FMR at most 1 % with 95 % for each of f (49 people), m (53 people); where" in said
     assert said.endswith("where all are alike in sex, others are accepted 1.6 times as often as on average (1.3 to 2)")
+    fewer = replace(FEW, name="y", people=9)
+    both = replace(HELD, groups=(WOMEN, MEN, FEW, fewer)).text
+    assert both.startswith("INSUFFICIENT for x (13 people), y (9 people), fewer than 40")
     assert not replace(HELD, groups=(WOMEN, MEN)).text.startswith("INSUFFICIENT")
 
 
@@ -38,6 +41,7 @@ def test_it_survives_its_json(held):
     ("change", "said"),
     [
         ({"groups": (replace(WOMEN, fmr_high=0.0101), MEN)}, "does not keep the rate for f"),
+        ({"groups": (WOMEN, replace(MEN, fmr_high=0.0101))}, "does not keep the rate for m$"),
         ({"groups": (FEW,)}, "no group has 40 people"),
         ({"groups": (MEN, WOMEN)}, "in the order of their names"),
         ({"groups": (WOMEN, WOMEN)}, "each once"),

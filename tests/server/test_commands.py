@@ -342,7 +342,7 @@ def of_logs(place):
     owned = ("--database", place / "owned.db", "--key", place / "transparency/key")
     for command in (("checkpoint",), ("proof", 3), ("fsck",)):
         opened = {"database": str(place / "owned.db"), "key": place / "transparency/key"}
-        yield ("log", *command, *owned), "server.log.cli:_opened", opened
+        yield ("log", *command, *owned), "server.log.cli:opened_log_database", opened
     yield ("log", "proof", 3, *owned), "server.log.cli:TransparencyLog.prove", {"position": 3}
 
 
@@ -388,6 +388,11 @@ def of_the_service(place):
     yield words, "server.cli:open_storage", {"database": str(place / "matching.db")}
     words = ("database", "copy", place / "matching.db", place / "copy.db")
     yield words, "server.cli:copy_file", {"source": str(place / "matching.db"), "target": place / "copy.db"}
+    words = ("database", "backup", place / "backups", *given(place, database="matching.db", log="transparency"))
+    words += ("--log-database", place / "other.db", "--keep-days", 33)
+    backup = {"database": str(place / "matching.db"), "log_directory": place / "transparency"}
+    backup |= {"folder": place / "backups", "log_database": str(place / "other.db"), "keep_days": 33}
+    yield words, "server.cli:back_up", backup
     words = ("assertions", "init", place / "new", "--issuer", "https://other.example.org")
     words += ("--pseudonyms-of", place / "assertions")
     made = {"directory": place / "new", "address": "https://other.example.org", "pseudonyms_of": place / "assertions"}

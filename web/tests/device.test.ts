@@ -263,6 +263,7 @@ describe('flows', () => {
     await (await owner()).revoke()
     const after = (await Wallet.open(KEY.secret))!
     expect(() => after.requireSecret()).toThrow('revoked')
+    expect(after.memory.checkpoint!.split('\n')[1]).toBe(String(service.leaves.length)) // what it saw of the log, it keeps
     await expect(verify()).rejects.toThrow('revoked')
     await Wallet.create(KEY)
     expect((await enrol()).matched).toBe(true)

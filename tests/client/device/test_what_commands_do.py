@@ -32,6 +32,7 @@ from federation.transparency import PersonalEntry, PersonalKind
 from federation.wire.devices import Admission, ListedDevice, code_of
 from federation.wire.ticket import Ticket
 from tests.agreeing import DAY, DEVICE, NOW, RECEIPT, a_key
+from tests.commands import left_out
 from tests.transparency_log import an_attempt, an_opening
 
 RELEASES = {"one.zip": "ab", "other.zip": "cd"}
@@ -155,7 +156,7 @@ class Desk:
             SimpleNamespace: lambda: value.name,
             Passphrase: lambda: value.secret_bytes().decode(),
             Ticket: lambda: value.reveal()[:4],
-            Terms: lambda: f"terms of {value.audience}",
+            Terms: lambda: f"terms of {value.notice_version}",
             Destination: lambda: f"to({value.conditions}, {value.deployment})",
             Left: lambda: f"left({self.word(value.release)}, {self.word(value.model)})",
         }
@@ -205,12 +206,12 @@ class Desk:
         stranger = Admission(bytes([9]) * 32, bytes(32), bytes(64), b"t")
         others = [
             ListedDevice(bytes([0x11]) * 32, NOW, admission),
-            ListedDevice(bytes([0x22]) * 32, NOW + 60, stranger),
+            ListedDevice(bytes([0xAB]) * 32, NOW + 60, stranger),
         ]
         return ListedDevice(self.wallet.key_id, NOW - 60, None), *others
 
     def held(self):
-        return Held(b'{"template": {}}', self.receipts, {5: an_opening(5), 3: an_opening(3)})
+        return Held(b'{"template": {}}', self.receipts, {5: an_opening(5), 3: an_opening(3), 8: an_opening(8)})
 
     def run(self, words):
         """What a command says, and the exit code that it ends with."""
@@ -425,3 +426,21 @@ def test_a_command_does_this_in_this_order_and_says_this(name, typed, lines, des
     key_id = desk.wallet.key_id.hex()
     done = [line.replace(key_id, "MINE").replace(key_id[:16], "MINE").replace(str(desk.folder), "") for line in done]
     assert done == lines
+
+
+ELSEWHERE = {
+    "--from": "tests/integration/test_person_file.py",
+    "--from-passphrase-file": "tests/integration/test_person_file.py",
+}
+"""Options that other tests look at, and where."""
+
+
+def test_no_option_of_a_device_s_command_is_left_out():
+    typed = [section.values[1] for section in sections()]
+    told = [" ".join(WORDS.get(word, word) for word in line.split()).split() for line in typed]
+    missing = left_out(cli.app, told)
+    commands = {" ".join(name for name in words[:2] if not name.startswith("-")) for words in told}
+    mine = {name for name in missing if name in commands or name.split()[0] in {words[0] for words in told}}
+    mine = {name for name in mine if name.split()[0] not in ("receipts", "log") or name in commands}
+    assert len(mine) == 14
+    assert {f"{name} {option}" for name in mine for option in missing[name] - ELSEWHERE.keys()} == set()

@@ -243,3 +243,61 @@ def test_two_makings_of_one_prior_are_equal():
 
 def test_a_set_shows_no_embedding():
     assert repr(sets()[0]) == "PublicSet(one, 60 people, 240 images)"
+
+
+def test_the_known_prior_of_four_small_sets_comes_out_again():
+    """Sets of more and fewer people than count, with one picture and more: each formula moves one of these numbers."""
+    made = condition_of(
+        [
+            people_of("one", 70, 2, seed=1),
+            people_of("two", 40, 3, seed=2, offset=0.1),
+            people_of("three", 45, 1, seed=3, offset=0.2),
+            people_of("few", 39, 2, seed=4, offset=0.3),
+        ],
+        "mask",
+    )
+    prior = made.prior
+    assert (made.people, prior.sets, prior.people) == (194, 3, 155)
+    found = [prior.coupling_millionths]
+    for shift in (prior.references, prior.frames):
+        found += [shift.mean_millionths, shift.log_spread_millionths]
+    for at in (prior.at_weights[0], prior.at_weights[2], prior.at_weights[-1]):
+        ends = (*at.shape.array[[0, -1]], *at.string.array[[0, -1]])
+        found += [at.mean_millionths, at.log_spread_millionths, *at.covariance_billionths, *(1e6 * end for end in ends)]
+    known = [
+        902682,
+        511,
+        4086,
+        195,
+        -1366,
+        497175,
+        -2553501,
+        428800,
+        1091462,
+        11234106,
+        -3553216,
+        3330809,
+        -2657127,
+        2060907,
+        494737,
+        -2551892,
+        438481,
+        1049911,
+        11394651,
+        -3206338,
+        3222533,
+        -2314445,
+        1892946,
+        490221,
+        -2556260,
+        438498,
+        1096124,
+        11393242,
+        -3176068,
+        3195828,
+        -2542801,
+        1880934,
+    ]
+    assert len(found) == len(known)
+    for number, value in zip(found, known, strict=True):
+        assert number == pytest.approx(value, rel=2e-4, abs=3)

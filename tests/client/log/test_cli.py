@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import typer
@@ -11,6 +12,7 @@ from typer.testing import CliRunner
 
 import client.log.cli
 import server.log.cli
+from client.cli import app as program
 from federation.errors import IntaglioError, MalformedMessageError, ProofError, UsageError
 from federation.transparency import (
     AttemptEntry,
@@ -20,12 +22,14 @@ from federation.transparency import (
     PersonalEntry,
     PersonalKind,
     SignedCheckpoint,
+    VerifierKey,
     entry_from_bytes,
 )
 from federation.transparency.tiles import ENTRIES, tile_at
 from server.log.storage import Addition, open_log_storage
 from server.log.transparency_log import TransparencyLog
-from tests.transparency_log import NOW, TRUST, MemoryLog, an_attempt, an_opening
+from tests.commands import handed
+from tests.transparency_log import NOW, TRUST, WITNESSES, MemoryLog, an_attempt, an_opening
 
 ORIGIN = "example.org/intaglio"
 
@@ -208,6 +212,58 @@ def test_a_monitor_notices_a_hidden_bundle_a_rollback_and_a_split_view(desk):
     with pytest.raises(ProofError, match="fork"):
         desk.monitor("--seen", split)
     assert (desk.folder / "monitor.json").read_bytes() == state
+
+
+@pytest.mark.parametrize("at", [0, 1])
+def test_everything_that_somebody_was_shown_is_compared_before_anything_is_remembered(desk, at):
+    desk.tiles()
+    mine = desk.saved("mine", desk.operator("checkpoint"))
+    desk.another_log()
+    desk.append(9, 1, 2)
+    seen = [mine, mine]
+    seen[at] = desk.saved("split", desk.operator("checkpoint"))
+    with pytest.raises(ProofError, match="fork"):
+        desk.monitor(*(word for path in seen for word in ("--seen", path)))
+    assert not (desk.folder / "monitor.json").exists()
+
+
+def test_whom_a_command_believes_is_whom_its_options_name(desk):
+    """Each witness, how many of them, and for how long; a key as it is, or in a file."""
+    witnesses = [one.key for one in WITNESSES[:2]]
+    file = desk.saved("w.pub", f"{witnesses[1].to_text()}\n")
+    believed = ("--key", desk.log_key, "--witness", witnesses[0].to_text(), "--witness", file, "--threshold", 2)
+    kept = ("--max-age-seconds", 77)
+    expected = {"log_key": VerifierKey.from_text(desk.log_key), "witnesses": tuple(witnesses), "threshold": 2}
+    state = desk.folder / "m.json"
+    for words, age in [
+        (("verify", desk.key, *believed, *kept), 77),
+        (("verify", desk.key, *believed), 1 << 62),
+        (("monitor", desk.folder, "--state", state, *believed, *kept), 77),
+        (("monitor", desk.folder, "--state", state, *believed), 3600),
+    ]:
+        given = handed(program, "client.log.cli:LogTrust", "log", *words)
+        assert {name: given[name] for name in expected} == expected
+        assert given["max_age_seconds"] == age
+    words = ("log", "monitor", desk.folder, "--state", state, "--seen", "a", "--seen", "b", "--json", *believed)
+    given = handed(program, "client.log.cli:watch", *words)
+    assert (given["state"], given["seen"], given["as_json"]) == (state, [Path("a"), Path("b")], True)
+
+
+def test_every_file_is_checked_for_who_signed_it_and_for_its_proof(desk):
+    """The second as the first."""
+    good = desk.saved("good", desk.operator("checkpoint"))
+    entry = desk.operator("proof", 3)
+    other = desk.saved("other", desk.operator("checkpoint"))
+    for damaged in (
+        desk.saved("forged", desk.operator("checkpoint").replace(ORIGIN, "other.example/log", 1)),
+        desk.saved("moved", entry.replace("index 3", "index 2", 1)),
+    ):
+        with pytest.raises((ProofError, MalformedMessageError), match=r"."):
+            desk.verify(good, damaged)
+    with other.open("ab") as file:
+        file.truncate((1 << 25) + 1)
+    with pytest.raises(UsageError, match="larger than anything of a log"):
+        desk.verify(good, other)
 
 
 def test_unreadable_and_nonsense_files_get_an_error_that_names_them(desk):

@@ -75,6 +75,40 @@ async def pulled(gateway, policy, clock=NOON, tally=None):
     return list(PullMessagesResponse.FromString(reply.content).messages_list)
 
 
+class Two(Gateway):
+    """A coordinator with a message that the policy allows, and then another one."""
+
+    def __init__(self, kind, announced):
+        super().__init__()
+        self.second, self.runs = kind, {7: HASH, 9: announced}
+
+    def __call__(self, request):
+        answer = super().__call__(request)
+        call = self.asked[-1][0]
+        if call == "pull-messages":
+            sent = [(7, self.kind), (9, self.second)]
+            messages = [Message(metadata=Metadata(run_id=run, message_type=kind)) for run, kind in sent]
+            return httpx.Response(200, content=PullMessagesResponse(messages_list=messages).SerializeToString())
+        if call == "get-run":
+            run = GetRunRequest.FromString(request.content).run_id
+            return httpx.Response(200, content=GetRunResponse(run=Run(fab_hash=self.runs[run])).SerializeToString())
+        return answer
+
+
+@pytest.mark.parametrize(
+    ("kind", "announced", "arrive", "why"),
+    [
+        ("train.moments", HASH, 2, {}),
+        ("train.scales", HASH, 0, {"recipe": 1}),
+        ("train.moments", "ab" * 32, 0, {"application": 1}),
+    ],
+)
+async def test_each_of_several_messages_is_one_that_the_policy_names_or_none_arrives(kind, announced, arrive, why):
+    tally = Counter()
+    assert len(await pulled(Two(kind, announced), a_policy(), tally=tally)) == arrive
+    assert tally == why
+
+
 REFUSALS = {
     "hours": (Gateway(), a_policy(opens=60, closes=120)),
     "recipe": (Gateway(kind="train.scales"), a_policy()),

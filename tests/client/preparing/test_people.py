@@ -289,12 +289,16 @@ def test_an_image_of_somebody_who_stays_is_no_image_of_somebody_new(tmp_path, fo
     assert done.images == 1
 
 
-def test_people_prepared_in_another_way_are_never_mixed(tmp_path, folder):
+def test_people_prepared_in_another_way_are_never_mixed(tmp_path, folder, monkeypatch):
     first = some_images(tmp_path / "first", {2: "anna", 3: "ben"})
     prepared(first, folder)
     new = some_images(tmp_path / "second", {4: "carla"})
-    with pytest.raises(UsageError, match="2 people without images here were prepared for another recogniser or probe"):
-        prepared(new, folder, condition=Condition.RES16)
+    said = "2 people without images here were prepared for another recogniser or probe"
+    with monkeypatch.context() as patched:
+        patched.delattr("client.preparing.parts.Workshop.make")  # before hours of work
+        with pytest.raises(UsageError, match=said):
+            prepared(new, folder, condition=Condition.RES16)
+    assert not list(folder.glob(".preparing-*"))
     assert names_in(folder) == (["anna", "ben"],) * 3
     prepared(first, folder, condition=Condition.RES16)  # everybody's images are there
     prepared(new, folder, condition=Condition.MASK, only=True)
@@ -385,6 +389,17 @@ def test_who_withdraws_is_deleted_and_never_comes_back(tmp_path, folder):
         withdraw("anna", folder)
     assert not len(chips_in(folder))
     assert not (folder / "active.npz").exists()
+
+
+def test_who_withdraws_is_read_by_no_node_that_runs_though_the_embeddings_were_moved_away(tmp_path, folder):
+    prepared(some_images(tmp_path / "images", {2: "anna", 3: "ben"}), folder)
+    (folder / "embeddings.npz").rename(folder / "away.npz")
+    assert (folder / "active.npz").exists()
+    assert withdraw("ben", folder) == 0
+    assert not (folder / "active.npz").exists()
+    (folder / "away.npz").rename(folder / "embeddings.npz")
+    refresh_active(folder)  # as the node does when it starts
+    assert names_in(folder)[-1] == ["anna"]
 
 
 def test_who_withdraws_while_images_are_prepared_stays_out(tmp_path, folder):

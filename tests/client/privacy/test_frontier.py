@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from client import cli
 from client.node.ledger import Ledgers
+from client.privacy.cli import _digest
 from client.privacy.trials import open_trials, picture
 from federation.errors import UsageError
 from federation.experiments.frontier import (
@@ -417,6 +418,29 @@ def test_a_sweep_that_names_no_epsilon_tries_four_and_all_who_are_there(sweep, m
     assert "tried" in sweep(epsilon=None).output
     ((epsilons, people),) = tried
     assert (epsilons, len(people)) == ([1.0, 2.0, 4.0, 8.0], 1)
+
+
+def test_everything_that_decides_a_trial_stands_at_the_head_of_its_file(sweep, monkeypatch):
+    """Else a sweep that was killed goes on with trials of another kind, and one table holds both."""
+    heads = []
+
+    def open_trials(_, settings):
+        heads.append(json.dumps(settings, sort_keys=True))
+        raise UsageError("begun")
+
+    monkeypatch.setattr("client.privacy.trials.open_trials", open_trials)
+    changes = [("--fmr", 0.02), ("--references", 3), ("--frames", 2), ("--delta", 1e-6)]
+    changes += [("--organisations", 3), ("--colluders", 0), ("--dropouts", 1)]
+    for change in [(), *changes]:
+        assert "begun" in sweep(*change).output
+    assert len(set(heads)) == len(heads) == 1 + len(changes)
+
+
+@pytest.mark.parametrize("column", ["embeddings", "people", "profiles", "images"])
+def test_a_file_of_trials_is_of_these_very_people_and_images(column):
+    columns = {name: getattr(PEOPLE, name) for name in ("embeddings", "people", "profiles", "images")}
+    other = columns | {column: columns[column][::-1]}
+    assert _digest(SimpleNamespace(**columns)) == _digest(PEOPLE) != _digest(SimpleNamespace(**other))
 
 
 def test_a_sweep_goes_on_where_it_was_killed_and_draws_its_picture(sweep, tmp_path):

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from federation.audit.comparisons import Comparisons
 from federation.audit.worst_group import for_groups
@@ -87,6 +88,13 @@ def test_the_threshold_is_where_the_tables_of_acceptance_sampling_say(comparison
     assert fair.fmr_high == fair.held_for.groups[0].fmr_high <= 0.01
 
 
+def test_comparisons_of_a_few_people_are_said_to_be_worth_fewer():
+    """Of 40 people all with all: each pair twice, with Student's factor for 40 and not for 1560."""
+    worth = 1560 * (stats.t.ppf(0.95, 1559) / stats.t.ppf(0.95, 39)) ** 2
+    with pytest.raises(UsageError, match=f"f has 40 people, whose comparisons are worth {worth:.0f} independent ones"):
+        for_groups(replace(release(), fmr=0.001), People().all_pairs(("f",), 40, []).comparisons("sex"), scores=SCORES)
+
+
 def test_the_worst_group_decides_and_the_others_keep_the_rate_too():
     people = People().pairs(("f",), 773, NEAR).pairs(("m",), 913, [200.0, 210, 220, 230, 240, 250])
     fair = made(people, "sex")
@@ -110,8 +118,8 @@ def test_a_group_of_39_sets_nothing_and_is_named_and_one_of_40_does():
 
 def test_a_group_of_several_attributes_decides_where_each_alone_looks_good():
     people = People().pairs(("f", "old"), 299, NEAR)
-    for labels in (("f", "young"), ("m", "old"), ("m", "young")):
-        people.pairs(labels, 2000)
+    for labels, count in ((("f", "young"), 1000), (("m", "old"), 1000), (("m", "young"), 300)):
+        people.pairs(labels, count)
     fair = made(people, "sex", "age")
     assert fair.threshold == 99
     assert made(people, "sex").threshold > 150

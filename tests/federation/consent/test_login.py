@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from federation.consent.life import consent_to
-from federation.consent.login import LoginRequest, acr_of
+from federation.consent.login import LoginRequest, acr_of, login_claims
 from federation.errors import MalformedMessageError, UsageError
 from federation.presentation.levels import PadLevel
 from tests.agreeing import AUDIENCE, NOW, OTHER_AUDIENCE, PASSED, RATE, TRIAL, a_receipt
+from tests.values import GOOD
 
 REQUEST = LoginRequest(
     provider="https://login.example.org",
@@ -114,3 +115,22 @@ def test_a_consent_that_goes_on_from_another_audience_s_is_none():
         consent_to(first.to_bytes() + b"\n" + second.to_bytes(), AUDIENCE)
     with pytest.raises(MalformedMessageError, match="consent receipt"):
         consent_to(b"none", AUDIENCE)
+
+
+@pytest.mark.parametrize("nonce", ["n-1", ""])
+def test_an_id_token_says_what_the_assertion_says_and_what_it_answers(nonce):
+    """In OpenID's words: for whom, from whom, when; a nonce where the site sent one, and no field without."""
+    assertion, request = GOOD["an assertion"], replace(GOOD["a login"], nonce=nonce)
+    claims = login_claims(assertion, "a.b.c", request)
+    said = assertion.claims()
+    assert claims == {name: said[name] for name in ("audit", "contest", "log", "pad", "purpose", "rate", "release")} | {
+        "statement": assertion.wording,
+        "sub": assertion.subject,
+        "aud": "shop.example",
+        "iss": "https://login.example.org",
+        "auth_time": assertion.issued_at,
+        "acr": "urn:intaglio:face:pass:fmr-0.001:pad-on-device",
+        "amr": ["face", "swk"],
+        "assertion": "a.b.c",
+        "salt": bytes(range(32)).hex(),
+    } | ({"nonce": nonce} if nonce else {})

@@ -232,6 +232,17 @@ def test_one_run_needs_a_moments_release():
 
 
 # ------------------------------------------------------------------------------------------------------------- usage
+@pytest.mark.parametrize(
+    ("method", "runs"), [(AuditMethod.GAUSSIAN, 60), (AuditMethod.CLOPPER_PEARSON, 40), (AuditMethod.ONE_RUN, 1)]
+)
+def test_an_audit_says_its_confidence_and_the_runs_that_counted(method, runs):
+    """Of the bound that chooses its threshold, a third of the runs chose it and do not count."""
+    measured = audit(plan_for(), method=method, runs=30, confidence=0.9)
+    assert (measured.confidence, measured.runs, measured.method) == (0.9, runs, method)
+    with pytest.raises(UsageError, match="a canary at least one image"):
+        audit(plan_for(), images=0)
+
+
 def test_audits_that_cannot_be_made_say_why():
     with pytest.raises(UsageError, match="at least 10 runs"):
         audit(plan_for(), runs=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -102,6 +103,21 @@ def test_the_attacker_is_shown_all_members_and_tries_those_who_are_none(monkeypa
     np.testing.assert_allclose(released, np.mean(middles(order[:18]), axis=0), atol=1e-3)
 
 
+def test_a_score_at_the_threshold_is_accepted_and_each_split_has_devices_of_its_own(monkeypatch):
+    drawn = []
+
+    def scored(test, adapter, *, random_bytes, **_):
+        drawn.append(random_bytes(8))
+        return SimpleNamespace(genuine=np.array([0.25, 0.5, 0.75, 1.0]), impostor=np.array([0.0, 0.25, 0.25, 0.5]))
+
+    monkeypatch.setattr(frontier, "code_scores", scored)
+    monkeypatch.setattr(frontier, "accepted_from", lambda _threshold, _bits: 0.5)
+    for split in (0, 3, 0):
+        measured = FRONTIER.run(replace(FEDERATED, split=split))
+        assert (measured.fmr_at_threshold, measured.tar_at_threshold) == (0.25, 0.75)
+    assert drawn[0] == drawn[2] != drawn[1]
+
+
 def test_statistics_of_a_few_are_scaled_to_as_many_as_were_planned(quiet):
     """As if so many people had the same ones: without noise the shift and the shares are those of the few."""
     seen = []
@@ -173,8 +189,8 @@ def test_the_least_epsilon_is_that_of_as_many_people_as_the_best_one_is_for():
     )
 
 
-@pytest.mark.parametrize("steps", [1, 6])
-def test_the_fewest_people_of_the_recipe_scales_are_those_of_the_settings_and_steps(steps):
+def test_the_fewest_people_of_the_recipe_scales_are_those_of_the_settings():
+    steps = 6
     people = fewest_people_for_scales(8.0, SETTINGS, 58, steps=steps)
     for count, deployed in ((people, "scales"), (people - 1, "none")):
         plan = PrivacyPlan.for_epsilon(

@@ -332,6 +332,32 @@ def test_strings_that_were_not_chosen_on_one_half_and_tried_on_the_other_are_ref
         changed(**sides)
 
 
+@pytest.mark.parametrize("more", ["mean", "best"])
+def test_one_more_person_meets_both_kinds_of_string_or_none(more):
+    """Halves of 4 and 5 will do, of the same nine people."""
+    good = tried(0, people=8)
+    kinds = {kind: (f"{kind} 0", kind == "best") for kind in ("mean", "best")}
+
+    def with_nine(*added):
+        first = [good.pairs.names[code] for code in good.pairs.first] + [kinds[kind][0] for kind in added]
+        second = [good.pairs.names[code] for code in good.pairs.second] + ["p8"] * len(added)
+        best = [*good.best.tolist(), *(kinds[kind][1] for kind in added)]
+        return FixedStrings(np.zeros(len(best)), np.array(best), Sides.of(first, second))
+
+    assert len(with_nine(*kinds).owners) == 9
+    with pytest.raises(UsageError, match="on the same people"):
+        with_nine(more)
+
+
+def test_halves_of_three_and_five_are_none():
+    good = tried(0, people=8)
+    first = [good.pairs.names[code] for code in good.pairs.first]
+    moved = [name[:-1] + ("1" if at % 8 == 0 else name[-1]) for at, name in enumerate(first)]
+    second = [good.pairs.names[code] for code in good.pairs.second]
+    with pytest.raises(UsageError, match="are tried on 3 and 5 people: halves"):
+        FixedStrings(good.scores, good.best, Sides.of(moved, second))
+
+
 def test_a_score_that_is_no_number_is_refused():
     good = tried(0, people=8)
     with pytest.raises(UsageError, match="not a finite number"):
@@ -384,6 +410,40 @@ def test_the_means_bounds_are_judged_by_ten_times_the_false_match_rate(accepted,
 
 def test_the_limit_is_of_the_rate_that_is_stated_where_the_threshold_was_found_for_it():
     assert report(tried(0), threshold=None, stated_fmr=0.002).wolf_limit == 0.02
+
+
+def test_each_kind_of_string_has_rates_of_its_own_and_words_for_them():
+    few, many = tried(2), tried(20)
+    mixed = FixedStrings(np.where(few.best, many.scores, few.scores), few.best, few.pairs)
+    found = report(mixed).wolf
+    assert (found.mean.errors, found.best.errors, found.people) == (2, 20, 40)
+    mean, best = (f"{100 * r.value:.3g} % ({100 * r.low:.3g} to {100 * r.high:.3g})" for r in (found.mean, found.best))
+    assert found.text == f"{mean} by the domain's mean, {best} by the best image, of 40 people"
+
+
+@pytest.mark.parametrize("kind", ["mean", "best"])
+def test_the_rate_of_each_string_lies_inside_its_bounds(kind):
+    good = dict.fromkeys(("mean", "best"), Rate(5, 50, 10.0, 0.05, 0.2))
+    assert WolfRates(**good, people=10).people == 10
+    for wrong in (Rate(5, 50, 10.0, 0.11, 0.2), Rate(5, 50, 10.0, 0.05, 0.09)):
+        with pytest.raises(UsageError, match="lies inside its bounds"):
+            WolfRates(**good | {kind: wrong}, people=10)
+
+
+def test_a_comparison_of_strings_says_both_numbers_and_a_change_within_the_bound_is_none():
+    before, after, worse = report(tried(2)), report(tried(3)), report(tried(20))
+    high = f"{before.wolf.mean.high:.4g}"
+    for new, rate, verdict, word in ((after, "0.075", Verdict.PASS, "within"), (worse, "0.5", Verdict.FAIL, "above")):
+        changes = {change.rate: change for change in compare(before, new).changes}
+        for kind in ("mean", "best"):
+            change = changes[f"wolf_{kind}"]
+            assert change.verdict is verdict
+            assert change.reason == (
+                f"the {kind} string without a face is accepted at {rate}, {word} the upper "
+                f"bound {high} of the old report"
+            )
+    gone = compare(before, report()).changes
+    assert [change.verdict for change in gone if "wolf" in change.rate] == [Verdict.INSUFFICIENT] * 2
 
 
 def test_scores_of_similarity_are_accepted_above_the_threshold():

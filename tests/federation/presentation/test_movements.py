@@ -18,6 +18,7 @@ from federation.presentation.movements import (
     Look,
     Movement,
     Omission,
+    Pose,
     Watcher,
     challenge_of,
     orders_without,
@@ -118,9 +119,41 @@ def test_whoever_is_lost_from_sight_on_the_way_goes_the_way_again():
     assert judged([*film.looks[:seen], None, None, *later], ORDER).done == 1
 
 
-@pytest.mark.parametrize("change", [{"shift": (200.0, 0.0)}, {"distance": 250.0}], ids=["beside", "nearer"])
+@pytest.mark.parametrize(
+    "change",
+    [{"shift": (200.0, 0.0)}, {"distance": 250.0}, {"distance": 1000.0}],
+    ids=["beside", "nearer", "farther"],
+)
 def test_a_face_that_is_suddenly_elsewhere_jumps(change):
     assert judged(Film(HEAD).hold().go(count=1, **change).looks, ORDER).fault is Fault.JUMPED
+
+
+@pytest.mark.parametrize(
+    ("turn", "nod", "middle"),
+    [
+        (0.15, -0.15, True),
+        (-0.15, 0.15, True),
+        (0.16, 0, False),
+        (-0.16, 0, False),
+        (0, 0.16, False),
+        (0, -0.16, False),
+    ],
+)
+def test_who_turns_or_nods_does_not_look_into_the_camera(turn, nod, middle):
+    assert Pose(turn, nod, 1.0).is_middle is middle
+
+
+@pytest.mark.parametrize(
+    ("nose", "ears", "begins"),
+    [(0, 0, True), (19, 39, True), (21, 0, False), (-21, 0, False), (0, 41, False), (0, -41, False)],
+)
+def test_a_film_begins_with_nose_and_ears_in_the_middle_of_the_eyes(nose, ears, begins):
+    """Eyes 100 pixels apart; the nose may be off by 0.2 of that, the ears' middle by 0.4."""
+    points = [(0, 0), (100, 0), (50 + nose, 50), (50, 100), (-40 + ears, 0), (140 + ears, 0)]
+    watcher = Watcher(ORDER)
+    for at in range(4):
+        watcher.see(Look(0.1 * at, np.array(points, dtype=float), 1000))
+    assert (watcher.wanted is not None) is begins
 
 
 def test_another_movement_than_the_one_asked_for_ends_the_film():

@@ -132,6 +132,31 @@ def test_the_coordinator_notices_when_an_organisation_comes_back_with_an_old_led
     assert (tmp_path / "copies" / "north.jsonl").read_bytes() == chain.to_bytes()
 
 
+@pytest.mark.parametrize("name", ["../north", "a/b", "/north", ".", "..", "a%2Fb", "Süd west"])
+def test_a_copy_lies_in_its_folder_whatever_the_organisation_is_called(tmp_path, name):
+    folder, data = tmp_path / "all" / "copies", written(tmp_path / "ledger", "1").to_bytes()
+    LedgerCopies(folder).keep(name, data)
+    made = {path for path in tmp_path.rglob("*") if path.is_file()} - {tmp_path / "ledger", folder / ".lock"}
+    assert [path.parent for path in made] == [folder]
+    with pytest.raises(ProofError, match="old copy was restored"):
+        LedgerCopies(folder).keep(name, b"")
+
+
+@pytest.mark.parametrize("runs", [("1",), ()], ids=["after entries", "first of all"])
+@pytest.mark.parametrize("end", [1, 40, -1])
+def test_a_charge_that_a_crash_cut_short_is_cut_off_by_the_next_one(tmp_path, runs, end):
+    path = tmp_path / "ledger"
+    path.write_bytes(whole := written(path, *runs).to_bytes())
+    ledger = PrivacyLedger(path)
+    ledger.reserve("staff", "cut", (9.0,), cap_epsilon=64.0, cap_delta=1e-5)
+    line = path.read_bytes()[len(whole) :].splitlines(keepends=True)[0]
+    path.write_bytes(whole + line[:end])
+    ledger.reserve("staff", "next", (9.0,), cap_epsilon=64.0, cap_delta=1e-5)
+    assert path.read_bytes().startswith(whole)
+    chain = LedgerChain.from_bytes(path.read_bytes())
+    assert [entry.run for entry in chain.entries if entry.kind == "reserve"] == [*runs, "next"]
+
+
 def test_a_copy_that_was_altered_is_our_own_fault(tmp_path):
     copies = LedgerCopies(tmp_path)
     copies.keep("north", written(tmp_path / "ledger", "1").to_bytes())

@@ -444,3 +444,30 @@ def test_a_network_is_never_tuned_without_a_threshold_that_its_people_checked(ep
         if plan.adaptation is Adaptation.SCALES:
             assert [name for name, _ in plan.events] == ["scales-1", "threshold"]
             assert plan.scales_noise_norm <= 0.1
+
+
+def a_ledger(*noise, cap=16.0):
+    chain = LedgerChain((LedgerChain().next_open("people", epsilon=cap, delta=DELTA),))
+    for number, one in enumerate(noise):
+        chain = LedgerChain((*chain.entries, chain.next_reserve("people", f"run {number}", one)))
+    return chain
+
+
+@pytest.mark.parametrize(("at_most", "counts"), [(2.0, 2.0), (8.0, 4.0), (math.inf, 4.0)])
+def test_the_smaller_of_two_caps_counts(at_most, counts):
+    """Of noise 1.0 once, which is epsilon 4.4; with noise 3.0, which is 1.2, either allows it."""
+    ledger = a_ledger(cap=4.0)
+    with pytest.raises(BudgetExhaustedError, match=rf"epsilon 0\.00 of {counts:g} is spent, .* bring it to 4\.\d\d;"):
+        ledger.next_reserve("people", "run", (1.0,), at_most_epsilon=at_most)
+    assert ledger.next_reserve("people", "run", (3.0,), at_most_epsilon=at_most).run == "run"
+
+
+def test_what_is_charged_is_rounded_up_and_what_is_left_down():
+    (account,) = a_ledger((4.0,), (3.0, 3.0)).accounts()
+    spent = math.ceil(100 * epsilon_of_gaussians((3.0, 3.0, 4.0), DELTA)) / 100
+    assert account.epsilon < spent
+    first, found, *runs = str(account).splitlines()
+    assert first == f"people: epsilon {spent:.2f} of 16 is charged and {16 - spent:.2f} left, at delta 1e-05"
+    assert round(16 - account.epsilon, 2) != round(16 - spent, 2)
+    assert found.startswith("  Whoever accuses one innocent in a thousand finds at most 0.53 %")
+    assert runs == ["  run 0: noise 4.000, charged", "  run 1: noise 3.000, 3.000, charged"]

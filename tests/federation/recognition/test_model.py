@@ -268,6 +268,8 @@ def test_a_wrong_adapter_cannot_be_built(arrays, words):
     [
         ({"epsilon": 8}, "epsilon, delta and noise multipliers must"),
         ({"delta": -1.0}, "epsilon, delta and noise multipliers must"),
+        ({"dropouts": 4}, "a privacy statement cannot stand more colluders or"),
+        ({"colluders": 4}, "a privacy statement cannot stand more colluders or"),
         ({"people_train": 0}, "a privacy statement needs positive counts"),
         ({"privacy_unit": ""}, "a privacy statement needs a unit, a"),
         ({"events": (("x", 0.0),)}, "epsilon, delta and noise multipliers must"),

@@ -302,7 +302,8 @@ def test_d9_a_receipt_longer_than_its_tier_allows_is_refused(tier):
     longest = TIERS[tier].longest_receipt_seconds
     assert isinstance(ask(rules=rules, stated_fmr=1e-4, consent=a_consent(expires_at=NOW + longest)), Allowed)
     longer = a_consent(expires_at=NOW + longest + 1)
-    assert reason_of(ask(rules=rules, stated_fmr=1e-4, consent=longer)) is Reason.RECEIPT_TOO_LONG
+    for now in (NOW, NOW + 600):  # what counts is for how long it was given, and not how much of that is left
+        assert reason_of(ask(rules=rules, stated_fmr=1e-4, consent=longer, now=now)) is Reason.RECEIPT_TOO_LONG
 
 
 @pytest.mark.parametrize("category", Category)
@@ -567,6 +568,13 @@ def test_s5_an_exception_needs_two_signatures_also_where_one_makes_a_policy():
     alone = Rulebook(RuleSigners(frozenset({SIGNERS[0].public_key().public_bytes_raw()}), 1), NOW)
     with pytest.raises(ProofError, match="exception fair-2030 is signed with a key that"):
         alone.admit(by(2, an_exception()))
+
+
+@pytest.mark.parametrize("order", [(60, 90), (90, 60)], ids=["the longer one last", "first"])
+def test_s5_of_two_exceptions_the_one_that_lasts_longer_counts(order):
+    both = [an_exception(identifier=f"fair-{end}", rule=a_rule(begins_at=NOW, ends_at=NOW + end)) for end in order]
+    rules = a_rulebook(a_deployment(), a_pack("EU"), a_pack("DE", rules=()), *both)
+    assert ask(rules=rules, now=NOW).valid_until == NOW + 90
 
 
 def test_s5_an_exception_is_short():

@@ -2,11 +2,12 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from federation.errors import PeerError, ProofError, RoundAbortedError
 from federation.secagg import Node, Stage, masking
-from federation.secagg.messages import MaskedInput, OpenedShares, Shares, SurvivorSignature
+from federation.secagg.messages import KeyList, MaskedInput, OpenedShares, Shares, SurvivorSignature
 from tests.federation.secagg.parties import Parties, session_of
 
 VICTIM = 1
@@ -199,6 +200,12 @@ WRONG_ANSWERS = {
         "to others than its holders",
     ),
     "shorter vector": (Stage.MASK_INPUT, MaskedInput, lambda m: replace(m, values=m.values[:-1]), "holds 4 numbers"),
+    "longer vector": (
+        Stage.MASK_INPUT,
+        MaskedInput,
+        lambda m: replace(m, values=np.append(m.values, m.values[:1])),
+        "holds 6 numbers and this session sums 5",
+    ),
     "opened about a stranger": (
         Stage.OPEN_SHARES,
         OpenedShares,
@@ -229,6 +236,37 @@ def test_a_wrong_answer_counts_as_none_and_its_sender_is_named(stage, kind, chan
     parties.coordinator.receive(2, wrong.to_bytes())
     assert list(parties.coordinator.faults) == [2]
     assert said in parties.coordinator.faults[2]
+
+
+@pytest.mark.parametrize("stage", list(Stage)[:-1])
+def test_who_is_silent_is_out_with_what_it_had_been_asked(stage):
+    """In the words for that very question, and none of another one."""
+    parties = Parties(session_of(4, colluders=0, dropouts=1))
+    asked = parties.until(stage)
+    for member in (1, 3, 4):
+        parties.coordinator.receive(member, parties.answer(member, stage, asked[member] if asked else b""))
+    parties.coordinator.advance()
+    assert parties.coordinator.faults == {2: f"did not {SILENT[stage]}"}
+    assert parties.coordinator.left_at == {2: stage}
+
+
+SILENT = {
+    Stage.ADVERTISE: "advertise its keys",
+    Stage.SHARE_KEYS: "share its keys",
+    Stage.MASK_INPUT: "send its masked input",
+    Stage.SIGN_SURVIVORS: "sign the survivor set",
+    Stage.OPEN_SHARES: "open its shares",
+}
+
+
+def test_who_is_lost_after_it_advertised_its_keys_is_in_no_list_of_keys():
+    parties = Parties(session_of(4, colluders=0, dropouts=1))
+    for member in (1, 2, 3, 4):
+        parties.coordinator.receive(member, parties.answer(member, Stage.ADVERTISE, b""))
+    parties.coordinator.lose(3, "sent keys of somebody else's")
+    messages = parties.coordinator.advance()
+    assert sorted(messages) == [1, 2, 4]
+    assert [line.member for line in KeyList.from_bytes(messages[1]).lines] == [1, 2, 4]
 
 
 def test_a_member_that_the_transport_lost_is_out_for_the_reason_given():

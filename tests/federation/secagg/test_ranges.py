@@ -15,6 +15,7 @@ from federation.secagg import masking
 from federation.secagg import ranges as range_proofs
 from federation.secagg.masking import Edge
 from federation.secagg.ranges import Ranges
+from federation.secagg.ring import SCALE
 from tests.federation.secagg import range_reading
 from tests.federation.secagg.range_reading import N
 
@@ -132,3 +133,16 @@ def test_signed_sums_wrap_around_and_are_shown_all_the_same():
 def test_the_second_generator_is_the_first_point_that_its_text_gives():
     assert (int(range_proofs._H.x), int(range_proofs._H.y)) == range_reading.H
     assert range_reading.times(N, range_reading.H) is None
+
+
+def test_a_bound_is_seven_deviations_of_what_honest_inputs_sum_to():
+    """By drawing inputs: people of norm 1 whose signs nobody knew, and noise; each signed sum is about as long."""
+    size, people, std = 64, 30.0, 9.0 * SCALE
+    ranges = Ranges(bytes(32), {1: bytes(32), 2: b"s" * 32}, size)
+    random, found = np.random.default_rng(2), []
+    for _ in range(400):
+        towards = random.normal(size=size)
+        values = people * SCALE * towards / np.linalg.norm(towards) + std * random.normal(size=size)
+        sums = ranges.sums(np.rint(values).astype(np.int64).astype(np.uint64))
+        found += [(one + 2**63) % 2**64 - 2**63 for one in sums]
+    assert ranges.bound(people, std) == pytest.approx(7 * np.std(np.array(found, float)), rel=0.05)

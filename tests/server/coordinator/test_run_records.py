@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -21,6 +22,7 @@ from federation.learning.rounds import (
 from server import cli
 from server.coordinator.checkpoint import Checkpoint
 from server.coordinator.run_records import Attempt, DropOut, OpenRecord, Outcome, RunRecord, RunRecords, SumRecord
+from server.coordinator.secure_sums import OpenedSum
 from tests.federated import CALLED, name_the_organisations, run, the_release, write_federation
 from tests.simulator import FIRST_NODE
 
@@ -222,6 +224,47 @@ def test_who_is_gone_is_named_once_with_all_the_sums_that_it_is_missed_in():
         ("b", "scales-2 to scales-6"),
     ]
     assert record.text.count("dropped out of scales-2 to scales-6") == 2
+
+
+def test_who_drops_out_of_one_sum_at_two_stages_is_named_for_each():
+    outs = tuple(DropOut("a", stage, "scales-1", "silent") for stage in ("share its keys", "send its masked input"))
+    record = replace(RECORD, attempts=(replace(RECORD.attempts[0], drop_outs=outs),))
+    assert [out.stage for out, _ in record.losses] == ["share its keys", "send its masked input"]
+
+
+def test_a_reason_without_end_is_cut_and_a_reason_that_was_given_is_not_replaced(tmp_path):
+    facts = RunRecord("7", "staff", 8.0, 1e-5, "moments", (Attempt("7", 1_900_000_000),))
+    records = RunRecords(tmp_path / "runs", lambda: 1_900_000_100)
+    with pytest.raises(UsageError, match="xxx"), records.attempt(facts, goes_on=lambda: True):
+        raise UsageError("x" * 3000)
+    later = RunRecords(records.folder, lambda: 1_900_000_500)
+    later.give_up("7")
+    (attempt,) = later.all()[0].attempts
+    assert (attempt.reason, attempt.ended_at) == ("x" * 2000, 1_900_000_100)
+    died = Attempt("8", 1_900_000_200)
+    (records.folder / "7.json").write_bytes(replace(later.all()[0], attempts=(attempt, died)).to_bytes())
+    later.give_up("7")
+    first, last = later.all()[0].attempts
+    assert first == attempt
+    assert (last.ended_at, last.reason[:14]) == (1_900_000_500, "it did not end")
+
+
+def test_what_is_lost_is_the_sum_that_was_being_opened_and_nothing_is_left_of_the_run(tmp_path):
+    total = OpenedSum(np.ones(3), 9.0, 2, 2, 1, ("north",))
+    with Checkpoint.lock(tmp_path / "release") as unfinished:
+        unfinished.begin("00" * 32, "7")
+        unfinished.opening("moments")
+        unfinished.opened("moments", total)
+        unfinished.opening("threshold")
+    with Checkpoint.lock(tmp_path / "release") as unfinished:
+        with pytest.raises(RoundAbortedError, match="while the sum for threshold was being opened"):
+            unfinished.require_nothing_lost()
+        assert unfinished.progress is None
+        unfinished.require_nothing_lost()
+        with pytest.raises(UsageError, match="begin a run before"):
+            unfinished.made(b"a result")
+    with Checkpoint.lock(tmp_path / "release") as again:
+        assert again.progress is None
 
 
 def test_a_record_reads_as_it_was_written():

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import structlog
 
 from client.log.watching import LogMemory, Monitor, check_inclusion
 from federation.errors import ProofError, UnavailableError, UsageError
@@ -586,6 +587,22 @@ def test_a_published_file_that_is_no_checkpoint_is_not_overwritten(grown, storag
     with pytest.raises(UsageError, match="not a checkpoint"):
         a_log(storage, published=grown / "checkpoint")
     assert (grown / "checkpoint").read_text() == "something else"
+
+
+def test_a_checkpoint_that_is_not_there_any_more_is_said_and_one_that_never_was_is_not(tmp_path, storage):
+    """A disk that was changed: what is published from now on remembers nothing of before."""
+    with structlog.testing.capture_logs() as lines:
+        a_log(storage, published=tmp_path / "checkpoint").append(additions(1))
+        a_log(storage, published=tmp_path / "checkpoint")
+        a_log(storage)
+        assert lines == []
+        (tmp_path / "checkpoint").unlink()
+        a_log(storage, published=tmp_path / "checkpoint")
+    assert [(line["event"], line["log_level"], line["path"]) for line in lines] == [
+        ("checkpoint_missing", "warning", str(tmp_path / "checkpoint"))
+    ]
+    assert "compare with a witness" in lines[0]["what"]
+    assert (tmp_path / "checkpoint").read_bytes() == storage.checkpoint()
 
 
 def test_what_is_published_is_read_while_nobody_else_publishes(tmp_path, monkeypatch):

@@ -1,0 +1,57 @@
+"""Pictures of whoever comes over: which vector is made by which recogniser, and adapted by which release."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from client.device import pictures
+from client.device.pictures import Left, Pictures
+from federation.recognition.profiles import PROBE, REFERENCE
+
+
+@pytest.fixture
+def told(monkeypatch):
+    made = []
+
+    def recogniser(release, frozen, profile):
+        made.append(f"{release.name} {frozen.name} {profile}")
+        number = {REFERENCE: 1.0, PROBE: 2.0}[profile] + (4 if release.name == "old" else 0)
+        return SimpleNamespace(embed=lambda chips: np.array([[number, float(chips[0])]]))
+
+    profile = SimpleNamespace(alignment="alike")
+    monkeypatch.setattr("client.faces.models.recogniser_for", recogniser)
+    monkeypatch.setattr(
+        "client.faces.models.recogniser_of",
+        lambda release, model: SimpleNamespace(name=f"{release.name}/{model}", profile=profile),
+    )
+    monkeypatch.setattr("client.faces.finding.aligner_for", lambda frozen: frozen.name)
+    monkeypatch.setattr(
+        pictures, "_cut", lambda _, aligner: made.append(aligner) or [np.array(n) for n in (10, 20, 30)]
+    )
+    monkeypatch.setattr(pictures, "require_one_person", lambda found, names, _: made.append(f"{len(found)} {names}"))
+    monkeypatch.setattr(pictures, "fused", lambda rows: rows[0])
+    return made
+
+
+def release(name):
+    return SimpleNamespace(name=name, adapt=lambda rows, profile: [f"{profile} {rows[0].tolist()} by {name}"])
+
+
+def test_the_last_picture_is_embedded_twice_and_each_is_adapted_by_its_own_release(told):
+    taken = Pictures((), 3, 2, confirmed=True)
+    left = Left(release("old"), "former.onnx")
+    found = pictures.reference_and_seconds(taken, model="m.onnx", release=release("now"), left=left)
+    assert found == (
+        f"{REFERENCE} [1.0, 10.0] by now",
+        (f"{PROBE} [6.0, 30.0] by old", f"{PROBE} [2.0, 30.0] by now"),
+    )
+    assert told == [
+        *[f"now now/m.onnx {REFERENCE}"] * 2,
+        f"now now/m.onnx {PROBE}",
+        "now/m.onnx",
+        f"old old/former.onnx {PROBE}",
+        "2 ['picture 1 of the camera', 'picture 2 of the camera', 'picture 3 of the camera']",
+    ]

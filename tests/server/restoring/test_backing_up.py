@@ -1,0 +1,146 @@
+"""A backup is a folder with database and log of one moment, or none; and old ones go when a new one is whole."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import sqlite3
+import stat
+
+import pytest
+
+from federation.errors import IntaglioError, ProofError, UsageError
+from federation.transparency import PublicEntry, PublicKind
+from server.log.cli import log_init, opened_log
+from server.log.storage import Addition
+from server.restoring import backing_up
+from server.restoring.backing_up import back_up
+from server.storage.sqlstorage import open_storage
+from tests.durable import is_locked
+
+NOW = dt.datetime(2030, 1, 31, 3, 0, 7, tzinfo=dt.timezone(dt.timedelta(hours=2)))
+DAY = dt.timedelta(days=1)
+
+
+@pytest.fixture
+def served(tmp_path):
+    """A database and a log that are in use: (database, log)."""
+    database, log = tmp_path / "matching.db", tmp_path / "log"
+    log_init(log, "example.org/log")
+    with open_storage(str(database)), opened_log(log, None) as transparency:
+        transparency.append([Addition(PublicEntry(PublicKind.POLICY, 1_900_000_000, b"one"))])
+        transparency.append([Addition(PublicEntry(PublicKind.POLICY, 1_900_000_000, b"two"))])
+        yield str(database), log
+
+
+def made(folder):
+    return sorted(path.name for path in folder.iterdir() if path.name != ".lock")
+
+
+def test_a_backup_has_both_of_one_moment_for_its_owner_alone_and_latest_leads_there(served, tmp_path):
+    folder = tmp_path / "somewhere" / "backup"
+    place, entries = back_up(*served, folder, now=NOW)
+    assert (place, entries) == (folder / "2030-01-31T010007Z", 2)
+    assert made(folder) == [place.name, "latest"]
+    assert (folder / "latest").readlink().name == place.name
+    assert sorted(path.name for path in place.iterdir()) == ["log.db", "matching.db"]
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (folder, place, *sorted(place.iterdir()))] == [
+        0o700,
+        0o700,
+        0o600,
+        0o600,
+    ]
+    with sqlite3.connect(place / "matching.db") as copy, sqlite3.connect(served[0]) as original:
+        tables = "SELECT name FROM sqlite_master ORDER BY name"
+        assert copy.execute(tables).fetchall() == original.execute(tables).fetchall() != []
+
+
+def test_the_database_is_copied_before_the_log_and_nobody_else_backs_up_meanwhile(served, tmp_path, monkeypatch):
+    copied, original = [], backing_up.copy_file
+
+    def copy(source, target):
+        copied.append((source, target.parent.name, is_locked(tmp_path / "backup" / ".lock")))
+        original(source, target)
+
+    monkeypatch.setattr(backing_up, "copy_file", copy)
+    database, log = served
+    back_up(database, log, tmp_path / "backup", now=NOW)
+    part = ".2030-01-31T010007Z.part"
+    assert copied == [(database, part, True), (str(log / "log.db"), part, True)]
+
+
+def test_a_log_that_lies_elsewhere_is_the_one_that_is_copied(served, tmp_path):
+    database, log = served
+    backing_up.copy_file(str(log / "log.db"), tmp_path / "other.db")
+    with opened_log(log, None) as transparency:
+        transparency.append([Addition(PublicEntry(PublicKind.POLICY, 1_900_000_000, b"three"))])
+    assert back_up(database, log, tmp_path / "backup", now=NOW - DAY)[1] == 3
+    _, entries = back_up(database, log, tmp_path / "backup", now=NOW, log_database=str(tmp_path / "other.db"))
+    assert entries == 2
+
+
+def test_older_ones_go_once_a_new_one_is_whole_and_what_else_lies_there_stays(served, tmp_path):
+    folder = tmp_path / "backup"
+    for days in (40, 31, 30, 29):
+        back_up(*served, folder, now=NOW - days * DAY)
+    for name in ("notes", "2020-01-01T000000", "2020-01-01T000000Z.zip"):
+        (folder / name).mkdir()
+    (folder / "2019-01-01T000000Z").symlink_to("notes")
+    (folder / ".2019-01-02T000000Z.part").mkdir()
+    before = set(made(folder)) - {".2019-01-02T000000Z.part"}
+    place, _ = back_up(*served, folder, now=NOW, keep_days=30)
+    gone = {f"{NOW.astimezone(dt.UTC) - days * DAY:%Y-%m-%dT%H%M%SZ}" for days in (40, 31)}
+    assert gone < before
+    assert set(made(folder)) == (before - gone) | {place.name}
+    assert (folder / "latest").readlink().name == place.name
+    back_up(*served, folder, now=NOW + 100 * DAY)
+    assert place.is_dir()
+
+
+def spoiled_database(copy, _):
+    copy.write_bytes(copy.read_bytes()[:4096] + os.urandom(4096) + copy.read_bytes()[8192:])
+
+
+def spoiled_log(_, copy):
+    with sqlite3.connect(copy) as connection:
+        connection.execute("DELETE FROM log_entries WHERE position = 0")
+
+
+@pytest.mark.parametrize("spoil", [spoiled_database, spoiled_log])
+def test_what_is_damaged_is_no_backup_and_removes_none(served, tmp_path, monkeypatch, spoil):
+    folder = tmp_path / "backup"
+    old, _ = back_up(*served, folder, now=NOW - 60 * DAY)
+    original = backing_up.copy_file
+
+    def copy(source, target):
+        original(source, target)
+        if target.name == "log.db":
+            spoil(target.with_name("matching.db"), target)
+
+    monkeypatch.setattr(backing_up, "copy_file", copy)
+    with pytest.raises((ProofError, UsageError), match=r"damaged|the stored tree is not"):
+        back_up(*served, folder, now=NOW, keep_days=1)
+    assert made(folder) == [".2030-01-31T010007Z.part", old.name, "latest"]
+    assert (folder / "latest").readlink().name == old.name
+    monkeypatch.undo()
+    place, _ = back_up(*served, folder, now=NOW)
+    assert made(folder) == [old.name, place.name, "latest"]
+
+
+def test_what_cannot_be_backed_up_says_why_and_leaves_the_last_one(served, tmp_path):
+    database, log = served
+    folder = tmp_path / "backup"
+    place, _ = back_up(database, log, folder, now=NOW)
+    (tmp_path / "file").write_bytes(b"")
+    for wrong, said in (
+        ((database, log, folder), "exists; a second later"),
+        (("postgresql://a@b/c", log, folder), "pg_dump"),
+        ((str(tmp_path / "none.db"), log, folder), "cannot copy"),
+        ((database, tmp_path / "no log", folder), "cannot copy"),
+        ((database, log, tmp_path / "file" / "in it"), "cannot back up to"),
+    ):
+        now = NOW if wrong == (database, log, folder) else NOW + DAY
+        with pytest.raises(IntaglioError, match=said):
+            back_up(*wrong, now=now)
+    assert [name for name in made(folder) if name[0] != "."] == [place.name, "latest"]
+    assert (folder / "latest").readlink().name == place.name
