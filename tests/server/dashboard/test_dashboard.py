@@ -237,6 +237,9 @@ def test_the_deployment_that_is_served_is_never_said_to_be_replaced_and_one_befo
     assert (">replaced<" in dashboard_page(changed)) == bool(replaced)
     later = dataclasses.replace(QUIET, **at(NOW + 2 * DAY_SECONDS), rules=book, deployment=served)
     assert any(alert.now and alert.text.startswith("The deployment next has ended on") for alert in later.alerts)
+    at_last = dataclasses.replace(QUIET, **at(ENDS - DAY_SECONDS), rules=book, deployment=served)
+    told = any(alert.text.startswith("The deployment trial ends on") for alert in at_last.alerts)
+    assert told == (replaced == [])
 
 
 def test_a_deployment_that_begins_later_replaces_nothing_yet():
