@@ -24,7 +24,7 @@ from federation.errors import IntaglioError, RefusedError, UnavailableError
 from federation.presentation.levels import PadLevel
 from federation.release.manifest import Standing
 from federation.rules.clients import Client
-from federation.rules.entries import Deployment, PurposeRule
+from federation.rules.entries import Deployment, Moratorium, PurposeRule
 from federation.rules.rulebook import Rulebook
 from federation.statements import require_name
 
@@ -220,11 +220,19 @@ def decide_for_anybody(request: Request, *, rules: Rulebook, release: Standing, 
 
 def is_stopped(deployment: Deployment, audience: str, purpose: str, rules: Rulebook, now: int) -> bool:
     """Whether a moratorium stops one purpose of one audience now. Whether anything allows it is asked of `decide`."""
+    return bool(moratoria_of(deployment, audience, purpose, rules, now))
+
+
+def moratoria_of(
+    deployment: Deployment, audience: str, purpose: str, rules: Rulebook, now: int
+) -> tuple[Moratorium, ...]:
+    """All that stop one purpose of one audience now."""
     found = (rules.rule_in_force(place, audience, purpose, now) for place in deployment.jurisdictions)
     categories = frozenset(rule.category for rule in found if rule is not None)
-    return any(
-        moratorium.begins_at <= now and moratorium.stops(deployment, audience, categories)
+    return tuple(
+        moratorium
         for moratorium in rules.moratoria(now)
+        if moratorium.begins_at <= now and moratorium.stops(deployment, audience, categories)
     )
 
 

@@ -59,6 +59,11 @@ class Metrics:
             "When the deployment that is served ends, or the first of the permissions that it needs.",
             registry=self._registry,
         )
+        self._stopped = Gauge(
+            "intaglio_purposes_stopped",
+            "Purposes of this deployment that a moratorium stops now.",
+            registry=self._registry,
+        )
         self._certificates = Gauge(
             "intaglio_certificate_days_left",
             "Until a certificate ends that this server shows, or that its clients' are signed with.",
@@ -109,6 +114,10 @@ class Metrics:
     def set_rules_end(self, ends_at: float) -> None:
         """Notes until when the public rules allow what is served, in seconds since 1970."""
         self._rules_end.set(ends_at)
+
+    def set_stopped(self, purposes: int) -> None:
+        """Notes how many of this deployment's purposes a moratorium stops."""
+        self._stopped.set(purposes)
 
     def serve(self, host: str, port: int) -> Callable[[], None]:
         """Answers Prometheus, and at `/health` whether this server serves, until the returned function is called.

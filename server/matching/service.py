@@ -265,7 +265,7 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
         """Housekeeping, to be called every few seconds.
 
         Returns:
-            Sentences about what the rules allow and that ends soon, or has ended.
+            Sentences about what the rules stop, and what they allow and that ends soon, or has ended.
 
         Raises:
             UnavailableError: storage or log take nothing more, or were put back, or a token was taken away, so no
@@ -287,7 +287,9 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
         endings = self._rules.endings(now)
         self.metrics.set_rules_end(min(one.ends_at.timestamp() for one in endings))
         self._notices.look()
-        return [words for one in endings if (words := one.notice(self._time()))]
+        stopped = self._rules.stopped(now)
+        self.metrics.set_stopped(len(stopped))
+        return [*stopped.values(), *(words for one in endings if (words := one.notice(self._time())))]
 
     async def begin(self) -> None:
         """What comes before the first call: the database knows everything in its log, and the log release and rules.

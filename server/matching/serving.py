@@ -73,7 +73,8 @@ class _Health:
 
     Attributes:
         servicer: says SERVING or not.
-        cause: a sentence why it does not; while it does, which witnesses are silent, what ends. For the operator.
+        cause: a sentence why it does not; while it does, which witnesses are silent, what is stopped, and what ends.
+            For the operator.
     """
 
     servicer: health.aio.HealthServicer = field(default_factory=health.aio.HealthServicer)
@@ -374,10 +375,10 @@ async def _report(service: MatchingService, told: _Health, admission: Admission 
         try:
             ending = await service.on_disk(admission.look) if admission else []
         finally:  # rules that forbid something are taken in, whatever the certificates are like
-            ending_rules = await service.tend()
+            of_rules = await service.tend()
         silent = service.journal.log.silent_witnesses.items()
         state = health_pb2.HealthCheckResponse.SERVING
-        told.cause = "; ".join([*(f"witness {name} {reason}" for name, reason in silent), *ending, *ending_rules])
+        told.cause = "; ".join([*(f"witness {name} {reason}" for name, reason in silent), *ending, *of_rules])
     except Exception as error:  # noqa: BLE001 - whatever it was, calls would fail too; and this must go on
         # The text of an error that is not of the family may hold anything.
         told.cause = str(error) if isinstance(error, IntaglioError) else f"{type(error).__name__}, see its log"
@@ -393,7 +394,7 @@ def health_of(target: str, credentials: grpc.ChannelCredentials, *, service: str
     """Asks a running server whether it serves.
 
     Returns:
-        "SERVING", and behind it which witnesses of its log are silent, and what ends soon.
+        "SERVING", and behind it which witnesses of its log are silent, what is stopped, and what ends soon.
 
     Raises:
         UnavailableError: it does not, or cannot be reached.

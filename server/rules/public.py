@@ -25,6 +25,7 @@ from federation.rules.policy import (
     decide,
     decide_for_anybody,
     is_stopped,
+    moratoria_of,
 )
 from federation.rules.rulebook import Rulebook, SignedRule
 from federation.statements import require_name
@@ -117,6 +118,13 @@ class PublicRules:
             (f"the permission of {first.jurisdiction} for {first.purpose}", first.ends_at, _PROLONG),
         )
         return tuple(Ending(what, dt.datetime.fromtimestamp(at, dt.UTC), advice) for what, at, advice in ends)
+
+    def stopped(self, now: int) -> dict[str, str]:
+        """Purposes of this server's own audience that a moratorium stops now, and what is said of each."""
+        own = self._own
+        found = {purpose: moratoria_of(own, own.audience, purpose, self._book, now) for purpose in own.purposes}
+        named = {purpose: " and ".join(repr(one.identifier) for one in each) for purpose, each in found.items() if each}
+        return {purpose: f"{purpose} is stopped by the moratorium {names}" for purpose, names in named.items()}
 
     def public_entries(self, now: int) -> list[PublicEntry]:
         """Every signed rule as an entry for the log, dated `now` (seconds since 1970)."""

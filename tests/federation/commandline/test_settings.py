@@ -524,6 +524,7 @@ def test_every_option_can_be_set_but_those_that_a_person_must_type(module):
             "intaglio": {
                 ("enrol", "agree"),
                 ("enrol", "from"),  # what a file says is taken up once
+                ("enrol", "from-passphrase-file"),
                 ("verify", "challenge"),  # it needs --camera, which may be set
                 ("renew", "challenge"),
                 ("receipts renew", "challenge"),

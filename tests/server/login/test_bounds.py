@@ -233,6 +233,26 @@ async def test_a_network_of_ipv6_has_its_bounds_and_the_wider_one_twice_as_much(
     assert len(place.rows()) == 5
 
 
+@pytest.mark.parametrize("end", ["a code", "no code"])
+async def test_a_login_that_ends_makes_room_in_its_network_and_in_the_wider_one(place, end):
+    app = place.app(limits=LoginLimits(logins=1))
+    addresses = ("2001:db8:0:1::1", "2001:db8:0:2::1", "2001:db8:0:3::1")
+    async with place.browser(addresses[0], app) as one, place.browser(addresses[1], app) as other:
+        handle, _ = await begun(one), await begun(other)
+        async with place.browser(addresses[2], app) as third:
+            assert (await third.get("/login/authorize", params=asking())).status_code == 503
+            if end == "a code":
+                assert (await answered(one, handle, assertion(await asked(one, handle)))).status_code == 204
+            refused = {} if end == "a code" else {"refused": "1"}
+            said = told(await one.get("/login/finish", params={"login": handle} | refused))
+            assert ("code" in said) is (end == "a code")
+            assert (await other.get("/login/authorize", params=asking())).status_code == 503
+            handle = await begun(third)
+            assert (await one.get("/login/authorize", params=asking())).status_code == 503
+            assert told(await third.get("/login/finish", params={"login": handle, "refused": "1"}))["error"]
+            await begun(one)
+
+
 async def test_a_login_that_is_refused_leaves_its_place(place):
     app = place.app(limits=LoginLimits(logins=1))
     async with place.browser(app=app) as browser:

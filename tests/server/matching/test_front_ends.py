@@ -647,6 +647,23 @@ def test_a_server_whose_storage_is_gone_is_not_healthy_until_it_is_back(a_server
         wait_until(lambda: check(request).status == states.SERVING)
 
 
+def test_what_an_error_that_is_not_ours_says_is_in_no_answer_and_in_no_line(a_server, storage, tls, monkeypatch):
+    """Every device may ask for health, and nobody has promised that such a text holds no secret."""
+    monkeypatch.setattr("server.matching.serving._TENDING_SECONDS", 0.02)
+    server, secret = a_server(), "key=0123456789abcdef"
+
+    def fail():
+        raise ValueError(secret)
+
+    with structlog.testing.capture_logs() as lines:
+        monkeypatch.setattr(storage, "ping", fail)
+        wait_until(lambda: any(line["event"] == "unhealthy" for line in lines))
+        with pytest.raises(UnavailableError, match=r"does not serve now: ValueError, see its log$"):
+            health_of(server.target, client_credentials(tls, "other"), service="", timeout_seconds=30)
+    assert any(line.get("error") == "ValueError" for line in lines)
+    assert secret not in repr(lines)
+
+
 @pytest.mark.parametrize("name", ["matching.db", "log.db"])
 def test_a_server_whose_file_was_unlinked_serves_nobody_and_says_why(
     a_server, release, storage, tls, tmp_path, monkeypatch, name

@@ -327,6 +327,10 @@ def test_rules_that_end_soon_are_said_by_health_and_metrics_and_by_the_log_once_
         file[0] += b"\n" + signed(replace(short, version=3, ends_at=end + 90 * 86_400))
         told.append(tend())
         assert service.metrics.value("intaglio_rules_end_timestamp_seconds") == end + 40 * 86_400
+        assert service.metrics.value("intaglio_purposes_stopped") == 0
+        file[0] += b"\n" + signed(Moratorium("review", int(now[0]), (), (), (), "a review for everybody"))
+        stopped = [tend(), service.metrics.value("intaglio_purposes_stopped")]
+    assert stopped == [[f"{PURPOSE} is stopped by the moratorium 'review'"], 1]
     (said,) = told[0]
     assert re.fullmatch(r"the permission of EU for .*, in 59 days: prolong it \(`.* rules prolong`\)", said)
     assert told == [[said], [said], []]

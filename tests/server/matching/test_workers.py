@@ -206,6 +206,7 @@ def test_each_number_moves_by_what_it_counts_and_no_other_does():
     assert moved(lambda: metrics.set_serving(serves=True)) == {("serving",): 1}
     assert moved(lambda: metrics.set_release_end(77)) == {("release_ends_timestamp_seconds",): 77}
     assert moved(lambda: metrics.set_rules_end(78)) == {("rules_end_timestamp_seconds",): 78}
+    assert moved(lambda: metrics.set_stopped(2)) == {("purposes_stopped",): 2}
     assert moved(lambda: metrics.watch_workers(queue=lambda: 3, prepared=lambda: 4)) == {
         ("queue_depth",): 3,
         ("prepared_depth",): 4,

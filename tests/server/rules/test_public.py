@@ -47,6 +47,25 @@ def test_rules_are_only_ever_added_and_one_in_the_place_of_another_is_none_added
     assert {pause, other} <= {entry.content for entry in rules.public_entries(begin + 60)}
 
 
+def test_purposes_that_are_stopped_are_named_with_each_moratorium_that_stops_them_and_no_others():
+    begin = int(time.time()) - 60
+    file = a_rules_file()
+    whole = Rulebook.from_file(file, read_at=begin).deployment(DEPLOYMENT)
+    assert len(whole.purposes) == 1
+    all_of_them = ("first", (), (), ()), ("second", ("EU",), (AUDIENCE,), ("physical-access",))
+    of_others = ("third", ("US",), (), ()), ("fourth", (), ("ministry-1.example",), ())
+    for scopes, named in (
+        ([], {}),
+        ([*of_others], {}),
+        ([all_of_them[1], *of_others], {PURPOSE: f"{PURPOSE} is stopped by the moratorium 'second'"}),
+        ([*all_of_them], {PURPOSE: f"{PURPOSE} is stopped by the moratorium 'first' and 'second'"}),
+    ):
+        pauses = [signed(Moratorium(scope[0], begin, *scope[1:], "it is looked into by somebody")) for scope in scopes]
+        rules = PublicRules(lambda pauses=pauses: b"\n".join([file, *pauses]), deployment=DEPLOYMENT, now=begin)
+        assert rules.stopped(begin) == named
+        assert rules.stopped(begin - 1) == {}
+
+
 def test_the_ends_are_those_of_the_deployment_and_of_the_permission_that_ends_first():
     file, now = a_rules_file(), int(time.time())
     book = Rulebook.from_file(file, read_at=now)

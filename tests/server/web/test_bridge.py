@@ -278,6 +278,22 @@ async def test_who_has_many_networks_of_ipv6_has_twice_what_one_has_and_leaves_r
         assert [said(await post(one, f"{VERIFICATION}/{call}", b""))[0] for one in (other, third)] == ["OK", "OK"]
 
 
+async def test_a_session_that_ends_makes_room_in_its_network_and_in_the_wider_one():
+    bridge = bridge_app(Sessions(), SITE, AddressLimits(PLENTY, sessions=1))
+    start, end = f"{VERIFICATION}/StartVerification", f"{VERIFICATION}/SubmitToken"
+    one, other, third = (browsers(bridge, f"2001:db8:0:{network}::1") for network in (1, 2, 3))
+    async with one, other, third:
+        assert [said(await post(each, start, b""))[0] for each in (one, other, third)] == ["OK", "OK", "UNAVAILABLE"]
+        await post(one, end, pb.SubmitTokenRequest(session_id=session(1)).SerializeToString())
+        assert [said(await post(each, start, b""))[0] for each in (other, third, one)] == [
+            "UNAVAILABLE",
+            "OK",
+            "UNAVAILABLE",
+        ]
+        await post(third, end, pb.SubmitTokenRequest(session_id=session(3)).SerializeToString())
+        assert said(await post(one, start, b""))[0] == "OK"
+
+
 def test_what_a_wider_network_may_have_is_below_what_the_bridge_has():
     wider = AddressLimits().wider
     assert wider.calls < CALLS_OF_ONE
