@@ -76,6 +76,9 @@ class MatchWorkers:
         parameters: of the release that is served.
         timeout_seconds: longest wait for one result, queue included.
         metrics: where durations and counts go.
+
+    Raises:
+        UsageError: there would be none, or this user may not start an interpreter.
     """
 
     def __init__(
@@ -83,6 +86,11 @@ class MatchWorkers:
     ) -> None:
         if count < 1:
             raise UsageError("the matching service needs at least one worker")
+        if not os.access(sys.executable, os.X_OK):
+            raise UsageError(
+                f"the user that this runs as, number {os.geteuid()}, may not start {sys.executable}, which"
+                " match workers are; make the environment with one that everybody may start, such as /usr/bin/python3"
+            )
         self._timeout_seconds = timeout_seconds
         self._filling: set[asyncio.Task[None]] = set()
         self._is_closed = False
@@ -97,14 +105,8 @@ class MatchWorkers:
         """Starts every process and waits for its rehearsal.
 
         Raises:
-            UsageError: this user may not start an interpreter; or a worker died, since the homomorphic library does not
-                work on this machine.
+            UsageError: a worker died; the homomorphic library does not work on this machine.
         """
-        if not os.access(sys.executable, os.X_OK):
-            raise UsageError(
-                f"the user that this runs as, number {os.geteuid()}, may not start {sys.executable}, which"
-                " match workers are; make the environment with one that everybody may start, such as /usr/bin/python3"
-            )
         try:
             await asyncio.gather(*(worker.run(_no_work) for worker in self._workers))
         except BrokenProcessPool as error:

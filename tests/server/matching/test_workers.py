@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import sys
 from concurrent.futures.process import BrokenProcessPool
 
@@ -21,12 +22,11 @@ PARAMETERS = parameters_for(CODE_LENGTH)
 
 def test_an_interpreter_that_the_user_may_not_start_is_named_and_starts_nothing(monkeypatch):
     """Else the first pipe to a process broke, and the service ended without a word."""
+    before = multiprocessing.active_children()
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
-    workers = MatchWorkers(2, PARAMETERS)
-    monkeypatch.setattr(workers, "_workers", [Worker(), Worker()])
     with pytest.raises(UsageError, match=r"number \d+, may not start /nowhere/python, .* /usr/bin/python3"):
-        asyncio.run(workers.start())
-    assert [worker.calls for worker in workers._workers] == [[], []]
+        MatchWorkers(2, PARAMETERS)
+    assert set(multiprocessing.active_children()) <= set(before)
 
 
 class Worker:
