@@ -8,6 +8,7 @@ import json
 import shutil
 import struct
 import time
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -270,6 +271,41 @@ def test_another_file_of_the_same_name_replaces_nothing_that_the_first_brought(h
     refused = typed(cli.app, "enrol", "--from", path, "1-0", "1-1", expected=2)
     assert "holds what another file of that name brought" in " ".join(refused.stderr.split())
     assert {each: each.read_bytes() for each in (home / ".intaglio").rglob("*") if each.is_file()} == before
+
+
+class Crash(BaseException):
+    """Nobody catches it."""
+
+
+def test_wherever_a_crash_ends_it_the_same_line_again_brings_everything(home, monkeypatch):
+    """The settings say that all the other files are there, so they come last."""
+    path = a_person_file(home / "alice.intaglio")
+    line, places = ["enrol", "--from", path, "1-0", "1-1"], (home / ".intaglio", home / ".config")
+
+    def kept():
+        return {file: file.read_bytes() for place in places for file in place.rglob("*") if file.is_file()}
+
+    def crash_at(point):
+        steps, replace = iter(range(point)), Path.replace
+
+        def step(*paths):
+            if next(steps, None) is None:
+                raise Crash("no power")
+            return replace(*paths)
+
+        return step
+
+    typed(cli.app, *line, expected=2)  # its release is none
+    whole, names = kept(), len([*FILES, "intaglio.toml"])
+    for point in range(names):
+        for place in places:
+            shutil.rmtree(place)
+        with monkeypatch.context() as crashing:
+            crashing.setattr(Path, "replace", crash_at(point))
+            with pytest.raises(Crash, match="no power"):
+                typed(cli.app, *line)
+        typed(cli.app, *line, expected=2)
+        assert whole.items() <= kept().items(), f"a crash before name {point + 1} of {names}"
 
 
 def test_settings_that_are_there_stay(home):
