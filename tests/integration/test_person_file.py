@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-import itertools
 import json
-import os
 import shutil
 import struct
 import time
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -29,7 +26,6 @@ from server.database import database_url, upgrade
 from server.expiry import ends_at
 from server.people.tickets import open_servers_storage
 from server.storage.sqlstorage import open_storage
-from tests.crash_points import DIED, Deadline, in_a_child
 from tests.running import PURPOSE, RunningServer, a_face, a_release, a_service, public_rules, write_release, write_rules
 
 CHEAP, WORDS = ScryptCost(15), "four words of alice"
@@ -277,31 +273,39 @@ def test_another_file_of_the_same_name_replaces_nothing_that_the_first_brought(h
     assert {each: each.read_bytes() for each in (home / ".intaglio").rglob("*") if each.is_file()} == before
 
 
+class Crash(BaseException):
+    """Nobody catches it."""
+
+
 def test_wherever_a_crash_ends_it_the_same_line_again_brings_everything(home, monkeypatch):
     """The settings say that all the other files are there, so they come last."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)  # nobody pulls a plug here, and there would be hundreds
     path = a_person_file(home / "alice.intaglio")
-    line, places = ["enrol", "--from", str(path), "1-0", "1-1"], (home / ".intaglio", home / ".config")
+    line, places = ["enrol", "--from", path, "1-0", "1-1"], (home / ".intaglio", home / ".config")
 
     def kept():
         return {file: file.read_bytes() for place in places for file in place.rglob("*") if file.is_file()}
 
-    def until_it_dies(point):
-        Path.replace = Deadline(point).around(Path.replace)
-        CliRunner().invoke(cli.app, line)
+    def crash_at(point):
+        steps, replace = iter(range(point)), Path.replace
+
+        def step(*paths):
+            if next(steps, None) is None:
+                raise Crash("no power")
+            return replace(*paths)
+
+        return step
 
     typed(cli.app, *line, expected=2)  # its release is none
-    whole, died = kept(), 0
-    for point in itertools.count():
+    whole, names = kept(), len([*FILES, "intaglio.toml"])
+    for point in range(names):
         for place in places:
             shutil.rmtree(place)
-        code = in_a_child(partial(until_it_dies, point))
+        with monkeypatch.context() as crashing:
+            crashing.setattr(Path, "replace", crash_at(point))
+            with pytest.raises(Crash, match="no power"):
+                typed(cli.app, *line)
         typed(cli.app, *line, expected=2)
-        assert whole.items() <= kept().items(), f"a crash at point {point}"
-        if code != DIED:
-            break
-        died += 1
-    assert died == 2 * len([*FILES, "intaglio.toml"])  # before and after each of them has its name
+        assert whole.items() <= kept().items(), f"a crash before name {point + 1} of {names}"
 
 
 def test_settings_that_are_there_stay(home):
