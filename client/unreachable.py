@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import socket
 import ssl
+import time
 from typing import Final
 
 from federation.addresses import split
 
 # OpenSSL's numbers: X509_V_ERR_CERT_NOT_YET_VALID, ..._HAS_EXPIRED, ..._HOSTNAME_MISMATCH, ..._IP_ADDRESS_MISMATCH
 _NOT_YET, _EXPIRED, _OTHER_NAMES = 9, 10, (62, 64)
+_PIECE: Final = 1 << 14
+_LEAST_SECONDS: Final = 0.001
+"""A wait of none would be no wait, and an error of another kind."""
 _WHAT_TO_DO: Final = "ask the operator for the ca.pem of this server"
 
 
@@ -33,18 +37,36 @@ def why_unreachable(target: str, authority: bytes, *, timeout_seconds: float) ->
     context.set_alpn_protocols(["h2"])
     try:
         with socket.create_connection((host, port), timeout_seconds) as connection:
-            return _beginning(connection, context, target, host)
+            return _beginning(connection, context, target, host, timeout_seconds)
     except ssl.SSLCertVerificationError as error:
         return _fault_of_certificate(error.verify_code, target, host)
     except OSError as error:
         return _fault(error, target, host)
 
 
-def _beginning(connection: socket.socket, context: ssl.SSLContext, target: str, host: str) -> str:
-    """What comes of the beginning of TLS when no error does."""
+def _beginning(
+    connection: socket.socket, context: ssl.SSLContext, target: str, host: str, timeout_seconds: float
+) -> str:
+    """What comes of the beginning of TLS when no error does.
+
+    It goes through buffers: nobody closes a socket of the module `ssl` whose other end breaks off while it is made.
+    """
+    ends = time.monotonic() + timeout_seconds
+    received, to_send = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = context.wrap_bio(received, to_send, server_hostname=host)
     try:
-        with context.wrap_socket(connection, server_hostname=host):
-            return f"{target} broke the connection off; if it does so again, it does not take this device's certificate"
+        while True:
+            try:
+                tls.do_handshake()
+            except ssl.SSLWantReadError:
+                connection.settimeout(max(ends - time.monotonic(), _LEAST_SECONDS))
+                connection.sendall(to_send.read())
+                if data := connection.recv(_PIECE):
+                    received.write(data)
+                else:
+                    received.write_eof()
+            else:
+                return f"{target} broke off; if it does so again, it does not take this device's certificate"
     except TimeoutError:
         return f"something takes connections at {target} and says nothing: is it busy, or what stands before it?"
 

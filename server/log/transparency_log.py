@@ -35,8 +35,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-import structlog
-
 from federation.commandline.signing_keys import require_there
 from federation.errors import ProofError, UsageError
 from federation.transparency import (
@@ -65,13 +63,7 @@ from server.log.fsck import require_whole
 from server.log.publishing import publish, read_published
 from server.log.storage import Addition, CheckpointExtender, CheckpointMaker, KeptOpening, LogStorage
 
-log = structlog.get_logger(__name__)
-
 _PAGE = 4096
-_NO_MEMORY = (
-    "it was there once, and without it nothing here tells a log that was put back from today's: if the disk was not"
-    " changed on purpose, stop, and compare with a witness or a monitor"
-)
 
 
 @dataclass(frozen=True)
@@ -100,6 +92,9 @@ class TransparencyLog:
         published: file of the latest checkpoint, for everybody to read; better on another disk than the database.
         witnesses: that are asked for each checkpoint before it is handed out; stay the caller's.
 
+    Attributes:
+        has_lost_checkpoint: the published one was not there when this was opened, and had been.
+
     Raises:
         ProofError: the database is not the one that the last checkpoints were signed over.
     """
@@ -123,8 +118,7 @@ class TransparencyLog:
         self._growing = threading.Lock()
         if published is not None and published.exists():
             self._require_stored(read_published(published))
-        elif published is not None and storage.checkpoint() is not None:
-            log.warning("checkpoint_missing", path=str(published), what=_NO_MEMORY)
+        self.has_lost_checkpoint = published is not None and not published.exists() and storage.checkpoint() is not None
         self.sign()
 
     @property

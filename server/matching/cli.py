@@ -46,6 +46,11 @@ _GRACE_SECONDS = 10.0
 
 log = structlog.get_logger(__name__)
 
+_NO_MEMORY = (
+    "it was there once, and without it nothing here tells a log that was put back from today's: if the disk was not"
+    " changed on purpose, stop, and compare with a witness or a monitor"
+)
+
 matching_commands = Commands(help="The matching service: encrypted 1:1 comparison.")
 
 
@@ -232,6 +237,8 @@ async def _serve(settings: _Settings) -> None:
     metrics.watch_certificates(lambda: admission.days_left)
     async with contextlib.AsyncExitStack() as closing:
         transparency = closing.enter_context(opened_log(settings.log_directory, settings.log_database))
+        if transparency.has_lost_checkpoint:
+            log.warning("checkpoint_missing", directory=str(settings.log_directory), what=_NO_MEMORY)
         nobody = lambda: not transparency.subjects(PersonalKind.ENROLMENT)  # noqa: E731 - who could be lost
         storage = closing.enter_context(open_storage(settings.database, may_begin=nobody))
         admission.remember(storage)

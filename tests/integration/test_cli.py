@@ -639,8 +639,11 @@ def test_a_server_makes_no_new_database_where_the_log_knows_of_people(operator, 
     enrolment = PersonalEntry(PersonalKind.ENROLMENT, NOW, opening.commitment)
     with opened_log(tmp_path / "transparency", None) as log:
         log.append([Addition(enrolment, opening, b"somebody")])
-    result = invoke(server_cli.app, "matching", "start", *files_of_a_server(tmp_path), expected=2)
-    assert "the log knows of people who are enrolled" in result.stderr
+    (tmp_path / "transparency" / "checkpoint").unlink()
+    for missing in (True, False):  # the disk of the published checkpoint likewise, which is told once
+        result = invoke(server_cli.app, "matching", "start", *files_of_a_server(tmp_path), expected=2)
+        assert "the log knows of people who are enrolled" in result.stderr
+        assert ("checkpoint_missing" in result.stderr, "compare with a witness" in result.stderr) == (missing, missing)
     assert not list(tmp_path.glob("matching.db*"))
 
 

@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-import structlog
 
 from client.log.watching import LogMemory, Monitor, check_inclusion
 from federation.errors import ProofError, UnavailableError, UsageError
@@ -589,19 +588,14 @@ def test_a_published_file_that_is_no_checkpoint_is_not_overwritten(grown, storag
     assert (grown / "checkpoint").read_text() == "something else"
 
 
-def test_a_checkpoint_that_is_not_there_any_more_is_said_and_one_that_never_was_is_not(tmp_path, storage):
+def test_a_checkpoint_that_is_not_there_any_more_is_known_and_one_that_never_was_is_none(tmp_path, storage):
     """A disk that was changed: what is published from now on remembers nothing of before."""
-    with structlog.testing.capture_logs() as lines:
-        a_log(storage, published=tmp_path / "checkpoint").append(additions(1))
-        a_log(storage, published=tmp_path / "checkpoint")
-        a_log(storage)
-        assert lines == []
-        (tmp_path / "checkpoint").unlink()
-        a_log(storage, published=tmp_path / "checkpoint")
-    assert [(line["event"], line["log_level"], line["path"]) for line in lines] == [
-        ("checkpoint_missing", "warning", str(tmp_path / "checkpoint"))
-    ]
-    assert "compare with a witness" in lines[0]["what"]
+    begun = a_log(storage, published=tmp_path / "checkpoint")
+    begun.append(additions(1))
+    again = a_log(storage, published=tmp_path / "checkpoint"), a_log(storage)
+    assert not any(log.has_lost_checkpoint for log in (begun, *again))
+    (tmp_path / "checkpoint").unlink()
+    assert a_log(storage, published=tmp_path / "checkpoint").has_lost_checkpoint
     assert (tmp_path / "checkpoint").read_bytes() == storage.checkpoint()
 
 

@@ -217,13 +217,14 @@ def test_who_comes_from_the_port_of_one_who_was_shown_out_is_counted_when_that_o
     """Else whoever comes back from the same port takes no place, and is never late."""
     with Door("127.0.0.1", 0, in_all=1) as door, socket.socket() as first:
         at = door.getsockname()
+        first.bind(("127.0.0.77", 0))  # an address of which no other test takes the port meanwhile
         first.connect(at)
-        port = first.getsockname()[1]
+        place = first.getsockname()
         shown_out, _ = door.accept()
         with socket.create_connection(at), door.accept()[0]:
             first.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             first.close()  # with a reset, which leaves the port free
-            with socket.create_connection(at, source_address=("127.0.0.1", port)), door.accept()[0]:
+            with socket.create_connection(at, source_address=place), door.accept()[0]:
                 shown_out.close()
                 assert door.visitors == 1
             assert door.visitors == 0
