@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from federation.consent.assertion import verify_assertion
+from federation.consent.assertion import CLOCK_SKEW_SECONDS, verify_assertion
 from federation.errors import ProofError
 from server.login.discovery import described
 from server.login.logins import CODE_SECONDS, LOGIN_SECONDS, TOKEN_SECONDS
@@ -534,6 +534,29 @@ async def test_codes_and_tokens_end_with_their_time(place):
         bearer = {"authorization": f"Bearer {(await exchanged(browser, await coded(browser))).json()['access_token']}"}
         place.later = TOKEN_SECONDS + 1
         assert (await browser.get("/login/userinfo", headers=bearer)).status_code == 401
+
+
+async def test_an_assertion_is_judged_by_when_it_was_brought_however_long_ago_that_is_at_each_later_step(place):
+    async with place.browser() as browser:
+        handle = await begun(browser)
+        token = assertion(await asked(browser, handle))
+        assert (await answered(browser, handle, token)).status_code == 204
+        ended = jwt.decode(token, options={"verify_signature": False})
+        place.later = LOGIN_SECONDS - 30
+        assert place.clock() > ended["exp"] + CLOCK_SKEW_SECONDS
+        other = await begun(browser)
+        late = await answered(browser, other, assertion(await asked(browser, other)))
+        assert (late.status_code, late.text) == (400, "the assertion has expired")
+        code = told(await browser.get("/login/finish", params={"login": handle}))["code"]
+        place.later += CODE_SECONDS - 30
+        answer = await exchanged(browser, code)
+        assert answer.status_code == 200, answer.text
+        claims = jwt.decode(answer.json()["id_token"], options={"verify_signature": False})
+        assert (claims["assertion"], claims["auth_time"]) == (token, ended["iat"])
+        place.later += TOKEN_SECONDS - 30
+        bearer = {"authorization": f"Bearer {answer.json()['access_token']}"}
+        known = await browser.get("/login/userinfo", headers=bearer)
+        assert (known.status_code, known.json()) == (200, {"sub": claims["sub"]})
 
 
 async def test_what_a_browser_or_a_site_shows_is_stored_as_a_digest_only(place):
