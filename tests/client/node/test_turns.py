@@ -84,28 +84,13 @@ def wrong_message(coordinator, _):
     assert not moments_are_answered(coordinator)
 
 
-def asked_again(coordinator, _):
-    assert moments_are_answered(coordinator)
-    assert not moments_are_answered(coordinator)
-
-
-def asked_again_with_the_state_of_before(coordinator, _):
-    context = coordinator.grid.contexts[FIRST_NODE]
-    before = copy.deepcopy(context.state)
-    assert moments_are_answered(coordinator)
-    context.state = before
-    assert not moments_are_answered(coordinator)
-
-
 def turn_not_on_disk(coordinator, ledgers):
     (ledgers / TURNS).unlink()
     (ledgers / TURNS).mkdir()
     assert not moments_are_answered(coordinator)
 
 
-@pytest.mark.parametrize(
-    "end", [opened, wrong_message, asked_again, asked_again_with_the_state_of_before, turn_not_on_disk]
-)
+@pytest.mark.parametrize("end", [opened, wrong_message, turn_not_on_disk])
 def test_a_node_keeps_no_secrets_of_a_sum_that_has_ended(tmp_path, end):
     """They would lie in the memory of the SuperNode until the run ends."""
     coordinator = LyingCoordinator(write_federation(tmp_path), the_plan())
