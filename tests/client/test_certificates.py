@@ -7,6 +7,7 @@ import datetime as dt
 import os
 import stat
 import threading
+from pathlib import Path
 
 import pytest
 from cryptography import x509
@@ -18,7 +19,7 @@ from federation.errors import ProofError, RefusedError, UnavailableError, UsageE
 from server.certificates import read_authority, write_pki
 from server.issuing import issue_client
 from server.people import authority
-from tests.durable import held_elsewhere
+from tests.durable import Disk, held_elsewhere
 
 NOW = dt.datetime(2026, 11, 1, tzinfo=dt.UTC)
 LATE = NOW + dt.timedelta(days=380)
@@ -146,6 +147,28 @@ def test_a_crash_at_any_step_leaves_a_pair_that_belongs_together_and_the_next_re
     site.follow(site.sign)  # whatever it left, the device has its certificate after the next command
     assert end_of(site) == LATE + dt.timedelta(days=397)
     assert belongs_together(ClientTls.read(site.device))
+
+
+def test_a_power_cut_between_two_removals_leaves_a_pair_that_can_be_read(site, tmp_path, monkeypatch):
+    """Of names that go, any may be gone on disk and the others not, unless their folder was synced in between."""
+    left, remove = {}, os.unlink
+    with Disk(site.device) as disk:
+
+        def removed(path, **named):
+            remove(path, **named)
+            path = Path(path)
+            if path.parent == site.device and not path.name.startswith("."):
+                left[path.name] = {name: data for name, data in disk.left().items() if name != path.name}
+
+        monkeypatch.setattr(os, "unlink", removed)
+        site.follow(site.sign)
+    assert list(left) == ["client-next.pem", "client-next-key.pem"]
+    for name, files in left.items():
+        folder = tmp_path / f"without {name}"
+        folder.mkdir()
+        for each, data in files.items():
+            (folder / each).write_bytes(data or b"")
+        assert belongs_together(ClientTls.read(folder)), name
 
 
 REFUSED = {

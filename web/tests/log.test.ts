@@ -6,7 +6,7 @@ import notes from '../../tests/vectors/transparency/notes.json'
 import tree from '../../tests/vectors/transparency/rfc6962.json'
 import { concat, fromHex, hex, sha256, utf8 } from '../src/bytes'
 import { IntaglioError, MalformedMessageError, ProofError } from '../src/errors'
-import { canonical, checkComparison, checkDone, checkHistory, checkRevoked, checkTombstone, type Expectation, type LogReceipt, Opening, readEntry } from '../src/log/entries'
+import { canonical, checkComparison, checkDone, checkHistory, checkRevoked, checkTombstone, type Done, type Expectation, type LogReceipt, Opening, readEntry } from '../src/log/entries'
 import { fromBase64, LogKey, LogPolicy, SignedCheckpoint } from '../src/log/notes'
 import { leafHash, verifyConsistency, verifyInclusion } from '../src/log/tree'
 import { python } from './vectors'
@@ -155,6 +155,15 @@ describe('a comparison in the log', () => {
     await expect(checkRevoked(receipt(known.first), fromHex(known.facts.key_id), trust)).rejects.toThrow('not about the revocation of this template')
     await expect(checkTombstone(receipt(known.first), 0, trust)).rejects.toThrow('no tombstone')
     expect(await checkDone([], [], trust)).toBeNull()
+  })
+
+  test('of several things that were done each stands in a log that only grew', async () => {
+    const trust = { memory: await remembered(), policy: alone(known.key), now: known.now }
+    const [done, forked] = [known.later, known.forked].map(({ opening }) => new Opening(utf8(opening)) as unknown as Done)
+    expect((await checkDone([receipt(known.later), receipt(known.later)], [done, done], trust))!.checkpoint.head.size).toBeGreaterThan(1)
+    await expect(checkDone([receipt(known.forked), receipt(known.later)], [forked, done], trust)).rejects.toThrow(ProofError)
+    await expect(checkDone([receipt(known.later), receipt(known.forked)], [done, forked], trust)).rejects.toThrow(ProofError)
+    await expect(checkDone([{ ...receipt(known.later), consistency: [] }, receipt(known.later)], [done, done], trust)).rejects.toThrow(ProofError)
   })
 
   test('facts are written as Python writes them, lists too', () => {

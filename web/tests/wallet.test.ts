@@ -75,6 +75,22 @@ test('what is written is on disk, and not only with the system, when the page go
   }
 })
 
+test('a write that the browser takes back is none, and what was remembered stays', async () => {
+  const [[wallet], { put }] = [await enrolled(), IDBObjectStore.prototype]
+  const taken = vi.spyOn(IDBObjectStore.prototype, 'put').mockImplementation(function (this: IDBObjectStore, ...record) {
+    const request = put.apply(this, record)
+    request.addEventListener('success', () => { this.transaction.abort() }) // as when the disk is full after all
+    return request
+  })
+  try {
+    await expect(wallet.countAnswer()).rejects.toThrow('this browser does not store the wallet')
+  } finally {
+    taken.mockRestore()
+  }
+  expect(wallet.memory.enrolment).toEqual(ENROLMENT)
+  expect((await Wallet.open(KEY.secret))!.memory.enrolment).toEqual(ENROLMENT)
+})
+
 test('there is no wallet before one is made, and none after it was deleted', async () => {
   expect(await Wallet.open(KEY.secret)).toBeNull()
   await Wallet.create(KEY)

@@ -75,6 +75,24 @@ def test_rates_are_exact_and_lie_in_their_intervals():
     assert clean.tar[0].low < clean.tar[0].high
 
 
+def test_the_interval_of_a_rate_has_95_of_100_draws_of_people():
+    """Each draw is written out: a comparison stands there as often as its two people were drawn."""
+    rows = embeddings(noise=1.4)
+    early = np.tile([True, True, False, False], PEOPLE)
+    scores = rows[early].astype(np.float64) @ rows[~early].astype(np.float64).T
+    same = PERSONS[early][:, None] == PERSONS[~early]
+    random, drawn = np.random.default_rng(0), []
+    for _ in range(400):
+        times = np.bincount(random.integers(0, PEOPLE, PEOPLE), minlength=PEOPLE)
+        counts = np.outer(times[PERSONS[early]], times[PERSONS[~early]])
+        genuine, impostor = (np.repeat(scores[pairs], counts[pairs]) for pairs in (same, ~same))
+        drawn.append([DetCurve.of(genuine, impostor).tar_at(rate) for rate in (0.01, 0.001)])
+    for each, of_draws in zip(clean_rates(rows=rows).tar, np.sort(drawn, axis=0).T, strict=True):
+        outside = [np.mean(of_draws < each.low), np.mean(of_draws > each.high)]
+        assert [each.low, each.high] == pytest.approx(np.quantile(of_draws, [0.025, 0.975]))
+        assert max(outside) <= 0.025
+
+
 def test_rates_of_codes_are_those_of_distances_of_codes():
     profile = profile_of(prior_of())
     adapter, faces = public_adapter(profile, "clean"), measured()

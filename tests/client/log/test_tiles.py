@@ -7,6 +7,7 @@ import gzip
 import http.server
 import socket
 import threading
+import tracemalloc
 import zlib
 from functools import partial
 
@@ -224,10 +225,14 @@ def endless_headers(handler):
         handler.wfile.write(b"x: " + b"y" * 9999 + b"\r\n")
 
 
+BOMB = gzip.compress(bytes(20_000_000))
+BOUNDED = 4_000_000
+"""Bytes that a monitor and a server that lies to it hold together, at most."""
+
+
 def bomb(handler):
-    data = gzip.compress(bytes(50_000_000))
-    headers(handler, 200, content_encoding="gzip", content_length=str(len(data)))
-    handler.wfile.write(data)
+    headers(handler, 200, content_encoding="gzip", content_length=str(len(BOMB)))
+    handler.wfile.write(BOMB)
 
 
 def no_gzip(handler):
@@ -256,8 +261,13 @@ LIES = {
 def test_a_server_of_files_that_lies_is_refused_in_bounded_space(lie):
     behaviour, kind, said = LIES[lie]
     handler = type("Lying", (Hostile,), {"behaviour": staticmethod(behaviour)})
-    with served(handler) as address, pytest.raises(kind, match=said):
-        TileLog(tiles_at(address)).checkpoint()
+    tracemalloc.start()
+    try:
+        with served(handler) as address, pytest.raises(kind, match=said):
+            TileLog(tiles_at(address)).checkpoint()
+        assert tracemalloc.get_traced_memory()[1] < BOUNDED
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.integration

@@ -71,8 +71,27 @@ def test_a_node_whose_state_was_lost_answers_no_other_question_under_the_same_ma
     assert (tmp_path / "0.ledgers" / OWN).read_bytes() == charged
 
 
-@pytest.mark.parametrize("wrong", [False, True], ids=["it was opened", "a message was wrong"])
-def test_a_node_keeps_no_secrets_of_a_sum_that_has_ended(tmp_path, wrong):
+def moments_are_answered(coordinator):
+    return coordinator.question(0, TRAIN_MOMENTS, moments_request(public_centre()), MOMENTS).has_content()
+
+
+def opened(coordinator, _):
+    assert coordinator.open(TRAIN_MOMENTS, moments_request(public_centre()), MOMENTS, openers=range(4))
+
+
+def wrong_message(coordinator, _):
+    coordinator.asked[MOMENTS][1] = b"no share list"
+    assert not moments_are_answered(coordinator)
+
+
+def turn_not_on_disk(coordinator, ledgers):
+    (ledgers / TURNS).unlink()
+    (ledgers / TURNS).mkdir()
+    assert not moments_are_answered(coordinator)
+
+
+@pytest.mark.parametrize("end", [opened, wrong_message, turn_not_on_disk])
+def test_a_node_keeps_no_secrets_of_a_sum_that_has_ended(tmp_path, end):
     """They would lie in the memory of the SuperNode until the run ends."""
     coordinator = LyingCoordinator(write_federation(tmp_path), the_plan())
     coordinator.advertise()
@@ -80,13 +99,9 @@ def test_a_node_keeps_no_secrets_of_a_sum_that_has_ended(tmp_path, wrong):
     state = coordinator.grid.contexts[FIRST_NODE].state
     kept = {name: dict(state.config_records[f"sum of {name}"]) for name in (MOMENTS, THRESHOLD)}
     assert len(kept[MOMENTS]["secrets"]) == 96
-    if wrong:
-        coordinator.asked[MOMENTS][1] = b"no share list"
-        assert not coordinator.question(0, TRAIN_MOMENTS, moments_request(public_centre()), MOMENTS).has_content()
-    else:
-        assert coordinator.open(TRAIN_MOMENTS, moments_request(public_centre()), MOMENTS, openers=range(4))
+    end(coordinator, tmp_path / "0.ledgers")
     state = coordinator.grid.contexts[FIRST_NODE].state
-    assert dict(state.config_records[f"sum of {MOMENTS}"]) == {}
+    assert list(state.config_records[f"sum of {MOMENTS}"]) == []
     assert dict(state.config_records[f"sum of {THRESHOLD}"]) == kept[THRESHOLD]
 
 

@@ -510,3 +510,17 @@ def test_trials_on_private_people_are_charged_before_they_are_made_and_refused_p
     refused = sweep(*private, epsilon=16)
     assert (refused.exit_code, "nothing was charged" in refused.output) == (2, True)
     assert (ledgers / "own.jsonl").read_bytes() == before
+
+
+def test_a_sweep_that_goes_on_charges_the_trials_that_are_left_and_no_others(sweep, tmp_path, monkeypatch):
+    monkeypatch.setattr(Frontier, "run", lambda _, trial: dataclasses.replace(MEASURED, trial=trial))
+    table, ledgers = tmp_path / "frontier.csv", tmp_path / "ledgers"
+    private = ["--data", tmp_path / "people", "--ledger", ledgers, "--budget-epsilon", 20]
+    assert sweep(*private, epsilon=4).exit_code == 0
+    table.write_bytes(b"".join(table.read_bytes().splitlines(keepends=True)[:-1]))  # as a kill leaves it
+    result = sweep(*private, epsilon=4)
+    assert result.exit_code == 0, result.output
+    first, second = (entry for entry in Ledgers(ledgers, 20.0).own().entries if entry.kind == "reserve")
+    assert [entry.run.rpartition("/")[2] for entry in (first, second)] == ["2 trials", "1 trials"]
+    # Two of the same noise that are made together tell as much as one with less of it, by the root of two.
+    assert second.noise_multipliers == pytest.approx([2**0.5 * noise for noise in first.noise_multipliers])
