@@ -196,13 +196,19 @@ def copy_file(source: str, target: Path) -> None:
         target: a new file beside which a temporary one may be.
 
     Raises:
-        UsageError: not an SQLite file, or it cannot be read; or the target exists or cannot be written.
+        UsageError: not an SQLite file, or it cannot be read; or the target exists or cannot be written, or what belongs
+            to a database that was there does.
     """
     url = database_url(source)
     if url.get_backend_name() != "sqlite":
         raise UsageError("only SQLite files are copied so; for PostgreSQL use its own pg_dump and pg_restore")
     if target.exists():
         raise UsageError(f"{target} exists; name a new file")
+    for left in (target.with_name(target.name + ending) for ending in ("-wal", "-shm", "-journal")):
+        if left.exists():  # SQLite would play it into the copy
+            raise UsageError(
+                f"{left} is what a server that was killed left of another database: move it away with that one"
+            )
     address = Path(str(url.database)).absolute().as_uri() + "?mode=ro"
     temporary = target.with_name(f".{target.name}.part")
     try:

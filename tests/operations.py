@@ -70,6 +70,14 @@ def numbered(word: str) -> str:
     return re.sub("|".join(sorted(USERS, reverse=True)), lambda found: USERS[found[0]], word)
 
 
+def those_like(word: str) -> list[str]:
+    """What a shell makes of a path that ends in `*`."""
+    path = Path(word)
+    found = sorted(map(str, path.parent.glob(path.name)))
+    assert found, word
+    return found
+
+
 Block = tuple[str, str]
 """Language and text of a fenced block."""
 
@@ -216,6 +224,7 @@ class Machine:
         self, words: list[str], *, is_apart: bool = False, variables: Mapping[str, str] | None = None
     ) -> tuple[str, int]:
         """What a command said, errors too unless they are apart, and its exit code."""
+        words = [found for word in words for found in (those_like(word) if word.endswith("*") else [word])]
         done = subprocess.run(
             words,
             cwd=self.home,

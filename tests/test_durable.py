@@ -119,7 +119,7 @@ def a_wallet(folder):
 
 
 def a_charge_of_people(folder):
-    own = Ledgers(folder / "ledgers", 16.0)
+    own = Ledgers(folder / "ledgers", 16.0, 1e-5)
     return Write(
         lambda: own.charge("a/moments", 9.0),
         lock=folder / "ledgers" / ".lock",
@@ -129,7 +129,7 @@ def a_charge_of_people(folder):
 
 
 def shares_that_are_opened(folder):
-    own = Ledgers(folder / "ledgers", 16.0)
+    own = Ledgers(folder / "ledgers", 16.0, 1e-5)
     own.charge("a/moments", 9.0)
     own.charge("b/moments", 9.0)
     return Write(

@@ -64,7 +64,7 @@ class Ledgers:
 
     folder: Path
     budget_epsilon: float
-    delta: float = 1e-5
+    delta: float
 
     def admit(self, shown: ShownLedger, plan: SumPlan, agreed: str) -> LedgerChain:
         """Takes the coordinator's ledger in place of the copy, and asks whether the own budget has room for the run.

@@ -122,7 +122,7 @@ def run_node(folder: Path, *, metrics: tuple[str, int] | None = None) -> int:
     policy, gateway = require_ready(folder), gateway_of(folder)
     replace_file(folder / AUTHORITY, gateway.authority.encode())
     refused = Counter[str]()
-    shown = NodeMetrics(Ledgers(folder / LEDGERS, policy.budget_epsilon), refused)
+    shown = NodeMetrics(Ledgers(folder / LEDGERS, policy.budget_epsilon, policy.delta), refused)
     look(gateway, shown, starting=True)
     certificate, key, port = folder / _GUARD_CERTIFICATE, folder / _GUARD_KEY, _free_port()
     write_loopback_certificate(certificate, key, now=dt.datetime.now(dt.UTC))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import string
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,9 @@ from server.people import authority
 from server.people.person import draw_passphrase, read_passphrase, write_person
 from server.people.tickets import LIFETIME_DAYS, LONGEST_LIFETIME_DAYS, open_servers_storage
 from server.people.tickets_cli import ServersDatabaseOption
+
+_WHOLE_NUMBER_DIGITS = 32
+"""A number of ours has 159 random bits: fewer digits than that are the beginning of one."""
 
 pki_commands = Commands(help="Certificates for mutual TLS.")
 
@@ -187,7 +191,7 @@ def pki_list(
         typer.echo(json.dumps(facts))
         return
     for one in facts:
-        typer.echo(f"{one['name']}  {one['use']}  ends on {one['ends']}  {one['state']}  {one['serial'][:16]}")
+        typer.echo(f"{one['name']}  {one['use']}  ends on {one['ends']}  {one['state']}  {one['serial']}")
 
 
 @pki_commands.command("renew")
@@ -250,7 +254,10 @@ def pki_revoke(
     name: Annotated[str | None, typer.Argument(help="Of the person or the device.")] = None,
     serial: Annotated[
         str | None,
-        typer.Option(help="Instead of a name: the number of one certificate, also of one that is not kept here."),
+        typer.Option(
+            help="Instead of a name: the number of one certificate, or how it begins. A whole one may be of a"
+            " certificate that is not kept here."
+        ),
     ] = None,
 ) -> None:
     """End every certificate that a name ever had. A service that reads this folder refuses it within seconds.
@@ -267,8 +274,10 @@ def pki_revoke(
     if (name is None) == (serial is None):
         raise UsageError("name a person or a device, or one certificate with --serial")
     if name is None:
-        is_new = authority.revoke_number(directory, _number_of(serial or ""), now=now)
-        typer.echo(f"certificate {serial} is revoked from now on" if is_new else f"{serial} was revoked before")
+        number, whose = _number_of(serial or "", directory)
+        is_new = authority.revoke_number(directory, number, now=now)
+        told = f"certificate {number:x} of {whose}" if whose else f"certificate {number:x}, which is not kept here,"
+        typer.echo(f"{told} is revoked from now on" if is_new else f"{told} was revoked before")
         return
     added = authority.revoke(directory, name, now=now)
     typer.echo(
@@ -276,8 +285,19 @@ def pki_revoke(
     )
 
 
-def _number_of(text: str) -> int:
-    try:
-        return int(text.replace(":", ""), 16)
-    except ValueError:
-        raise UsageError(f"{text[:64]!r} is no number of a certificate in hex digits") from None
+def _number_of(text: str, directory: Path) -> tuple[int, str]:
+    """A number that was given whole or by its beginning, and whose certificate it is; nobody's if it is not kept."""
+    digits = text.replace(":", "").lower().lstrip("0")
+    if not digits or not set(digits) <= set(string.hexdigits):
+        raise UsageError(f"{text[:64]!r} is no number of a certificate in hex digits")
+    found = [one for one in authority.known(directory) if f"{one.serial:x}".startswith(digits)]
+    if len(found) > 1:
+        raise UsageError(f"{len(found)} certificates have numbers that begin with {digits}; give the whole one")
+    if found:
+        return found[0].serial, found[0].name
+    if len(digits) < _WHOLE_NUMBER_DIGITS:
+        raise UsageError(
+            f"no certificate that is kept here has a number that begins with {digits}; `pki list` shows them, and the"
+            " number of one that is not kept has to be whole"
+        )
+    return int(digits, 16), ""

@@ -55,7 +55,7 @@ def exported(tmp_path_factory):
     Coordinator.create(folder / "coordinator", address="localhost:9", now=dt.datetime.now(dt.UTC))
     upstream = httpx.AsyncClient(transport=httpx.MockTransport(lambda _: httpx.Response(200)))
     gateway = Gateway(upstream, CallLog(folder / "calls"), Members(folder / "coordinator"))
-    node = NodeMetrics(Ledgers(folder / "ledgers", 16.0), Counter())
+    node = NodeMetrics(Ledgers(folder / "ledgers", 16.0, 1e-5), Counter())
     node.reached = Reached(1.0, 1e12)
     with Door("127.0.0.1", 0) as door:
         collectors: list[Collector] = [

@@ -107,11 +107,11 @@ def test_nobody_takes_part_is_said(tmp_path):
 def test_a_ledger_that_cannot_be_used_says_where(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match=r"the ledgers in .*file/ledgers cannot be used: \w+"):
-        Ledgers(tmp_path / "file/ledgers", 8.0).charge("a/moments", 2.0)
+        Ledgers(tmp_path / "file/ledgers", 8.0, 1e-5).charge("a/moments", 2.0)
     (tmp_path / "ledgers").mkdir()
     (tmp_path / "ledgers" / OWN).mkdir()
     with pytest.raises(UsageError, match=r"cannot read .*own\.jsonl: Is a directory"):
-        Ledgers(tmp_path / "ledgers", 8.0).own()
+        Ledgers(tmp_path / "ledgers", 8.0, 1e-5).own()
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_a_ledger_that_cannot_be_used_says_where(tmp_path):
     [(OWN, "restore the newest copy that you have"), (COORDINATOR, "restore it from another organisation")],
 )
 def test_a_ledger_that_was_altered_says_whom_to_ask(tmp_path, name, advice):
-    own = Ledgers(tmp_path, 8.0)
+    own = Ledgers(tmp_path, 8.0, 1e-5)
     own.charge("a/moments", 2.0)
     (tmp_path / name).write_bytes(b"{}\n")
     with pytest.raises(UsageError, match=f"{name} was altered; {advice}"):
@@ -128,7 +128,7 @@ def test_a_ledger_that_was_altered_says_whom_to_ask(tmp_path, name, advice):
 
 @pytest.mark.parametrize("left", [COORDINATOR, TURNS])
 def test_an_own_ledger_that_is_gone_is_missed_where_anything_was_kept_after_it(tmp_path, left):
-    own = Ledgers(tmp_path, 8.0)
+    own = Ledgers(tmp_path, 8.0, 1e-5)
     assert own.own() == LedgerChain()
     (tmp_path / left).write_bytes(b"")
     for content in (None, b""):
@@ -139,7 +139,7 @@ def test_an_own_ledger_that_is_gone_is_missed_where_anything_was_kept_after_it(t
 
 
 def test_a_charge_is_made_once_for_its_noise_and_within_the_budget(tmp_path):
-    own = Ledgers(tmp_path / "ledgers", 3.0)
+    own = Ledgers(tmp_path / "ledgers", 3.0, 1e-5)
     first = own.charge("a/moments", 2.0)
     assert own.folder.stat().st_mode & 0o777 == 0o700
     assert own.charge("a/moments", 2.0) == first == own.own()
@@ -154,18 +154,18 @@ def test_a_charge_is_made_once_for_its_noise_and_within_the_budget(tmp_path):
 
 
 def test_a_budget_may_be_lowered_and_neither_raised_nor_counted_at_another_delta(tmp_path):
-    Ledgers(tmp_path, 6.0).charge("a/moments", 3.0)
+    Ledgers(tmp_path, 6.0, 1e-5).charge("a/moments", 3.0)
     before = (tmp_path / OWN).read_bytes()
     for ledgers, said in (
-        (Ledgers(tmp_path, 6.5), r"budget-epsilon is 6\.5 and was 6 when people were first charged"),
+        (Ledgers(tmp_path, 6.5, 1e-5), r"budget-epsilon is 6\.5 and was 6 when people were first charged"),
         (Ledgers(tmp_path, 6.0, 1e-6), "delta is 1e-06 and was 1e-05"),
     ):
         with pytest.raises(UsageError, match=said):
             ledgers.charge("b/moments", 3.0)
     with pytest.raises(BudgetExhaustedError, match="exhausted"):
-        Ledgers(tmp_path, 1.5).charge("b/moments", 3.0)
+        Ledgers(tmp_path, 1.5, 1e-5).charge("b/moments", 3.0)
     assert (tmp_path / OWN).read_bytes() == before
-    Ledgers(tmp_path, 5.0).charge("b/moments", 3.0)
+    Ledgers(tmp_path, 5.0, 1e-5).charge("b/moments", 3.0)
 
 
 # ---------------------------------------------------------------------------------------------------- the gateway

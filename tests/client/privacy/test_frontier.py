@@ -502,7 +502,7 @@ def test_trials_on_private_people_are_charged_before_they_are_made_and_refused_p
     result = sweep(*private, epsilon=4)
     assert result.exit_code == 0, result.output
     assert {s["method"] for s in json.loads(result.stdout)["rows"]} == {"private"}
-    (account,) = Ledgers(ledgers, 8.0).own().accounts()
+    (account,) = Ledgers(ledgers, 8.0, 1e-5).own().accounts()
     assert 5.5 < account.epsilon < 7.0  # two splits, each with epsilon 4
     assert sweep(*private, epsilon=4).exit_code == 0
     before = (ledgers / "own.jsonl").read_bytes()
@@ -520,7 +520,7 @@ def test_a_sweep_that_goes_on_charges_the_trials_that_are_left_and_no_others(swe
     table.write_bytes(b"".join(table.read_bytes().splitlines(keepends=True)[:-1]))  # as a kill leaves it
     result = sweep(*private, epsilon=4)
     assert result.exit_code == 0, result.output
-    first, second = (entry for entry in Ledgers(ledgers, 20.0).own().entries if entry.kind == "reserve")
+    first, second = (entry for entry in Ledgers(ledgers, 20.0, 1e-5).own().entries if entry.kind == "reserve")
     assert [entry.run.rpartition("/")[2] for entry in (first, second)] == ["2 trials", "1 trials"]
     # Two of the same noise that are made together tell as much as one with less of it, by the root of two.
     assert second.noise_multipliers == pytest.approx([2**0.5 * noise for noise in first.noise_multipliers])

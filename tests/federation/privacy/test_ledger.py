@@ -186,7 +186,7 @@ def charge_all(ledgers, config, plan, run_id="1"):
 
 
 def test_an_organisation_charges_each_release_once(config, plan, tmp_path):
-    ledgers = Ledgers(tmp_path / "own", 16.0)
+    ledgers = Ledgers(tmp_path / "own", 16.0, 1e-5)
     ledgers.admit(a_charge(config, plan), plan, agreed_on(config, plan))
     charge_all(ledgers, config, plan)
     charge_all(ledgers, config, plan)
@@ -196,7 +196,7 @@ def test_an_organisation_charges_each_release_once(config, plan, tmp_path):
 
 
 def test_an_organisation_opens_one_sum_for_a_charge(config, plan, tmp_path):
-    ledgers = Ledgers(tmp_path / "own", 16.0)
+    ledgers = Ledgers(tmp_path / "own", 16.0, 1e-5)
     ledgers.admit(a_charge(config, plan), plan, agreed_on(config, plan))
     charge_all(ledgers, config, plan)
     ledgers.opened(name_of(config, plan, MOMENTS, "1"), "ab" * 32)
@@ -210,7 +210,7 @@ def test_an_organisation_opens_one_sum_for_a_charge(config, plan, tmp_path):
 
 
 def test_an_organisation_s_cap_holds_over_all_runs_together(config, plan, tmp_path):
-    ledgers = Ledgers(tmp_path / "own", 9.0)
+    ledgers = Ledgers(tmp_path / "own", 9.0, 1e-5)
     ledgers.admit(a_charge(config, plan), plan, agreed_on(config, plan))
     charge_all(ledgers, config, plan)
     before = ledgers.own()
@@ -222,7 +222,7 @@ def test_an_organisation_s_cap_holds_over_all_runs_together(config, plan, tmp_pa
 
 
 def test_the_cap_does_not_care_what_the_coordinator_calls_the_people(config, plan, tmp_path):
-    ledgers = Ledgers(tmp_path / "own", 9.0)
+    ledgers = Ledgers(tmp_path / "own", 9.0, 1e-5)
     ledgers.admit(a_charge(config, plan), plan, agreed_on(config, plan))
     charge_all(ledgers, config, plan)
     coordinator = PrivacyLedger(tmp_path / "ledger.jsonl")
@@ -236,7 +236,7 @@ def test_the_cap_does_not_care_what_the_coordinator_calls_the_people(config, pla
 
 
 def test_a_run_that_goes_on_needs_room_only_for_what_was_not_charged(config, plan, tmp_path):
-    ledgers, shown = Ledgers(tmp_path / "own", 8.1), a_charge(config, plan)
+    ledgers, shown = Ledgers(tmp_path / "own", 8.1, 1e-5), a_charge(config, plan)
     ledgers.admit(shown, plan, agreed_on(config, plan))
     ledgers.charge(name_of(config, plan, plan.events[0][0], "1"), plan.events[0][1])
     ledgers.admit(shown, plan, agreed_on(config, plan))
@@ -246,16 +246,16 @@ def test_a_run_that_goes_on_needs_room_only_for_what_was_not_charged(config, pla
 
 
 def test_a_cap_can_be_lowered_and_not_raised(tmp_path, plan):
-    Ledgers(tmp_path, 9.0).charge(*plan.events[0])
+    Ledgers(tmp_path, 9.0, 1e-5).charge(*plan.events[0])
     with pytest.raises(UsageError, match="can be lowered and not raised"):
-        Ledgers(tmp_path, 10.0).charge(*plan.events[1])
+        Ledgers(tmp_path, 10.0, 1e-5).charge(*plan.events[1])
     with pytest.raises(BudgetExhaustedError, match="the privacy budget of 'people of this"):
-        Ledgers(tmp_path, 7.5).charge(*plan.events[1])
-    assert len(Ledgers(tmp_path, 9.0).charge(*plan.events[1]).charged(PEOPLE)) == 2
+        Ledgers(tmp_path, 7.5, 1e-5).charge(*plan.events[1])
+    assert len(Ledgers(tmp_path, 9.0, 1e-5).charge(*plan.events[1]).charged(PEOPLE)) == 2
 
 
 def test_an_organisation_refuses_a_coordinator_whose_ledger_went_back(config, plan, tmp_path):
-    ledgers, first = Ledgers(tmp_path / "own", 64.0), a_charge(config, plan)
+    ledgers, first = Ledgers(tmp_path / "own", 64.0, 1e-5), a_charge(config, plan)
     ledgers.admit(first, plan, agreed_on(config, plan))
     ledgers.admit(a_charge(config, plan, "2"), plan, agreed_on(config, plan))
     with pytest.raises(WrongLedgerError, match=r"does not go on.*old copy was restored.*send it .*coordinator\.jsonl"):
@@ -264,7 +264,7 @@ def test_an_organisation_refuses_a_coordinator_whose_ledger_went_back(config, pl
 
 
 def test_an_organisation_wants_to_see_its_run_charged(config, plan, tmp_path):
-    ledgers, shown = Ledgers(tmp_path / "own", 64.0), a_charge(config, plan)
+    ledgers, shown = Ledgers(tmp_path / "own", 64.0, 1e-5), a_charge(config, plan)
     ledgers.admit(shown, plan, agreed_on(config, plan))
     other = the_plan(6.0)
     for wrong, asked in [
@@ -285,7 +285,7 @@ def test_an_organisation_wants_to_see_its_run_charged(config, plan, tmp_path):
 
 @pytest.mark.parametrize("name", [OWN, COORDINATOR])
 def test_an_altered_file_stops_the_organisation(config, plan, tmp_path, name):
-    ledgers = Ledgers(tmp_path / "own", 64.0)
+    ledgers = Ledgers(tmp_path / "own", 64.0, 1e-5)
     ledgers.admit(a_charge(config, plan), plan, agreed_on(config, plan))
     ledgers.charge(name_of(config, plan, plan.events[0][0], "1"), plan.events[0][1])
     path = tmp_path / "own" / name
@@ -311,7 +311,7 @@ def test_a_cap_stays_what_it_was_when_people_were_first_charged(config, plan, tm
 @pytest.mark.parametrize("charged", [False, True])
 def test_an_own_ledger_that_is_gone_is_no_empty_one(config, plan, tmp_path, charged):
     """With it would go what these people were charged, and what was opened."""
-    ledgers, shown = Ledgers(tmp_path / "own", 64.0), a_charge(config, plan)
+    ledgers, shown = Ledgers(tmp_path / "own", 64.0, 1e-5), a_charge(config, plan)
     ledgers.admit(shown, plan, agreed_on(config, plan))
     name, noise = name_of(config, plan, plan.events[0][0], "1"), plan.events[0][1]
     if charged:
@@ -337,7 +337,7 @@ def test_an_own_ledger_that_is_gone_is_no_empty_one(config, plan, tmp_path, char
 def test_an_own_ledger_without_an_entry_is_none_beside_what_came_after_its_first(config, plan, tmp_path, left, content):
     """A file of no bytes is a valid chain of no entries, and a turn is taken long after the cap was set."""
     folder, shown = tmp_path / "own", a_charge(config, plan)
-    Ledgers(folder, 64.0).admit(shown, plan, agreed_on(config, plan))
+    Ledgers(folder, 64.0, 1e-5).admit(shown, plan, agreed_on(config, plan))
     Turns(folder).take(NodeSecrets.draw(), MOMENTS, Stage.SHARE_KEYS)
     for name in {OWN, COORDINATOR, TURNS} - {left}:
         (folder / name).unlink()
@@ -345,7 +345,7 @@ def test_an_own_ledger_without_an_entry_is_none_beside_what_came_after_its_first
         (folder / OWN).write_bytes(content)
     before = files_in(folder)
     with pytest.raises(UsageError, match=r"own\.jsonl is gone or empty, "):
-        Ledgers(folder, 64.0).admit(shown, plan, agreed_on(config, plan))
+        Ledgers(folder, 64.0, 1e-5).admit(shown, plan, agreed_on(config, plan))
     assert files_in(folder) == before
 
 
@@ -358,11 +358,11 @@ def test_no_charge_is_lost_or_doubled_when_an_organisation_is_killed_at_any_writ
     shown = a_charge(config, plan)
 
     def everything(folder):
-        Ledgers(folder, 8.1).admit(shown, plan, agreed_on(config, plan))
+        Ledgers(folder, 8.1, 1e-5).admit(shown, plan, agreed_on(config, plan))
         for release, noise in plan.events:
-            Ledgers(folder, 8.1).charge(name_of(config, plan, release), noise)
+            Ledgers(folder, 8.1, 1e-5).charge(name_of(config, plan, release), noise)
             (folder / f"left {release}").touch()
-            Ledgers(folder, 8.1).opened(name_of(config, plan, release), "ab" * 32)
+            Ledgers(folder, 8.1, 1e-5).opened(name_of(config, plan, release), "ab" * 32)
             (folder / f"opened {release}").touch()
 
     for point in range(100):
@@ -373,19 +373,19 @@ def test_no_charge_is_lost_or_doubled_when_an_organisation_is_killed_at_any_writ
             everything(folder)
 
         code = in_a_child(die_at)
-        own = Ledgers(folder, 8.1).own()
+        own = Ledgers(folder, 8.1, 1e-5).own()
         charged = {release for release, _ in plan.events if own.reservation(name_of(config, plan, release))}
         committed = {release for release, _ in plan.events if own.release_of(name_of(config, plan, release))}
         assert {path.name.removeprefix("left ") for path in folder.glob("left *")} <= charged
         assert {path.name.removeprefix("opened ") for path in folder.glob("opened *")} <= committed
-        Ledgers(folder, 8.1).admit(shown, plan, agreed_on(config, plan))
+        Ledgers(folder, 8.1, 1e-5).admit(shown, plan, agreed_on(config, plan))
         for release, noise in plan.events:
             if release not in committed:
-                Ledgers(folder, 8.1).charge(name_of(config, plan, release), noise)
-                Ledgers(folder, 8.1).opened(name_of(config, plan, release), "ab" * 32)
+                Ledgers(folder, 8.1, 1e-5).charge(name_of(config, plan, release), noise)
+                Ledgers(folder, 8.1, 1e-5).opened(name_of(config, plan, release), "ab" * 32)
             with pytest.raises(RepeatedError, match=r"^$"):
-                Ledgers(folder, 8.1).charge(name_of(config, plan, release), noise)
-        assert Ledgers(folder, 8.1).own().charged(PEOPLE) == plan.noise_multipliers
+                Ledgers(folder, 8.1, 1e-5).charge(name_of(config, plan, release), noise)
+        assert Ledgers(folder, 8.1, 1e-5).own().charged(PEOPLE) == plan.noise_multipliers
         if code != DIED:
             break
     assert code == 0

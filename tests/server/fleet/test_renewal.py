@@ -666,7 +666,7 @@ def test_a_gateway_that_is_down_is_unavailable(tmp_path):
 
 @pytest.fixture
 def shown(tmp_path):
-    return NodeMetrics(Ledgers(tmp_path / "ledgers", 16.0), Counter())
+    return NodeMetrics(Ledgers(tmp_path / "ledgers", 16.0, 1e-5), Counter())
 
 
 @pytest.mark.parametrize("error", [PeerError("it has expired"), UsageError("the clock is wrong")])

@@ -243,7 +243,7 @@ def test_metrics_of_a_coordinator_without_a_superlink_tell_that(coordinator, tmp
 
 
 def test_metrics_of_a_node_tell_budget_certificate_clock_and_refusals(tmp_path):
-    ledgers = Ledgers(tmp_path / "ledgers", 16.0)
+    ledgers = Ledgers(tmp_path / "ledgers", 16.0, 1e-5)
     refused = {
         'intaglio_node_refusals_total{reason="recipe"}': 2,
         'intaglio_node_refusals_total{reason="coordinator"}': 1,
@@ -273,7 +273,7 @@ def test_metrics_of_a_node_tell_budget_certificate_clock_and_refusals(tmp_path):
 def test_metrics_of_a_node_are_shown_on_the_chosen_interface_until_they_are_hidden(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    metrics = NodeMetrics(Ledgers(tmp_path, 16.0), Counter())
+    metrics = NodeMetrics(Ledgers(tmp_path, 16.0, 1e-5), Counter())
     hide = node_metrics.show(metrics, "127.0.0.1", port)
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as reply:
         assert b"intaglio_node_epsilon_left 16.0" in reply.read()

@@ -8,6 +8,7 @@ import json
 import shutil
 import stat
 import subprocess
+from types import SimpleNamespace
 
 import pytest
 from cryptography import x509
@@ -562,11 +563,31 @@ def test_a_number_that_nobody_kept_is_revoked_too_and_a_server_s_is_not(tls):
 def test_an_operator_revokes_by_a_number_as_the_list_shows_it(tls):
     facts = json.loads(typed("pki", "list", tls, "--json").stdout)
     number = next(one["serial"] for one in facts if one["name"] == "bob")
-    assert f"certificate {number} is revoked" in typed("pki", "revoke", tls, "--serial", number).stdout
-    assert f"{number} was revoked before" in typed("pki", "revoke", tls, "--serial", number).stdout
+    assert number in typed("pki", "list", tls).stdout
+    told = f"certificate {number} of bob"
+    for said in (number[:16], f"00{number[:2]}:{number[2:8].upper()}", number):
+        is_first = not revoked(tls)
+        answer = typed("pki", "revoke", tls, "--serial", said).stdout
+        assert answer == f"{told} {'is revoked from now on' if is_first else 'was revoked before'}\n"
+    assert {f"{one:x}" for one in revoked(tls)} == {number}
+    unknown = next(f"{one:x}" * 8 for one in range(1 << 12, 1 << 16) if not number.startswith(f"{one:x}"))
+    for short in ("deadbeef", unknown[:31]):
+        assert "no certificate that is kept here" in typed("pki", "revoke", tls, "--serial", short, expected=2).stderr
+    assert {f"{one:x}" for one in revoked(tls)} == {number}
+    assert f"{unknown}, which is not kept here, is revoked" in typed("pki", "revoke", tls, "--serial", unknown).stdout
+    assert {f"{one:x}" for one in revoked(tls)} == {number, unknown}
     assert "no number of a certificate" in typed("pki", "revoke", tls, "--serial", "bob", expected=2).stderr
     assert "name a person or a device" in typed("pki", "revoke", tls, expected=2).stderr
     assert "name a person or a device" in typed("pki", "revoke", tls, "bob", "--serial", "1", expected=2).stderr
+
+
+def test_a_beginning_that_several_numbers_have_revokes_none_of_them(tls, monkeypatch):
+    alike = [SimpleNamespace(serial=0xAB12, name="alice"), SimpleNamespace(serial=0xAB34, name="bob")]
+    monkeypatch.setattr(authority, "known", lambda _: alike)
+    told = typed("pki", "revoke", tls, "--serial", "ab", expected=2).stderr
+    assert "2 certificates have numbers that begin with ab; give the whole one" in told
+    assert revoked(tls) == set()
+    assert "certificate ab12 of alice is revoked" in typed("pki", "revoke", tls, "--serial", "ab1").stdout
 
 
 def test_an_operator_signs_what_waits_in_the_database_and_is_told_what_is_not_signed(tmp_path):

@@ -1689,6 +1689,23 @@ def test_a_copy_that_fails_leaves_nothing(tmp_path, monkeypatch):
     assert not [file for file in tmp_path.iterdir() if "copy" in file.name]
 
 
+@pytest.mark.parametrize("left", ["-wal", "-shm", "-journal"])
+def test_nothing_is_copied_to_where_a_killed_server_left_what_belongs_to_another_database(tmp_path, left):
+    """SQLite would play it into the copy: who was revoked since the backup was there again, and nothing said so."""
+    with open_storage(str(tmp_path / "db")):
+        pass
+    beside = tmp_path / f"copy{left}"
+    beside.write_bytes(b"of another")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(
+        UsageError, match=rf"copy{left} is what a server that was killed left of another database: move it"
+    ):
+        copy_file(str(tmp_path / "db"), tmp_path / "copy")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    beside.unlink()
+    copy_file(str(tmp_path / "db"), tmp_path / "copy")
+
+
 def test_nothing_is_overwritten_by_a_copy_and_nothing_else_is_copied(tmp_path):
     open_storage(tmp_path / "db").close()
     (tmp_path / "there").write_text("somebody's")
