@@ -15,6 +15,7 @@ from tests.web.hands import ME, opened
 from tests.web.site import film, orl_release, provenance_of, serving
 
 PAGE = Path(__file__).parents[2] / "web" / "dist"
+PATIENCE_MS = 200_000
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
@@ -58,16 +59,28 @@ def seen(tmp_path_factory):
     return path
 
 
+def patient(new_context):
+    """Contexts whose pages are waited for as long as a test may take: several browsers may share a core."""
+
+    def made(browser, **how):
+        context = new_context(browser, **how)
+        context.set_default_timeout(PATIENCE_MS)
+        return context
+
+    return made
+
+
 @pytest.fixture(scope="module")
 def chromium(site, seen):
     """A browser with a camera. It comes after the site: Playwright keeps this thread's event loop."""
-    from playwright.sync_api import sync_playwright  # noqa: PLC0415 - only where there is a browser
+    from playwright.sync_api import Browser, sync_playwright  # noqa: PLC0415 - only where there is a browser
 
     arguments = [
         "--disable-gpu", "--disable-dev-shm-usage", "--use-fake-ui-for-media-stream",
         "--use-fake-device-for-media-stream", f"--use-file-for-fake-video-capture={seen}",
     ]  # fmt: skip
-    with sync_playwright() as playwright:
+    with sync_playwright() as playwright, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Browser, "new_context", patient(Browser.new_context))
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments, chromium_sandbox=False)
         yield browser
         browser.close()

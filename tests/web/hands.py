@@ -38,7 +38,7 @@ def loaded(page, path="/"):
     """The page anew, as after the browser was closed: what it knows is on disk, or in the authenticator."""
     page.goto("about:blank")
     page.goto(path)
-    page.wait_for_selector("body[data-screen]:not([data-screen=loading])", timeout=60_000)
+    page.wait_for_selector("body[data-screen]:not([data-screen=loading])")
     return page
 
 
@@ -113,7 +113,7 @@ def verify(page, person=ME, numbers=(6,)):
 
 def outcome(page):
     """What the page says once it has stopped working, with what it says to whoever looks closer."""
-    page.wait_for_selector("body:not([data-screen=working]):not(:has(#keeping[open])) .card", timeout=60_000)
+    page.wait_for_selector("body:not([data-screen=working]):not(:has(#keeping[open])) .card")
     return page.evaluate(_READ)
 
 

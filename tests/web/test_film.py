@@ -57,7 +57,7 @@ def shown(page, seen, film, wanted):
 def filmed(page):
     """Does what the screen before a film says, and reads what comes after it."""
     press(page, "Begin")
-    page.wait_for_selector("body:not([data-screen=working], [data-screen=film])", timeout=60_000)
+    page.wait_for_selector("body:not([data-screen=working], [data-screen=film])")
     return outcome(page)
 
 

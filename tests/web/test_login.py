@@ -181,7 +181,7 @@ def sent_by(context, address):
 def log_in(page, address):
     """What the site knows after a match."""
     with_a_picture(page, ME)
-    page.wait_for_url(f"{address}/back*", timeout=60_000)
+    page.wait_for_url(f"{address}/back*")
     told = json.loads(page.text_content("body"))
     assert "refused" not in told, told
     return told
@@ -245,7 +245,7 @@ def test_another_face_stays_on_the_page_and_may_go_back_with_nothing(site, perso
         assert outcome(page).startswith("Not accepted")
         press(page, "Back")
         press(page, "Not now")
-        page.wait_for_url(f"{address}/back*", timeout=60_000)
+        page.wait_for_url(f"{address}/back*")
         assert json.loads(page.text_content("body")) == {"refused": "access_denied"}
 
 
@@ -333,7 +333,7 @@ def test_apaches_module_logs_a_person_in(site, person, ports):
         page = sent_by(person, address)
         assert outcome(page).startswith("The apache.example company asks you to verify")
         with_a_picture(page, ME)
-        page.wait_for_url(f"{address}/", timeout=60_000)
+        page.wait_for_url(f"{address}/")
         assert page.text_content("body") == "for members"
         headers = page.reload().headers
         assert len(headers["x-subject"]) == 64
@@ -354,17 +354,17 @@ def test_the_small_site_of_the_example_logs_a_person_in_and_out(chromium, tmp_pa
         assert enrol(page).startswith("You are enrolled")
         page.goto(address)
         page.click("#login")
-        page.wait_for_selector("[data-screen=asked] .card", timeout=60_000)
+        page.wait_for_selector("[data-screen=asked] .card")
         assert "Example shop asks you to verify" in outcome(page)
         with_a_picture(page, ME)
-        page.wait_for_selector("#known", timeout=60_000)
+        page.wait_for_selector("#known")
         assert page.url == f"{address}/"
         assert "claim accepted at FMR" in page.text_content("body")
         page.click("text=Log out")
         page.click("#login")
-        page.wait_for_selector("[data-screen=asked] .card", timeout=60_000)
+        page.wait_for_selector("[data-screen=asked] .card")
         press(page, "Not now")
-        page.wait_for_selector("#refused", timeout=60_000)
+        page.wait_for_selector("#refused")
         assert "Not logged in: access_denied." in page.text_content("#refused")
         context.close()
 

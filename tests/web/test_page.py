@@ -104,7 +104,7 @@ def test_the_page_says_which_page_it_is_and_that_the_log_has_it_and_notices_a_fi
     def asked(page):
         page.locator("#technical").evaluate("fold => { fold.open = true }")
         page.click("#self-button")
-        page.wait_for_selector("#self-hash", timeout=60_000)
+        page.wait_for_selector("#self-hash")
         return page.text_content("#self-hash"), page.text_content("#self-log"), page.text_content("#self")
 
     listed = (PAGE / publishing.PAGE_LIST).read_bytes()
@@ -321,7 +321,7 @@ def test_a_log_that_is_signed_with_another_key_than_the_one_named_enrols_nobody(
     assert enrol(page).startswith("Stopped: a proof is missing or wrong")
     assert site.between.calls[-1] == "SubmitProbe"
     page.reload()
-    page.wait_for_selector("[data-screen=welcome]", timeout=60_000)
+    page.wait_for_selector("[data-screen=welcome]")
     assert "did not finish" in outcome(page)
 
 

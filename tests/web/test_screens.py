@@ -52,9 +52,9 @@ def test_on_a_phone_somebody_enrols_and_verifies_with_the_camera_and_always_sees
     page.wait_for_selector("[data-screen=look] video")
     for seen in (".hint", ".frame"):
         assert page.evaluate(IN_VIEW, seen), seen
-    page.click("button:text-is('I am ready')", timeout=60_000)  # after three pictures that took themselves
-    page.click("#passkey-button", timeout=60_000)
-    page.wait_for_selector("[data-screen=working]", timeout=60_000)
+    page.click("button:text-is('I am ready')")  # after three pictures that took themselves
+    page.click("#passkey-button")
+    page.wait_for_selector("[data-screen=working]")
     for seen in ("h1", "progress", ".progress p", ".card button"):
         assert page.evaluate(IN_VIEW, seen), seen
     lock(page)
@@ -63,7 +63,7 @@ def test_on_a_phone_somebody_enrols_and_verifies_with_the_camera_and_always_sees
     press(page, "Done")
     assert page.evaluate(IN_VIEW, ".card .main")
     press(page, "Verify")
-    page.wait_for_selector("[data-screen=working]", timeout=60_000)
+    page.wait_for_selector("[data-screen=working]")
     assert page.evaluate(IN_VIEW, "progress")
     assert outcome(page).startswith("Accepted")
     assert page.evaluate(IN_VIEW, "h1")
@@ -99,7 +99,7 @@ def test_cancel_stops_what_runs_and_nothing_more_is_sent(page, site, held):
     assert outcome(page).startswith("Cancelled\nThis device stays as it is.")
     let_go.set()
     page.reload()
-    page.wait_for_selector("[data-screen=welcome]", timeout=60_000)
+    page.wait_for_selector("[data-screen=welcome]")
     assert "SubmitToken" not in site.between.calls
     assert calls == ["StartEnrolment", "SubmitProbe"]
     site.between.alter = lambda _name, answer: answer
@@ -123,7 +123,7 @@ def test_a_refusal_says_what_helps_how_many_tries_are_left_and_then_the_page_cou
     press(page, "Verify")
     assert screen(page) == "waiting"  # before a picture is taken
     page.reload()
-    page.wait_for_selector("[data-screen=home]", timeout=60_000)
+    page.wait_for_selector("[data-screen=home]")
     press(page, "Verify")
     assert screen(page) == "waiting"  # a reload does not make it forget
     assert outcome(page).startswith("Please wait\n5 attempts in a row were not accepted")
@@ -136,7 +136,7 @@ def test_while_the_service_is_out_of_reach_nothing_is_said_to_be_ready_and_later
     assert outcome(page).startswith("The service is out of reach")
     context.unroute("**/intaglio/**")
     press(page, "Try again")
-    page.wait_for_selector("[data-screen=welcome]", timeout=60_000)
+    page.wait_for_selector("[data-screen=welcome]")
 
 
 def test_the_share_that_has_come_is_shown_while_the_weights_load(context, site):
@@ -148,7 +148,7 @@ def test_the_share_that_has_come_is_shown_while_the_weights_load(context, site):
     page.wait_for_selector(".progress p:text-matches('^[1-9][0-9]?% loaded$')")
     assert screen(page) == "loading"
     held[0].continue_()
-    page.wait_for_selector("[data-screen=welcome]", timeout=60_000)
+    page.wait_for_selector("[data-screen=welcome]")
 
 
 def test_everything_is_done_with_the_keyboard_alone(page):
@@ -185,7 +185,7 @@ def test_the_page_speaks_the_language_of_the_browser(chromium, site, tag, words)
         page.click("#languages [lang=en]")
         assert "Verify your face without sending it" in page.text_content(".card")
         page.reload()
-        page.wait_for_selector("[data-screen=welcome]", timeout=60_000)
+        page.wait_for_selector("[data-screen=welcome]")
         assert "Verify your face without sending it" in page.text_content(".card")  # it was chosen
 
 
