@@ -88,16 +88,16 @@ def chromium(site, seen):
 
 @pytest.fixture
 def context(chromium, site):
-    """A browser profile of its own, whose requests and complaints are written down."""
+    """A browser profile of its own, whose requests and complaints are written down. What a test alters ends with it."""
+    site.between.calls.clear()
     context = chromium.new_context(permissions=["camera"], base_url=site.url, service_workers="block")
     context.ticket = site.ticket
     yield context
+    site.between.alter = lambda _name, answer: answer
     context.close()
 
 
 @pytest.fixture
 def page(context, site):
     """The page, ready."""
-    site.between.alter = lambda _name, answer: answer
-    site.between.calls.clear()
     return opened(context)
