@@ -17,7 +17,6 @@ from __future__ import annotations
 import datetime as dt
 from typing import TYPE_CHECKING, Final
 
-import grpc
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
@@ -25,7 +24,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from federation.commandline.signing_keys import file_of, p256_key
 from federation.errors import UsageError
-from server.expiry import cannot_read
 from server.files import PRIVATE, PUBLIC, make_directory, write_durably, write_new
 from server.issuing import Issued, issue_again, issue_client, issue_loopback, issue_server, make_authority
 
@@ -229,21 +227,6 @@ def read_revoked(directory: Path, authority: x509.Certificate) -> dict[int, dt.d
     if not is_ours:
         raise UsageError(f"{path} is no list of revoked certificates that the authority beside it signed")
     return {one.serial_number: one.revocation_date_utc for one in listed}
-
-
-def client_credentials(directory: Path, name: str) -> grpc.ChannelCredentials:
-    """Reads ca.pem, NAME.pem and NAME-key.pem, for a command that asks a server something.
-
-    Raises:
-        UsageError: a file is missing or unreadable.
-    """
-    try:
-        authority, certificate, key = (
-            (directory / file).read_bytes() for file in ("ca.pem", f"{name}.pem", f"{name}-key.pem")
-        )
-    except OSError as error:
-        raise UsageError(cannot_read(error)) from error
-    return grpc.ssl_channel_credentials(authority, key, certificate)
 
 
 def _public_bytes(issued: Issued) -> bytes:

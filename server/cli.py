@@ -15,13 +15,13 @@ from federation.commandline.extras import Extra
 from federation.commandline.program import root, run
 from federation.commandline.settings import Program
 from federation.commandline.showing import config_commands
-from server.certificates import client_credentials
 from server.dashboard.cli import dashboard_command
 from server.database import copy_file, database_url, name_of, upgrade
 from server.log.cli import LogDatabaseOption, LogDirectoryOption, TokenOption, log_commands, opened_log
 from server.login.cli import login_commands
 from server.matching.cli import matching_commands
 from server.matching.serving import SERVICE_NAME, health_of
+from server.pairs import client_credentials
 from server.people.pki_cli import pki_commands
 from server.people.tickets import open_servers_storage
 from server.people.tickets_cli import ServersDatabaseOption, ticket_commands

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,18 +13,6 @@ from cryptography import x509
 from federation.errors import UsageError
 
 WARN_DAYS: Final = 60
-
-
-def cannot_read(error: OSError) -> str:
-    """What is wrong with a file of a certificate or its key, and what to do."""
-    if isinstance(error, PermissionError):
-        return (
-            f"cannot read {error.filename}: the user that this runs as, number {os.geteuid()}, may not. Give it to that"
-            " user's group: `chgrp GROUP FILE` and `chmod g=r FILE`"
-        )
-    if isinstance(error, FileNotFoundError):
-        return f"cannot read {error.filename}: it is not there; `intaglio-server pki init` makes all of them, once"
-    return f"cannot read {error.filename}: {error.strerror}"
 
 
 def read_certificate(path: Path) -> x509.Certificate:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import grpc
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
 from federation.errors import UsageError
-from server.expiry import cannot_read, days_left, notice_of_end
+from server.expiry import days_left, notice_of_end
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,10 @@ class Pair:
         except OSError as error:
             raise UsageError(cannot_read(error)) from error
 
+    def credentials(self) -> grpc.ChannelCredentials:
+        """For a client's channel."""
+        return grpc.ssl_channel_credentials(self.authority, self.key, self.certificate)
+
     def certificates(self) -> tuple[x509.Certificate, x509.Certificate]:
         """Authority and certificate, when the key is the certificate's own.
 
@@ -63,6 +69,27 @@ class Pair:
                 f"{key} is not the key of {certificate} in {self.directory}; run `intaglio-server pki renew`"
             )
         return authority, own
+
+
+def client_credentials(directory: Path, name: str) -> grpc.ChannelCredentials:
+    """Reads ca.pem, NAME.pem and NAME-key.pem, for a command that asks a server something.
+
+    Raises:
+        UsageError: a file is missing or unreadable.
+    """
+    return Pair.read(directory, name).credentials()
+
+
+def cannot_read(error: OSError) -> str:
+    """What is wrong with a file of a certificate or its key, and what to do."""
+    if isinstance(error, PermissionError):
+        return (
+            f"cannot read {error.filename}: the user that this runs as, number {os.geteuid()}, may not. Give it to that"
+            " user's group: `chgrp GROUP FILE` and `chmod g=r FILE`"
+        )
+    if isinstance(error, FileNotFoundError):
+        return f"cannot read {error.filename}: it is not there; `intaglio-server pki init` makes all of them, once"
+    return f"cannot read {error.filename}: {error.strerror}"
 
 
 class Ends:

@@ -174,5 +174,4 @@ class MatchingUpstream:
 
 
 def _connected(target: str, pair: Pair) -> grpc.aio.Channel:
-    credentials = grpc.ssl_channel_credentials(pair.authority, pair.key, pair.certificate)
-    return grpc.aio.secure_channel(target, credentials, options=_OPTIONS)
+    return grpc.aio.secure_channel(target, pair.credentials(), options=_OPTIONS)

@@ -18,10 +18,10 @@ from typing import Any
 
 from federation.transparency import AttemptEntry, entry_from_bytes
 from federation.transparency.entries import UNKNOWN
-from server.certificates import client_credentials
 from server.log.storage import open_log_storage
 from server.log.transparency_log import TransparencyLog
 from server.matching.serving import SERVICE_NAME, health_of
+from server.pairs import client_credentials
 from server.storage.sqlstorage import open_storage
 from tests.agreeing import AUDIENCE
 from tests.campaign import honest, strangers

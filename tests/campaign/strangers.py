@@ -25,7 +25,7 @@ from federation.release.bundle import Bundle
 from federation.rules.rulebook import Rulebook
 from federation.wire.ticket import Ticket
 from federation.wire.v1 import verification_pb2 as pb
-from server.certificates import client_credentials
+from server.pairs import client_credentials
 from server.people.tickets import open_servers_storage
 from tests.agreeing import AUDIENCE, PURPOSE
 from tests.integration.hostile import CALLS, Refusal, send

@@ -9,7 +9,8 @@ import pytest
 
 from federation.errors import UsageError
 from server.certificates import write_pki
-from server.expiry import DailyNotices, cannot_read, certificates_in
+from server.expiry import DailyNotices, certificates_in
+from server.pairs import cannot_read
 
 NOW = dt.datetime(2026, 11, 1, 12, tzinfo=dt.UTC)
 DAY = dt.timedelta(days=1)

@@ -19,11 +19,12 @@ from federation.errors import RefusedError, UnavailableError, UsageError
 from federation.wire import status
 from federation.wire.v1 import verification_pb2 as pb
 from federation.wire.v1 import verification_pb2_grpc as pb_grpc
-from server.certificates import client_credentials, renew_pki, write_pki
+from server.certificates import renew_pki, write_pki
 from server.expiry import WARN_DAYS
 from server.matching.admission import Admission
 from server.matching.metrics import Metrics
 from server.matching.serving import health_of
+from server.pairs import client_credentials
 from server.people import authority
 from server.storage.sqlstorage import open_storage
 from tests.running import RunningServer, a_release, a_service, public_rules

@@ -26,9 +26,10 @@ from federation.wire import status
 from federation.wire.convert import SessionGrant
 from federation.wire.logged import request_digest
 from federation.wire.v1 import verification_pb2 as pb
-from server.certificates import client_credentials, write_pki
+from server.certificates import write_pki
 from server.matching.preparing import KEPT_MATERIAL
 from server.matching.serving import CALLS_IN_ALL, CALLS_OF_ONE, CHECKS_OF_ONE, SERVICE_NAME, health_of
+from server.pairs import client_credentials
 from server.storage.sessions import Repeated, SessionLimits, Step
 from server.storage.sqlstorage import open_storage
 from server.visitors.door import PER_ADDRESS

@@ -39,7 +39,6 @@ from federation.transparency.policy import NamedWitness
 from federation.wire.convert import Change, SessionRequest
 from federation.wire.owner import LONGEST_AGE_SECONDS, OwnerOperation
 from federation.wire.v1 import verification_pb2 as pb
-from server.certificates import client_credentials
 from server.log.asking import Witnesses
 from server.log.storage import open_log_storage
 from server.log.transparency_log import TransparencyLog
@@ -48,6 +47,7 @@ from server.matching.journal import Journal
 from server.matching.owners import is_signed
 from server.matching.service import MatchingService
 from server.matching.serving import SERVICE_NAME, _report, health_of
+from server.pairs import client_credentials
 from server.rules.public import PublicRules
 from server.storage.sqlstorage import open_storage
 from tests.asked_witness import AskedWitness, honest, response

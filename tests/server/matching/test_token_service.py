@@ -19,12 +19,12 @@ from federation.errors import UnavailableError, UsageError
 from federation.onebit import Decision
 from federation.rules.entries import Issuer
 from federation.transparency import KeyKind, NoteSigner
-from server.certificates import client_credentials
 from server.log.storage import open_log_storage
 from server.log.transparency_log import TransparencyLog
 from server.matching.journal import Journal
 from server.matching.service import MatchingService
 from server.matching.serving import SERVICE_NAME, health_of
+from server.pairs import client_credentials
 from server.rules.assertions import AssertionIssuer
 from server.storage.sqlstorage import open_storage
 from tests.bundles import a_bundle
