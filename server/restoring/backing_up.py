@@ -54,15 +54,13 @@ def back_up(
         UsageError: a database is PostgreSQL's, or cannot be read; or the folder cannot be written.
         ProofError: what lies in a copy does not belong together. Nothing was removed.
     """
-    place = folder / f"{now.astimezone(dt.UTC):{_FORM}}"
-    part = folder / f".{place.name}.part"
     try:
         make_directory(folder, mode=0o700)
         with locked(folder / _LOCK):
             for left in folder.glob(".*Z.part"):
                 shutil.rmtree(left)
-            if place.exists():
-                raise UsageError(f"{place} exists; a second later there is a name for another backup")
+            place = _free(folder, now)
+            part = folder / f".{place.name}.part"
             part.mkdir(mode=0o700)
             copy_file(database, part / DATABASE)
             copy_file(log_database or str(log_directory / LOG_DATABASE_FILE), part / LOG_DATABASE_FILE)
@@ -77,6 +75,13 @@ def back_up(
     except OSError as error:
         raise UsageError(f"cannot back up to {folder}: {error}") from error
     return place, entries
+
+
+def _free(folder: Path, moment: dt.datetime) -> Path:
+    """The first second from this one on that names no backup yet: a timer and a person may come in the same one."""
+    while (place := folder / f"{moment.astimezone(dt.UTC):{_FORM}}").exists():
+        moment += dt.timedelta(seconds=1)
+    return place
 
 
 def _look_through(copy: Path) -> None:

@@ -133,14 +133,20 @@ def test_what_cannot_be_backed_up_says_why_and_leaves_the_last_one(served, tmp_p
     place, _ = back_up(database, log, folder, now=NOW)
     (tmp_path / "file").write_bytes(b"")
     for wrong, said in (
-        ((database, log, folder), "exists; a second later"),
         (("postgresql://a@b/c", log, folder), "pg_dump"),
         ((str(tmp_path / "none.db"), log, folder), "cannot copy"),
         ((database, tmp_path / "no log", folder), "cannot copy"),
         ((database, log, tmp_path / "file" / "in it"), "cannot back up to"),
     ):
-        now = NOW if wrong == (database, log, folder) else NOW + DAY
         with pytest.raises(IntaglioError, match=said):
-            back_up(*wrong, now=now)
+            back_up(*wrong, now=NOW + DAY)
     assert [name for name in made(folder) if name[0] != "."] == [place.name, "latest"]
     assert (folder / "latest").readlink().name == place.name
+
+
+def test_backups_of_one_second_are_several_and_latest_leads_to_the_last(served, tmp_path):
+    folder = tmp_path / "backup"
+    names = [back_up(*served, folder, now=NOW + dt.timedelta(milliseconds=later))[0].name for later in (0, 1, 2)]
+    assert names == [f"2030-01-31T0100{second}Z" for second in ("07", "08", "09")]
+    assert made(folder) == [*names, "latest"]
+    assert (folder / "latest").readlink().name == names[-1]
