@@ -225,29 +225,35 @@ def told(monkeypatch):
     return told
 
 
+PLACES = {
+    "https://log.example:9/a/b/": ("HTTPSConnection", "log.example", 9, "/a/b/tile/0/001"),
+    "https://log.example": ("HTTPSConnection", "log.example", 443, "/tile/0/001"),
+    "http://log.example//": ("HTTPConnection", "log.example", 80, "/tile/0/001"),
+    "http://[::1]:8/a": ("HTTPConnection", "::1", 8, "/a/tile/0/001"),
+}
+
+
 @pytest.mark.parametrize(
-    ("place", "kind", "host", "port", "path"),
+    ("place", "failed", "raised", "said"),
     [
-        ("https://log.example:9/a/b/", "HTTPSConnection", "log.example", 9, "/a/b/tile/0/001"),
-        ("https://log.example", "HTTPSConnection", "log.example", 443, "/tile/0/001"),
-        ("http://log.example//", "HTTPConnection", "log.example", 80, "/tile/0/001"),
-        ("http://[::1]:8/a", "HTTPConnection", "::1", 8, "/a/tile/0/001"),
+        *[(place, None, None, None) for place in PLACES],
+        ("http://[::1]:8/a", PeerError("made up"), PeerError, "^made up$"),
+        *[
+            (
+                "http://[::1]:8/a",
+                error,
+                UnavailableError,
+                rf"^http://\[::1\]:8/a/tile/0/001 cannot be read now: {type(error).__name__}$",
+            )
+            for error in (OSError("secret words"), UnicodeError("secret words"), http.client.BadStatusLine("words"))
+        ],
     ],
-)
-@pytest.mark.parametrize(
-    ("failed", "raised", "said"),
-    [
-        (None, None, None),
-        (PeerError("made up"), PeerError, "^made up$"),
-        (OSError("secret words"), UnavailableError, r"/tile/0/001 cannot be read now: OSError$"),
-        (UnicodeError("secret words"), UnavailableError, r"/tile/0/001 cannot be read now: UnicodeError$"),
-        (http.client.BadStatusLine("words"), UnavailableError, r"/tile/0/001 cannot be read now: BadStatusLine$"),
-    ],
-    ids=["answered", "refused", "no network", "no name", "no HTTP"],
+    ids=[*PLACES, "refused", "no network", "no name", "no HTTP"],
 )
 def test_each_file_has_a_connection_of_its_own_which_ends_in_time_and_is_closed(
-    place, kind, host, port, path, failed, raised, said, monkeypatch, told
+    place, failed, raised, said, monkeypatch, told
 ):
+    kind, host, port, path = PLACES[place]
     Clock(monkeypatch)
     wire = SimpleNamespace(close=lambda: told.append("socket closed"))
 
