@@ -326,7 +326,7 @@ def test_a_monitor_remembers_size_tree_counts_and_checkpoint_under_their_names()
     assert json.loads(monitor.to_bytes()) == kept
     for name, wrong in [
         *((name, None) for name in kept if name not in {"kinds", "checkpoint"}),
-        *(("size", 9), ("size", "10"), ("hashes", ["zz"]), ("hashes", [None]), ("checkpoint", "secret words")),
+        *(("size", 11), ("size", "10"), ("hashes", ["zz"]), ("hashes", [None]), ("checkpoint", "secret words")),
         *(("kinds", 5), ("attempts", [["a", "b", 1]]), ("checkpoint", 5)),
     ]:
         for damaged in (kept | {name: wrong}, {one: value for one, value in kept.items() if one != name}):
