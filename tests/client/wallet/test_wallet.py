@@ -130,7 +130,8 @@ def test_content_in_which_one_thing_is_something_else_is_no_wallet(wallet, chang
     content = json.loads(module._content_of(wallet))
     for name, value in change.items():
         content[name] = content[name] | value if isinstance(value, dict) else value
-    with pytest.raises(UsageError, match=r"^the wallet at w opens, but another version of this program wrote it$") as no:
+    said = "^the wallet at w opens, but another version of this program wrote it$"
+    with pytest.raises(UsageError, match=said) as no:
         module._wallet_from_content(json.dumps(content).encode(), Path("w"))
     assert no.value.__cause__ is None
     for name in content:
@@ -257,9 +258,10 @@ def test_one_passphrase_opens_and_writes_several_files_in_any_order(tmp_path):
     kept = {name: Wallet.generate().with_enrolment(ENROLMENT) for name in costs}
     for name, cost in costs.items():
         write_wallet(tmp_path / name, kept[name], PASSPHRASE, cost)
-    for name in "abacbcab":
+    for name in "abac":
         assert read_wallet(tmp_path / name, one).key_id == kept[name].key_id
         write_wallet(tmp_path / name, kept[name], one, costs[name])
+    for name in costs:
         assert read_wallet(tmp_path / name, PASSPHRASE).key_id == kept[name].key_id
 
 
