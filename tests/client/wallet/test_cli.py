@@ -177,13 +177,6 @@ def test_nobody_types_a_passphrase_for_a_file_that_is_there_or_a_backup_that_can
     assert "not enrolled" in run("backup", "c", "--wallet", "w", expected=2).stderr
 
 
-def test_a_new_wallet_has_its_passphrase_typed_twice(run, tmp_path, monkeypatch):
-    asked = []
-    monkeypatch.setattr("client.wallet.cli.ask_passphrase", lambda *a, **k: asked.append((a, k)) or OLD)
-    run("create", "--wallet", "w", "--passphrase-file", "secret")
-    assert asked == [((Path("secret"),), {"confirm": True})]
-
-
 @pytest.fixture
 def told(run, monkeypatch):
     """What commands call, in order; nothing is written."""
@@ -257,12 +250,6 @@ def test_only_files_that_are_whole_wallets_are_identities(run, tmp_path):
         (folder / f"{name}.wallet").write_bytes(b"")
     found = {f"@{name}": str(folder / f"{name}.wallet") for name in ("d", "e.f", "z")}
     assert list(json.loads(run("list", "--json").stdout).items()) == list(found.items())
-
-
-def test_the_moment_of_a_backup_is_in_it(run, enrolled, tmp_path, monkeypatch):
-    monkeypatch.setattr("client.wallet.cli.time.time", lambda: 1_893_456_000.7)
-    run("backup", "b", "--wallet", "w")
-    assert Backup.read(tmp_path / "b", NEW).revocation.issued_at == 1_893_456_000
 
 
 def test_a_backup_overwrites_nothing(run, enrolled, tmp_path):
