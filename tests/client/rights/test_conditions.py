@@ -178,8 +178,15 @@ def come_over(to=None, enrolment=ENROLMENT, conditions=CONDITIONS, **changes):
     allow(replace(coming, **changes), enrolment, conditions)
 
 
+THIRD = replace(LATER, identifier="third-office", begins_at=OFFICE.begins_at + 2)
+
+
 def test_who_comes_over_is_judged_by_what_is_left_and_by_where_the_way_leads():
     come_over()
+    for more in (a_deployment(identifier="a-third-office", begins_at=OFFICE.begins_at + 2), THIRD):
+        come_over(destination(more))
+    third = NEW_WALLET.with_enrolment(replace(NEW_WALLET.enrolment, deployment="third-office"))
+    come_over(destination(THIRD, deployment="third-office"), consenting=third)
     staying = replace(NEW_WALLET.enrolment, deployment="berlin-office", release_digest=RELEASE)
     same = a_receipt(NEW_DEVICE, key_id=NEW_WALLET.key_id)
     come_over(

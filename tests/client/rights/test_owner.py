@@ -230,7 +230,7 @@ def test_a_consent_that_is_no_news_needs_no_log(server):
 
 def test_renewals_whose_answers_were_lost_are_taken_up_where_each_is_in_the_log(server):
     wallet = a_wallet(receipt=RECEIPTS[0])
-    server.log_of(ENROLLED, RENEWED, RENEWED_AGAIN)
+    server.log_of(RENEWED, ENROLLED, RENEWED_AGAIN)
     server.answers["ListReceipts"] = held(*RECEIPTS)
     server.holds_everything(RECEIPTS)
     found = an_owner(wallet).with_held_consent(TRUST)
