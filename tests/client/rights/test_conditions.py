@@ -344,6 +344,7 @@ def test_an_assertion_under_another_key_says_whether_somebody_can_come_over_to_i
         ({"begins_at": NOW + 1}, NOW),
         ({"ends_at": NOW}, NOW),
         ({"release_digests": (NEW_RELEASE,)}, NOW),
+        ({"purposes": (OTHER_PURPOSE,)}, NOW),
         ({"issuer": None}, NOW),
         ({"issuer": Issuer(ISSUER.address, public(STRANGER))}, NOW),
         ({"operator": "Somebody else"}, NOW),

@@ -188,6 +188,11 @@ def test_consents_of_this_device_that_go_on_from_those_that_it_remembers_are_bel
     assert server.told[1:] == [("ListReceipts", NOW)]
 
 
+def test_who_remembers_no_consent_hears_of_all(server):
+    server.answers["ListReceipts"] = held(*RECEIPTS)
+    assert an_owner(a_wallet(receipt=None)).receipts() == RECEIPTS
+
+
 BY_STRANGER = a_receipt(STRANGER).to_bytes()
 FORGED = replace(SECOND, receipt=replace(SECOND.receipt, expires_at=SECOND.receipt.expires_at - 1)).to_bytes()
 """Changed after it was signed."""
