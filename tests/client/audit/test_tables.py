@@ -123,8 +123,9 @@ def test_what_cannot_be_read_is_an_error_of_whoever_asks(tmp_path):
 def test_a_table_is_known_by_its_beginning_alone(tmp_path, monkeypatch):
     """Also where that ends within a letter."""
     monkeypatch.setattr(tables, "_LONGEST_HEADER", 5)
-    (tmp_path / "t").write_bytes("a,b\nö,1\n".encode())
-    assert Table.of(tmp_path / "t").columns == ("a", "b")
+    for data in ("a,b\nö,1\n".encode(), gzip.compress("a,b\nö,1\n".encode() + b"\xff")):
+        (tmp_path / "t").write_bytes(data + b"\xff" * (data[:1] == b"a"))
+        assert Table.of(tmp_path / "t").columns == ("a", "b")
     monkeypatch.setattr(tables, "_LONGEST_HEADER", 100)
     (tmp_path / "t").write_bytes("a,b\nö".encode()[:-1])
     with pytest.raises(UnicodeDecodeError, match="unexpected end"):
