@@ -19,7 +19,7 @@ ROWS = """
 1.5,1,m,m,old,old,day,zoe,zoe,,,bona fide,,
 -2,0,m,f,old,young,day,zoe,amy,0,,,,
 +3e-1,different,f,m,young,old,night,amy,zoe,0,,,,
-,SAME ,f,f,young,young,night,amy,amy,1,,attack,,
+7,SAME ,f,f,young,young,night,amy,amy,1,,attack,,
 .5,0,f,,young,,,amy,kim,,,,,
 4.,true,,,,,day,kim,kim,false,,,,
 7,0,,,,,,mean one,zoe,,mean,,,
@@ -208,6 +208,8 @@ def test_a_file_without_a_readable_row_says_why_of_the_first(written):
         read_scores(written("x,1,f\n1,x,f", "score,same,sex"), ["sex"])
     with pytest.raises(UsageError, match=r"has no readable comparison$"):
         read_scores(written("", "score,same,sex"), ["sex"])
+    with pytest.raises(UsageError, match=r"has no readable comparison$"):
+        read_scores(written(""), ["sex", "age"])
 
 
 def test_a_file_that_cannot_be_read_says_where(written, tmp_path):
