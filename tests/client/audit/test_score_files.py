@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 
 import numpy as np
 import pytest
@@ -212,11 +213,31 @@ def test_a_file_without_a_readable_row_says_why_of_the_first(written):
         read_scores(written(""), ["sex", "age"])
 
 
-def test_a_file_that_cannot_be_read_says_where(written, tmp_path):
+def test_a_file_that_cannot_be_read_says_where(written, tmp_path, monkeypatch):
     with pytest.raises(UsageError, match=rf"^cannot read {tmp_path}/nothing: No such file or directory$"):
         read_scores(tmp_path / "nothing", ["sex"])
     path = written("1,1,f", "score,same,sex")
     path.write_bytes(path.read_bytes() + b"2,0,\xff\n")
     with pytest.raises(UsageError, match=r"is no table that can be read: line 3 is not UTF-8, byte ff: save the table"):
         read_scores(path, ["sex"])
+    monkeypatch.setattr(tables, "_LONGEST_HEADER", 20)  # pyarrow is the first to see it
+    with pytest.raises(UsageError, match=r"is no table that can be read: line 3 is not UTF-8, byte ff: save the table"):
+        read_scores(path, ["sex"])
+    path.write_bytes(b"PAR1 and no more")
+    with pytest.raises(UsageError, match=r"is no table that can be read: [^\n]+$"):
+        read_scores(path, ["sex"])
     assert ScoreFile(None, None, None, "", ()).require_good(path) is None
+
+
+def test_without_pyarrow_it_is_said_what_to_install(written, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(UsageError, match=r"^reading scores needs pyarrow: pip install 'intaglio\[audit\]'$"):
+        read_scores(written("1,1,f", "score,same,sex"), ["sex"])
+
+
+def test_a_block_of_rows_that_are_all_broken_is_no_end(written, monkeypatch):
+    monkeypatch.setattr(tables, "_BLOCK_BYTES", 30)
+    rows = ["1,1,f", *["1,1"] * 30, "2,0,m"]
+    found = read_scores(written("\n".join(rows), "score,same,sex"), ["sex"])
+    assert found.comparisons.scores.tolist() == [1, 2]
+    assert [row.line for row in found.bad] == list(range(3, 33))

@@ -132,8 +132,8 @@ def test_a_table_is_known_by_its_beginning_alone(tmp_path, monkeypatch):
         Table.of(tmp_path / "t")
 
 
-@pytest.mark.parametrize("block", [20, 1 << 24])
-def test_rows_have_the_numbers_of_their_lines_beside_broken_ones(tmp_path, monkeypatch, block):
+@pytest.mark.parametrize(("block", "several"), [(20, True), (1 << 24, False)])
+def test_rows_have_the_numbers_of_their_lines_beside_broken_ones(tmp_path, monkeypatch, block, several):
     monkeypatch.setattr(tables, "_BLOCK_BYTES", block)
     lines = ["a,b,c", "1,x,p", "2", "", "3,x,q", "4,x", "5,x,r,more", "6,x,s"]
     (tmp_path / "t").write_text("\n".join(lines) + "\n")
@@ -141,6 +141,7 @@ def test_rows_have_the_numbers_of_their_lines_beside_broken_ones(tmp_path, monke
     assert found == [(2, "p", "1"), (4, "", ""), (5, "q", "3"), (8, "s", "6")]
     counts = {3: 1, 6: 2, 7: 4}
     assert broken == [Broken(line, f"{count} fields instead of 3") for line, count in counts.items()]
+    assert (len(list(Table.of(tmp_path / "t").batches(["a"], []))) > 1) is several
 
 
 def test_where_a_table_is_not_utf_8_its_line_and_byte_are_named(tmp_path):
