@@ -160,6 +160,18 @@ def test_of_several_things_that_are_wrong_with_a_row_the_first_is_said(written):
     )
 
 
+def test_strings_that_make_no_halves_are_said_with_the_bad_rows_where_there_are_any(written):
+    header, rows = "score,same,sex,person_a,person_b,wolf", "1,1,f,a,a,\n1,0,,s,a,mean"
+    said = (
+        "there are 1 strings of the kind mean; two are needed, each chosen on one half of the people and tried on the"
+    )
+    with pytest.raises(UsageError, match=rf"/scores\.csv: {said} other$"):
+        read_scores(written(rows, header), ["sex"])
+    bad = r"\nthere are 1 bad rows\n  line 4: the score is not a finite number$"
+    with pytest.raises(UsageError, match=rf"/scores\.csv: {said} other{bad}"):
+        read_scores(written(f"{rows}\nx,0,,t,b,mean", header), ["sex"])
+
+
 @pytest.mark.parametrize(
     ("row", "reason"),
     [

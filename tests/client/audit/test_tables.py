@@ -52,6 +52,7 @@ FINE = {
     "without a last line's end": TEXT.rstrip("\n").encode(),
     "with a mark of UTF-8": b"\xef\xbb\xbf" + TEXT.encode(),
     "of Windows": TEXT.replace("\n", "\r\n").encode(),
+    "of old machines": TEXT.replace("\n", "\r").encode(),
     "in UTF-16, little end": b"\xff\xfe" + TEXT.encode("utf-16-le"),
     "in UTF-16, big end": b"\xfe\xff" + TEXT.encode("utf-16-be"),
     "packed": gzip.compress(TEXT.encode()),
