@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -437,7 +438,7 @@ def a_device(booth, ticket=None):
         conditions=booth.conditions,
         ticket=ticket,
         keep=booth.keep,
-        clock=lambda now=itertools.count(NOW + 0.9): next(now),  # each look at it is a second later
+        clock=partial(next, itertools.count(NOW + 0.9)),  # each look at it is a second later
     )
 
 
