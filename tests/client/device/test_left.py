@@ -12,7 +12,6 @@ from client.device.pictures import Left, Pictures
 from federation.errors import UsageError
 from federation.recognition.profiles import PROBE, REFERENCE
 
-
 ALIGNMENTS = {"otherwise.onnx": "otherwise"}
 """How the recogniser of a model cuts faces, where it is not as the others do."""
 
