@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import ssl
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import httpx
 import numpy as np
 import pytest
+import torch
 from flwr.app import Context, RecordDict
 
 from client.node import reaching, records
@@ -17,8 +19,10 @@ from client.node.ledger import COORDINATOR, OWN, PEOPLE, Ledgers, WrongLedgerErr
 from client.node.reaching import Reached, reach
 from client.node.turns import TURNS
 from federation.errors import BudgetExhaustedError, PeerError, UsageError
+from federation.learning.scales import ChipSet
 from federation.privacy.ledger import LedgerChain
 from federation.privacy.plan import LARGEST_EPSILON, epsilon_of_gaussians
+from federation.recognition.model import Adapter
 from tests.federated import the_plan
 from tests.people import synthetic_people
 
@@ -101,6 +105,82 @@ def test_nobody_takes_part_is_said(tmp_path):
     with pytest.raises(UsageError, match="nobody of this organisation takes part"):
         records.facts_of(a_context(embeddings=str(tmp_path / "e.npz")), the_plan())
     assert np.unique(everybody.people).tolist() == ["anna"]
+
+
+@pytest.fixture
+def chips_of(tmp_path):
+    """A folder with chips of some people and embeddings of others; gives the node's configuration."""
+
+    def write(sitters, embedded):
+        names = np.repeat(np.array(sitters), 10)
+        faces = np.zeros((len(names), 112, 112, 3), np.uint8)
+        faces[:, 0, 0, 0] = np.arange(len(names))
+        images = np.array([f"{name} {number}" for number, name in enumerate(names)])
+        (tmp_path / "chips.npz").write_bytes(ChipSet(faces, faces + 100, names, images).to_bytes())
+        (tmp_path / "e.npz").write_bytes(synthetic_people(embedded).to_bytes())
+        return a_context(
+            embeddings=str(tmp_path / "e.npz"), chips=str(tmp_path / "chips.npz"), model=str(tmp_path / "model")
+        )
+
+    return write
+
+
+def test_chips_are_those_of_people_who_take_part_and_the_first_of_each(chips_of):
+    chips = records.chips(chips_of(["anna", "ben", "cleo"], ["anna", "cleo", "dora"]))
+    assert chips.people.tolist() == ["anna"] * records.MOST_PAIRS + ["cleo"] * records.MOST_PAIRS
+    assert chips.reference[:, 0, 0, 0].tolist() == [*range(records.MOST_PAIRS), *range(20, 20 + records.MOST_PAIRS)]
+    assert records.pairs(5) == 5 * records.MOST_PAIRS
+
+
+@pytest.mark.parametrize(
+    ("listed", "expected"), [(None, ["anna", "cleo"]), ({"cleo": "x", "gone": "x"}, ["cleo"]), ({}, [])]
+)
+def test_a_tuned_network_embeds_the_listed_ones_and_else_everybody_without_denormal_numbers(
+    chips_of, monkeypatch, listed, expected
+):
+    context, seen = chips_of(["anna", "cleo", "left"], ["anna", "cleo"]), []
+    adapter = Adapter.identity(192)
+    everybody = records.embedded(context, adapter, 7, listed)
+    assert sorted(set(everybody.people.tolist())) == expected
+
+    @contextmanager
+    def no_denormals():
+        seen.append("in")
+        yield
+        seen.append("out")
+
+    monkeypatch.setattr(records, "no_denormals", no_denormals)
+    monkeypatch.setattr(records, "recogniser", lambda asked: seen.append(asked) or "a network")
+    monkeypatch.setattr(
+        ChipSet, "embed", lambda self, *given: seen.append((sorted(set(self.people.tolist())), *given)) or "embedded"
+    )
+    scales = np.arange(4.0)
+    tuned = SimpleNamespace(scales={"probe": scales})
+    assert records.embedded(context, tuned, 7, listed) == "embedded"
+    assert seen == ["in", context, (expected, "a network", scales, 7 * records.MOST_PAIRS), "out"]
+
+
+def test_only_the_network_that_comes_with_the_project_is_tuned(chips_of, monkeypatch):
+    asked = []
+    monkeypatch.setattr("client.faces.models.load_recogniser", lambda path: asked.append(path) or "somebody's own")
+    context = chips_of(["anna"], ["anna"])
+    with pytest.raises(UsageError, match="the recipe scales tunes the recogniser that comes with the project"):
+        records.recogniser(context)
+    assert [str(path) for path in asked] == [context.node_config["model"]]
+
+
+def test_threads_and_denormal_numbers_are_as_before_also_after_a_failure():
+    """What runs next in this process would be slower, or would take small numbers for zero."""
+    before, small = torch.get_num_threads(), torch.full((4,), 1e-39)
+    torch.set_num_threads(3)
+    try:
+        inside = []
+        with pytest.raises(TypeError, match="no number"), records.no_denormals():
+            raise TypeError("no number", inside.append((torch.get_num_threads(), (small * 1.0).count_nonzero())))
+        assert inside == [(1, 0)]
+        assert (torch.get_num_threads(), (small * 1.0).count_nonzero()) == (3, 4)
+    finally:
+        torch.set_num_threads(before)
 
 
 # --------------------------------------------------------------------------------------------------------- ledgers
