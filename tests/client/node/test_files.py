@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import ssl
+from collections import Counter
 from contextlib import contextmanager
 from types import SimpleNamespace
 
@@ -13,13 +14,16 @@ import pytest
 import torch
 from flwr.app import Context, RecordDict
 
+from client.node import metrics as node_metrics
 from client.node import reaching, records
 from client.node.app import NotAgreedError, _delay_class, _ledgers, _require_agreed, _rest_of_class
 from client.node.ledger import COORDINATOR, OWN, PEOPLE, Ledgers, WrongLedgerError
+from client.node.metrics import NodeMetrics
 from client.node.reaching import Reached, reach
 from client.node.turns import TURNS
-from federation.errors import BudgetExhaustedError, PeerError, UsageError
+from federation.errors import BudgetExhaustedError, PeerError, UnavailableError, UsageError
 from federation.learning.scales import ChipSet
+from federation.membership.fleet import NEWEST_SECONDS, OLDEST_SECONDS
 from federation.privacy.ledger import LedgerChain
 from federation.privacy.plan import LARGEST_EPSILON, epsilon_of_gaussians
 from federation.recognition.model import Adapter
@@ -289,3 +293,95 @@ def test_what_answers_without_a_time_is_no_gateway(answering, headers):
     answering(headers)
     with pytest.raises(PeerError, match=r"fed\.example\.org:8443 is no gateway: its answer has no time"):
         reach(GATEWAY)
+
+
+def refused_by(code, words=""):
+    """What httpx raises of a handshake: OpenSSL's own error is the cause of a cause, or its context."""
+    error = ssl.SSLCertVerificationError(1, "certificate verify failed")
+    error.verify_code, error.verify_message = code, words
+    return error
+
+
+@pytest.mark.parametrize("link", ["__cause__", "__context__"])
+@pytest.mark.parametrize(
+    ("cause", "kind", "said"),
+    [
+        (OSError("refused"), UnavailableError, r"^the gateway at fed\.example\.org:8443 does not answer: all failed$"),
+        (
+            refused_by(10),
+            PeerError,
+            "certificate of the gateway at .* has expired, by this machine's clock: the coordi",
+        ),
+        (refused_by(9), UsageError, "certificate of the gateway at .* is not valid yet by this machine's clock, which"),
+        (refused_by(19, "self-signed"), PeerError, "whoever answers at .* is not the gateway .* joined: self-signed"),
+    ],
+    ids=["down", "expired", "not yet", "another authority"],
+)
+def test_a_handshake_that_fails_is_said_with_its_cure(monkeypatch, link, cause, kind, said):
+    outer, inner = httpx.ConnectError("all failed"), OSError("in between")
+    setattr(outer, link, inner)
+    setattr(inner, link, cause)
+
+    def fails(*_, **__):
+        raise outer
+
+    monkeypatch.setattr(reaching.ssl, "create_default_context", lambda cadata: cadata)
+    monkeypatch.setattr(reaching.httpx, "Client", fails)
+    with pytest.raises(kind, match=said):
+        reach(GATEWAY)
+
+
+def test_a_clock_is_taken_within_its_bounds_and_a_warning_begins_with_the_sixtieth_day():
+    for ahead, taken in (
+        (-OLDEST_SECONDS, False),
+        (-OLDEST_SECONDS + 0.01, True),
+        (NEWEST_SECONDS - 0.01, True),
+        (NEWEST_SECONDS, False),
+    ):
+        if taken:
+            Reached(ahead, 0.0).require_clock()
+            continue
+        with pytest.raises(UsageError, match=f"at most {NEWEST_SECONDS} s ahead and {OLDEST_SECONDS} s behind"):
+            Reached(ahead, 0.0).require_clock()
+    assert Reached(0.0, 86_400.0 * 10).days_left(86_400.0 * 7.5) == 2.5
+
+
+def test_what_is_left_of_a_budget_is_composed_anew_only_when_the_ledger_has_changed(tmp_path, monkeypatch):
+    own, composed = Ledgers(tmp_path, 8.0, 1e-5), []
+    accounts = LedgerChain.accounts
+    monkeypatch.setattr(LedgerChain, "accounts", lambda self: composed.append(self) or accounts(self))
+    metrics = NodeMetrics(own, Counter())
+    for charges in range(1, 3):
+        own.charge(f"{charges}/moments", 4.0)
+        for _ in range(2):
+            left = next(iter(metrics.collect())).samples[0]
+            assert left.value == pytest.approx(8.0 - epsilon_of_gaussians((4.0,) * charges, 1e-5))
+        assert len(composed) == charges
+
+
+def test_metrics_that_are_hidden_answer_nobody_and_leave_nothing_open(monkeypatch):
+    steps = []
+    server = SimpleNamespace(shutdown=lambda: steps.append("shutdown"), server_close=lambda: steps.append("close"))
+    thread = SimpleNamespace(join=lambda: steps.append("join"))
+    shown = []
+    monkeypatch.setattr(
+        node_metrics, "start_http_server", lambda port, **named: shown.append((port, named)) or (server, thread)
+    )
+    metrics = NodeMetrics(SimpleNamespace(own=LedgerChain, budget_epsilon=8.0), Counter({"hours": 2}))
+    hide = node_metrics.show(metrics, "[::1]", 9003)
+    ((port, named),) = shown
+    assert (port, named["addr"], steps) == (9003, "::1", [])
+    names = {sample.name: sample.value for family in named["registry"].collect() for sample in family.samples}
+    assert names["intaglio_node_refusals_total"] == 2
+    hide()
+    assert steps == ["shutdown", "close", "join"]
+
+
+def test_a_port_that_metrics_cannot_have_is_said(monkeypatch):
+    def taken(*_, **__):
+        raise OSError(98, "Address already in use")
+
+    monkeypatch.setattr(node_metrics, "start_http_server", taken)
+    metrics = NodeMetrics(SimpleNamespace(own=LedgerChain, budget_epsilon=8.0), Counter())
+    with pytest.raises(UsageError, match=r"cannot listen on 127\.0\.0\.3:9003"):
+        node_metrics.show(metrics, "127.0.0.3", 9003)
