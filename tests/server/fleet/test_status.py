@@ -185,6 +185,23 @@ def test_a_damaged_record_or_ledger_is_named_and_the_rest_is_said(coordinator, s
     assert "member north: online" in done.stdout
 
 
+def test_a_ledger_is_summed_up_again_when_it_has_changed_and_not_with_every_look(coordinator, superlink, monkeypatch):
+    read, looks = federation_status.ledger_from_file, []
+    monkeypatch.setattr(federation_status, "ledger_from_file", lambda data: looks.append(data) or read(data))
+    ledger, other = coordinator.folder.parent / "ledger.jsonl", coordinator.folder.parent / "other.jsonl"
+    first = federation_status.FederationStatus.read(coordinator.folder)
+    assert federation_status.FederationStatus.read(coordinator.folder).accounts == first.accounts
+    assert len(looks) == 1
+    PrivacyLedger(ledger).reserve("staff", "2", (2.0,), cap_epsilon=8.0, cap_delta=1e-5)
+    os.utime(ledger, ns=(1, ledger.stat().st_mtime_ns + 1))
+    PrivacyLedger(other).reserve("visitors", "3", (1.0,), cap_epsilon=9.0, cap_delta=1e-5)
+    remember_ledger(coordinator.folder, other)
+    after = federation_status.FederationStatus.read(coordinator.folder)
+    assert [account.population for account in after.accounts] == ["staff", "visitors"]
+    assert after.accounts[0].epsilon > first.accounts[0].epsilon
+    assert len(looks) == 3
+
+
 # ------------------------------------------------------------------------------------------------------ metrics
 def text_of(metrics):
     registry = CollectorRegistry()
