@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import stat
 from contextlib import suppress
 from pathlib import Path
 
@@ -32,6 +33,8 @@ class Calls:
                 words.append("new")
             if name == "mkdir" or (name == "open" and len(given) > 2):
                 words.append(f"{given[-1]:o}")
+            if name == "fsync" and not stat.S_ISDIR(os.fstat(given[0]).st_mode):
+                words.append(f"of {os.fstat(given[0]).st_size} bytes")
             step = " ".join(words)
             if len(self.told) == self.fails:
                 self.told.append(f"{step} failed")
@@ -70,7 +73,7 @@ def half_given():
     raise FULL
 
 
-DRAFT = ["open .file.X new 600", "fsync .file.X"]
+DRAFT = ["open .file.X new 600", "fsync .file.X of 3 bytes"]
 GONE, KEPT = ["unlink .file.X"], ["open .", "fsync ."]
 REPLACED = [*DRAFT, "replace .file.X file", *GONE, *KEPT]
 LINKED = [*DRAFT, "link .file.X file", *GONE, *KEPT]
