@@ -27,7 +27,7 @@ from client.rights.conditions import Destination
 from client.rights.owner import Held
 from client.wallet.wallet import Enrolment, EnrolmentState, Wallet
 from federation.consent.receipts import Terms
-from federation.errors import RefusedError
+from federation.errors import RefusedError, UsageError
 from federation.onebit import Decision, TemplateSecret
 from federation.onebit.parameters import ONEBIT_1024
 from federation.sealing import Passphrase
@@ -64,6 +64,7 @@ class Desk:
         outcome: of every session.
         refused: what a server says to everything instead, or None.
         settled: state that the log proves of a wallet, or None where the server knows nothing.
+        full: what cannot be written: "files", "wallets".
         told: what was called, in order.
     """
 
@@ -73,7 +74,7 @@ class Desk:
         self.fresh = Wallet(a_key(22))
         self.outcome = VerificationOutcome(Decision.MATCH, 1.26, 2345, 678, 9, "a.b.c")
         self.settled = {}
-        self.refused = None
+        self.refused, self.full = None, ""
         self.receipts = (FIRST.to_bytes(), SECOND.to_bytes())
         self.entries = {3: PersonalEntry(PersonalKind.ENROLMENT, NOW, bytes(32)), 5: an_attempt(5)}
         opening, logged = SimpleNamespace(secret_bytes=lambda: b'{"o": 1}'), SimpleNamespace(to_bytes=lambda: b"logged")
@@ -167,8 +168,10 @@ class Desk:
 
     def _kept(self, keep):
         """What a function that keeps a wallet would call."""
-        before = len(self.told)
+        before, full = len(self.told), self.full
+        self.full = ""
         keep(self.wallet)
+        self.full = full
         (called,) = self.told[before:]
         del self.told[before:]
         return f"<{called}>"
@@ -190,9 +193,13 @@ class Desk:
 
     def write_wallet(self, *given):
         self.tell("write_wallet", *given)
+        if self.full == "wallets":
+            raise UsageError("no space")
 
     def write_new_file(self, path, data):
         self.tell("write_new_file", path, json.loads(data) if data.startswith(b"{") else data)
+        if self.full == "files":
+            raise UsageError("no space")
 
     def read_log_policy(self, path):
         return f"policy({path.name})"
@@ -324,6 +331,14 @@ def refused(desk):
     desk.refused = RefusedError("not today")
 
 
+def no_file(desk):
+    desk.full = "files"
+
+
+def no_wallet(desk):
+    desk.full = "wallets"
+
+
 def lost(desk):
     """The server knows nothing of what was started."""
     started(desk)
@@ -387,6 +402,8 @@ STATES = {
             settled,
             non_match,
             refused,
+            no_file,
+            no_wallet,
             lost,
             lost_at_last,
             half_renewed,
