@@ -12,6 +12,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import grpc
 import pytest
@@ -356,7 +357,7 @@ def test_whoever_waits_is_told_after_three_seconds_and_not_once_it_is_over(devic
         def cancel(self):
             self.told.append("cancelled")
 
-    monkeypatch.setattr(connection.threading, "Timer", Timer)
+    monkeypatch.setattr(connection, "threading", SimpleNamespace(Timer=Timer))
 
     def method(_, *, timeout):
         assert made[-1].told[3:] == ["started, True"]

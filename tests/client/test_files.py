@@ -5,6 +5,8 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import stat
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,8 @@ class Calls:
                 words.append("new")
             if name == "mkdir" or (name == "open" and len(given) > 2):
                 words.append(f"{given[-1]:o}")
+            if name == "fsync" and not stat.S_ISDIR(os.fstat(given[0]).st_mode):
+                words.append(f"of {os.fstat(given[0]).st_size} bytes")
             step = " ".join(words)
             if len(self.told) == self.fails:
                 self.told.append(f"{step} failed")
@@ -45,8 +49,13 @@ class Calls:
         return re.sub(r"(?<=\.file\.)[0-9a-f]{16}$", "X", os.path.relpath(path, self.folder))
 
 
-def handles():
-    return len(list(Path("/proc/self/fd").iterdir()))
+def handles(folder):
+    """What is open of a folder, and of what was in it."""
+    found = []
+    for handle in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # somebody else's, which has just gone
+            found.append(handle.readlink())
+    return [path for path in found if path.is_relative_to(folder)]
 
 
 def written(file):
@@ -64,7 +73,7 @@ def half_given():
     raise FULL
 
 
-DRAFT = ["open .file.X new 600", "fsync .file.X"]
+DRAFT = ["open .file.X new 600", "fsync .file.X of 3 bytes"]
 GONE, KEPT = ["unlink .file.X"], ["open .", "fsync ."]
 REPLACED = [*DRAFT, "replace .file.X file", *GONE, *KEPT]
 LINKED = [*DRAFT, "link .file.X file", *GONE, *KEPT]
@@ -88,7 +97,7 @@ ENDS = {None: (None, True), 0: (0, False), 1: (1, False), 2: (2, False), 4: (4, 
 def test_a_write_does_this_in_this_order_and_ends_whole_whatever_fails(
     tmp_path, monkeypatch, write, data, old, steps, said, fails, is_new
 ):
-    file, before = tmp_path / "file", handles()
+    file = tmp_path / "file"
     if old is not None:
         file.write_bytes(old)
     with monkeypatch.context() as patch:
@@ -104,7 +113,7 @@ def test_a_write_does_this_in_this_order_and_ends_whole_whatever_fails(
     else:
         assert calls.told == [*steps[:fails], f"{steps[fails]} failed", *(GONE if 0 < fails < 3 else [])]
     assert files(tmp_path) == ({"file": b"new"} if is_new else {} if old is None else {"file": old})
-    assert handles() == before
+    assert handles(tmp_path) == []
 
 
 @pytest.mark.parametrize(
@@ -112,7 +121,7 @@ def test_a_write_does_this_in_this_order_and_ends_whole_whatever_fails(
     [(replace_file, half_written, b"old", UNCHANGED), (write_new_file, half_given(), None, UNWRITTEN)],
 )
 def test_what_ends_half_way_leaves_no_half_file(tmp_path, monkeypatch, write, data, old, said):
-    file, before = tmp_path / "file", handles()
+    file = tmp_path / "file"
     if old is not None:
         file.write_bytes(old)
     with monkeypatch.context() as patch:
@@ -122,7 +131,7 @@ def test_what_ends_half_way_leaves_no_half_file(tmp_path, monkeypatch, write, da
     assert str(refused.value) == said.format(file)
     assert calls.told == [DRAFT[0], *GONE]
     assert files(tmp_path) == ({} if old is None else {"file": old})
-    assert handles() == before
+    assert handles(tmp_path) == []
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
@@ -130,10 +139,9 @@ def test_who_is_interrupted_while_he_writes_leaves_no_half_file_and_hears_why(tm
     def interrupted(_):
         raise error("made up")
 
-    before = handles()
     with pytest.raises(error, match="made up"):
         replace_file(tmp_path / "file", interrupted)
-    assert (files(tmp_path), handles()) == ({}, before)
+    assert (files(tmp_path), handles(tmp_path)) == ({}, [])
 
 
 def test_a_file_that_is_there_is_said_to_be_there_and_stays(tmp_path, monkeypatch):
@@ -177,17 +185,16 @@ def test_a_folder_that_somebody_else_makes_meanwhile_is_taken(tmp_path, monkeypa
 
 
 def test_a_folder_that_cannot_be_synced_leaves_no_handle_open(tmp_path, monkeypatch):
-    before = handles()
     with monkeypatch.context() as patch:
         calls = Calls(tmp_path, patch, fails=1)
         with pytest.raises(OSError, match="No space left"):
             sync_folder(tmp_path)
-    assert (calls.told, handles()) == (["open .", "fsync . failed"], before)
+    assert (calls.told, handles(tmp_path)) == (["open .", "fsync . failed"], [])
 
 
 @pytest.mark.parametrize("taken", [False, True])
 def test_a_lock_is_of_its_owner_alone_and_its_handle_goes_whatever_comes(tmp_path, monkeypatch, taken):
-    asked, before = [], handles()
+    asked = []
     (tmp_path / "file").write_bytes(b"kept")
 
     def flock(held, how):
@@ -201,7 +208,7 @@ def test_a_lock_is_of_its_owner_alone_and_its_handle_goes_whatever_comes(tmp_pat
         try:
             with alone_with(tmp_path / "file"):
                 assert not taken
-                assert handles() == before + 1
+                assert [path.name for path in handles(tmp_path)] == [".file.lock"]
         except Exception as error:  # noqa: BLE001 - whichever it is
             told = str(error)
         else:
@@ -210,7 +217,7 @@ def test_a_lock_is_of_its_owner_alone_and_its_handle_goes_whatever_comes(tmp_pat
     assert [how for _, how in asked] == [fcntl.LOCK_EX | fcntl.LOCK_NB]
     assert calls.told == ["open .file.lock 600"]
     assert files(tmp_path) == {"file": b"kept", ".file.lock": b""}
-    assert handles() == before
+    assert handles(tmp_path) == []
 
 
 def test_a_lock_that_cannot_be_made_is_no_lock(tmp_path):

@@ -1,12 +1,15 @@
 """What each command of a device does, in order: with every option, for a non-match, and after a run that broke off.
 
 Everything that a command calls stands in here and says what it was given. So an option that is not handed on, two that
-are mixed up, a write that is left out or comes too early, and a message of another case all change a line.
+are mixed up, a write that is left out or comes too early, and a message of another case all change a line. ``python -m
+tests.client.device.test_what_commands_do`` writes `what_commands_do.txt` anew, also what follows a section's name and
+command that somebody added to it: read what changed.
 """
 
 from __future__ import annotations
 
 import json
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,7 +27,7 @@ from client.rights.conditions import Destination
 from client.rights.owner import Held
 from client.wallet.wallet import Enrolment, EnrolmentState, Wallet
 from federation.consent.receipts import Terms
-from federation.errors import RefusedError
+from federation.errors import RefusedError, UsageError
 from federation.onebit import Decision, TemplateSecret
 from federation.onebit.parameters import ONEBIT_1024
 from federation.sealing import Passphrase
@@ -61,6 +64,7 @@ class Desk:
         outcome: of every session.
         refused: what a server says to everything instead, or None.
         settled: state that the log proves of a wallet, or None where the server knows nothing.
+        full: what cannot be written: "files", "wallets".
         told: what was called, in order.
     """
 
@@ -70,7 +74,7 @@ class Desk:
         self.fresh = Wallet(a_key(22))
         self.outcome = VerificationOutcome(Decision.MATCH, 1.26, 2345, 678, 9, "a.b.c")
         self.settled = {}
-        self.refused = None
+        self.refused, self.full = None, ""
         self.receipts = (FIRST.to_bytes(), SECOND.to_bytes())
         self.entries = {3: PersonalEntry(PersonalKind.ENROLMENT, NOW, bytes(32)), 5: an_attempt(5)}
         opening, logged = SimpleNamespace(secret_bytes=lambda: b'{"o": 1}'), SimpleNamespace(to_bytes=lambda: b"logged")
@@ -164,8 +168,10 @@ class Desk:
 
     def _kept(self, keep):
         """What a function that keeps a wallet would call."""
-        before = len(self.told)
+        before, full = len(self.told), self.full
+        self.full = ""
         keep(self.wallet)
+        self.full = full
         (called,) = self.told[before:]
         del self.told[before:]
         return f"<{called}>"
@@ -187,9 +193,13 @@ class Desk:
 
     def write_wallet(self, *given):
         self.tell("write_wallet", *given)
+        if self.full == "wallets":
+            raise UsageError("no space")
 
     def write_new_file(self, path, data):
         self.tell("write_new_file", path, json.loads(data) if data.startswith(b"{") else data)
+        if self.full == "files":
+            raise UsageError("no space")
 
     def read_log_policy(self, path):
         return f"policy({path.name})"
@@ -299,6 +309,10 @@ def never(desk):
     desk.wallet = replace(desk.wallet, enrolment=None)
 
 
+def revoked(desk):
+    desk.wallet = desk.wallet.with_state(EnrolmentState.REVOKED)
+
+
 def started(desk):
     began = replace(ENROLMENT, state=EnrolmentState.STARTED, release_digest=bytes(32), deployment="before")
     desk.wallet = desk.wallet.with_enrolment(began).with_template_secret(SECRET)
@@ -315,6 +329,14 @@ def non_match(desk):
 
 def refused(desk):
     desk.refused = RefusedError("not today")
+
+
+def no_file(desk):
+    desk.full = "files"
+
+
+def no_wallet(desk):
+    desk.full = "wallets"
 
 
 def lost(desk):
@@ -375,10 +397,13 @@ STATES = {
         state.__name__.replace("_", " "): state
         for state in (
             never,
+            revoked,
             started,
             settled,
             non_match,
             refused,
+            no_file,
+            no_wallet,
             lost,
             lost_at_last,
             half_renewed,
@@ -408,24 +433,23 @@ def sections():
         yield pytest.param(name, typed.removeprefix("$ "), lines, id=name)
 
 
-@pytest.fixture
-def desk(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("INTAGLIO_WALLET", raising=False)
-    (tmp_path / "terms.json").write_bytes(TERMS_FILE.read_bytes())
-    return Desk(monkeypatch, tmp_path)
-
-
-@pytest.mark.parametrize(("name", "typed", "lines"), list(sections()))
-def test_a_command_does_this_in_this_order_and_says_this(name, typed, lines, desk):
+def done(name, typed, folder, patch):
+    """What a section's command does and says, in this folder."""
+    patch.chdir(folder)
+    patch.delenv("INTAGLIO_WALLET", raising=False)
+    (folder / "terms.json").write_bytes(TERMS_FILE.read_bytes())
+    desk = Desk(patch, folder)
     for state in name.partition(", ")[2].split(" after ")[::-1]:
         STATES.get(state, as_it_is)(desk)
     for word, words in WORDS.items():
         typed = typed.replace(word, words)
-    done = desk.run(typed)
-    key_id = desk.wallet.key_id.hex()
-    done = [line.replace(key_id, "MINE").replace(key_id[:16], "MINE").replace(str(desk.folder), "") for line in done]
-    assert done == lines
+    lines, key_id = desk.run(typed), desk.wallet.key_id.hex()
+    return [line.replace(key_id, "MINE").replace(key_id[:16], "MINE").replace(str(folder), "") for line in lines]
+
+
+@pytest.mark.parametrize(("name", "typed", "lines"), list(sections()))
+def test_a_command_does_this_in_this_order_and_says_this(name, typed, lines, tmp_path, monkeypatch):
+    assert done(name, typed, tmp_path, monkeypatch) == lines
 
 
 ELSEWHERE = {
@@ -444,3 +468,15 @@ def test_no_option_of_a_device_s_command_is_left_out():
     mine = {name for name in mine if name.split()[0] not in ("receipts", "log") or name in commands}
     assert len(mine) == 14
     assert {f"{name} {option}" for name in mine for option in missing[name] - ELSEWHERE.keys()} == set()
+
+
+def written_anew():
+    """The whole file, as the commands do now."""
+    for section in sections():
+        name, typed, _ = section.values
+        with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
+            yield "\n".join([f"# {name}", f"$ {typed}", *done(name, typed, Path(folder), patch)])
+
+
+if __name__ == "__main__":
+    WRITTEN.write_text("\n\n".join(list(written_anew())) + "\n")
