@@ -190,8 +190,8 @@ describe('a comparison in the log', () => {
   })
 
   test('an entry of a version that is not known is refused', () => {
-    const written = (version: number): Uint8Array => utf8(`{"kind":"attempt","time":1,"version":${version}}`)
-    expect(readEntry(written(1)).kind).toBe('attempt')
+    const written = (version: number): Uint8Array => utf8(`{"commitment":"${'ab'.repeat(32)}","kind":"renewal","time":1,"version":${version}}`)
+    expect(readEntry(written(1)).kind).toBe('renewal')
     expect(() => readEntry(written(2))).toThrow(MalformedMessageError)
   })
 
