@@ -160,6 +160,27 @@ def test_of_several_things_that_are_wrong_with_a_row_the_first_is_said(written):
 
 
 @pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (f"1,0,f,m,old,{'x' * 101},a,b,", "a value of 'age' is too long or not printable"),
+        ("1,1,f,f,old,new,a,a,", "one person with two values of 'age'"),
+        ("1,0,f,m,old,old,a,b,", "a person has another value of 'age' than in an earlier row"),
+        ("1,0,m,f,old,old,b,a,", "a person has another value of 'age' than in an earlier row"),
+        ("1,0,f,f,old,new,a,b,", "a person has another value of 'sex' than in an earlier row"),
+        ("1,0,f,f,new,old,b,a,", "a person has another value of 'sex' than in an earlier row"),
+        ("1,0,,,old,,s,b,mean", "a fixed string is in no group: leave 'age' empty"),
+        ("1,0,,,,old,s,b,mean", "a fixed string is in no group: leave 'age' empty"),
+        ("1,0,,f,,,s,b,mean", "a fixed string is in no group: leave 'sex' empty"),
+    ],
+)
+def test_each_attribute_of_both_people_is_looked_at(written, row, reason):
+    header = "score,same,sex_a,sex_b,age_a,age_b,person_a,person_b,wolf"
+    found = read_scores(written(f"1,1,f,f,old,old,a,a,\n1,0,f,m,old,new,a,b,\n{row}", header), ["sex", "age"])
+    assert found.bad == (Broken(4, reason),)
+    assert (len(found.comparisons), found.strings) == (2, None)
+
+
+@pytest.mark.parametrize(
     ("header", "said"),
     [
         ("a,b", "score, same, sex (or sex_a and sex_b), age (or age_a and age_b); there are: a, b"),

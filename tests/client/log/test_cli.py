@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -289,6 +290,29 @@ def test_a_fork_is_found_wherever_its_two_sides_stand(files, tmp_path, what):
             files(**said)
 
 
+def test_nothing_is_said_of_files_of_which_one_is_wrong(tmp_path, capsys):
+    log = MemoryLog()
+    (tmp_path / "a").write_bytes(log.signed().to_bytes())
+    (tmp_path / "b").write_bytes(replace(log.logged(3), index=2).to_bytes())
+    with pytest.raises(ProofError, match="another root"):
+        client.log.cli.log_verify([tmp_path / "a", tmp_path / "b"], TRUST.log_key.to_text())
+    assert capsys.readouterr().out == ""
+    client.log.cli.log_verify([tmp_path / "a"], TRUST.log_key.to_text())
+    assert capsys.readouterr().out == f"{tmp_path}/a: a checkpoint of 10 entries\n"
+
+
+@pytest.mark.parametrize("which", ["state", "first", "second"])
+def test_a_file_that_is_none_is_named_and_nothing_is_kept(tmp_path, which):
+    for name in ("first", "second"):
+        (tmp_path / name).write_bytes(MemoryLog().signed().to_bytes())
+    (tmp_path / which).write_bytes(b"nonsense")
+    with pytest.raises(MalformedMessageError, match=rf"^{tmp_path}/{which}: "):
+        client.log.cli.watch(
+            MemoryLog(), TRUST, tmp_path / "state", [tmp_path / "first", tmp_path / "second"], as_json=False
+        )
+    assert not (tmp_path / "state").exists() or (tmp_path / "state").read_bytes() == b"nonsense"
+
+
 def test_a_file_of_a_log_is_read_up_to_the_largest(tmp_path, monkeypatch):
     monkeypatch.setattr(client.log.cli, "_LARGEST_FILE", 5)
     (tmp_path / "a").write_bytes(b"12345")
@@ -306,7 +330,7 @@ def test_a_log_is_followed_before_it_is_compared_and_that_before_anything_is_kep
     told, state = [], tmp_path / "state"
     for name in seen:
         (tmp_path / name).write_bytes(MemoryLog().signed(len(name)).to_bytes())
-    replace, follow, check = client.log.cli.replace_file, Monitor.follow, Monitor.check_seen
+    write, follow, check = client.log.cli.replace_file, Monitor.follow, Monitor.check_seen
 
     def followed(monitor, reader, trust, *, now):
         told.append(("follow", monitor.frontier.size, reader, trust, now))
@@ -318,7 +342,7 @@ def test_a_log_is_followed_before_it_is_compared_and_that_before_anything_is_kep
 
     def kept(path, data):
         told.append(("kept", path, Monitor.from_bytes(data).frontier.size))
-        replace(path, data)
+        write(path, data)
 
     monkeypatch.setattr(Monitor, "follow", followed)
     monkeypatch.setattr(Monitor, "check_seen", checked)

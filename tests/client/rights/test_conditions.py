@@ -178,8 +178,15 @@ def come_over(to=None, enrolment=ENROLMENT, conditions=CONDITIONS, **changes):
     allow(replace(coming, **changes), enrolment, conditions)
 
 
+THIRD = replace(LATER, identifier="third-office", begins_at=OFFICE.begins_at + 2)
+
+
 def test_who_comes_over_is_judged_by_what_is_left_and_by_where_the_way_leads():
     come_over()
+    for more in (a_deployment(identifier="a-third-office", begins_at=OFFICE.begins_at + 2), THIRD):
+        come_over(destination(more))
+    third = NEW_WALLET.with_enrolment(replace(NEW_WALLET.enrolment, deployment="third-office"))
+    come_over(destination(THIRD, deployment="third-office"), consenting=third)
     staying = replace(NEW_WALLET.enrolment, deployment="berlin-office", release_digest=RELEASE)
     same = a_receipt(NEW_DEVICE, key_id=NEW_WALLET.key_id)
     come_over(
@@ -337,6 +344,7 @@ def test_an_assertion_under_another_key_says_whether_somebody_can_come_over_to_i
         ({"begins_at": NOW + 1}, NOW),
         ({"ends_at": NOW}, NOW),
         ({"release_digests": (NEW_RELEASE,)}, NOW),
+        ({"purposes": (OTHER_PURPOSE,)}, NOW),
         ({"issuer": None}, NOW),
         ({"issuer": Issuer(ISSUER.address, public(STRANGER))}, NOW),
         ({"operator": "Somebody else"}, NOW),

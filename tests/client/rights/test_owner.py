@@ -188,6 +188,11 @@ def test_consents_of_this_device_that_go_on_from_those_that_it_remembers_are_bel
     assert server.told[1:] == [("ListReceipts", NOW)]
 
 
+def test_who_remembers_no_consent_hears_of_all(server):
+    server.answers["ListReceipts"] = held(*RECEIPTS)
+    assert an_owner(a_wallet(receipt=None)).receipts() == RECEIPTS
+
+
 BY_STRANGER = a_receipt(STRANGER).to_bytes()
 FORGED = replace(SECOND, receipt=replace(SECOND.receipt, expires_at=SECOND.receipt.expires_at - 1)).to_bytes()
 """Changed after it was signed."""
@@ -230,7 +235,7 @@ def test_a_consent_that_is_no_news_needs_no_log(server):
 
 def test_renewals_whose_answers_were_lost_are_taken_up_where_each_is_in_the_log(server):
     wallet = a_wallet(receipt=RECEIPTS[0])
-    server.log_of(ENROLLED, RENEWED, RENEWED_AGAIN)
+    server.log_of(RENEWED, ENROLLED, RENEWED_AGAIN)
     server.answers["ListReceipts"] = held(*RECEIPTS)
     server.holds_everything(RECEIPTS)
     found = an_owner(wallet).with_held_consent(TRUST)

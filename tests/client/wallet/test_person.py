@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import click
 import pytest
@@ -174,6 +175,17 @@ def test_a_passphrase_belongs_to_a_file_and_without_either_nothing_happens(desk)
     with pytest.raises(UsageError, match="--from-passphrase-file opens the file of --from; name both"):
         desk.take_up(None, Path("said"))
     assert desk.told == []
+
+
+def test_the_second_of_the_two_options_opens_the_file_and_whoever_only_completes_a_line_opens_none(monkeypatch):
+    told = []
+    monkeypatch.setattr(person, "_take_up", lambda _, *given: told.append(given))
+    file, said = Path("file"), Path("said")
+    for resilient in (True, False):
+        for params in ({}, {person._FILE: file}, {person._PASSPHRASE_FILE: said}):
+            context = SimpleNamespace(resilient_parsing=resilient, params=params)
+            assert (person._take_up_file(context, file), person._take_up_passphrase(context, said)) == (file, said)
+        assert told == ([] if resilient else [(file, said), (file, said)])
 
 
 # ---------------------------------------------------------------------- whose settings these are
