@@ -64,6 +64,7 @@ class Desk:
         outcome: of every session.
         refused: what a server says to everything instead, or None.
         settled: state that the log proves of a wallet, or None where the server knows nothing.
+        opened: passphrase of the wallet; what has the same salt can be told to be of the same person.
         full: what cannot be written: "files", "wallets".
         told: what was called, in order.
     """
@@ -74,7 +75,7 @@ class Desk:
         self.fresh = Wallet(a_key(22))
         self.outcome = VerificationOutcome(Decision.MATCH, 1.26, 2345, 678, 9, "a.b.c")
         self.settled = {}
-        self.refused, self.full = None, ""
+        self.refused, self.full, self.opened = None, "", Passphrase("password")
         self.receipts = (FIRST.to_bytes(), SECOND.to_bytes())
         self.entries = {3: PersonalEntry(PersonalKind.ENROLMENT, NOW, bytes(32)), 5: an_attempt(5)}
         opening, logged = SimpleNamespace(secret_bytes=lambda: b'{"o": 1}'), SimpleNamespace(to_bytes=lambda: b"logged")
@@ -158,7 +159,7 @@ class Desk:
         plain = {
             Path: lambda: value.name,
             SimpleNamespace: lambda: value.name,
-            Passphrase: lambda: value.secret_bytes().decode(),
+            Passphrase: lambda: f"{value.secret_bytes().decode()}{'' if value is self.opened else ' of its own'}",
             Ticket: lambda: value.reveal()[:4],
             Terms: lambda: f"terms of {value.notice_version}",
             Destination: lambda: f"to({value.conditions}, {value.deployment})",
@@ -186,10 +187,10 @@ class Desk:
         return f"{name} {held.state.value}: {place}, {held.answers} answers, {receipts} receipts"
 
     def open_wallet(self, *given):
-        return self.tell("open_wallet", *given, gives=self.wallet), Passphrase("password")
+        return self.tell("open_wallet", *given, gives=self.wallet), self.opened
 
     def open_wallet_alone(self, *given):
-        return self.tell("open_wallet_alone", *given, gives=self.wallet), Passphrase("password")
+        return self.tell("open_wallet_alone", *given, gives=self.wallet), self.opened
 
     def write_wallet(self, *given):
         self.tell("write_wallet", *given)
