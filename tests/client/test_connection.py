@@ -71,7 +71,8 @@ class FailedError(grpc.RpcError, grpc.Call):
         return "because"
 
     def trailing_metadata(self):
-        return () if self._wait is None else (("retry-after-seconds", str(self._wait)),)
+        others = (("grpc-status", "14"),)
+        return others if self._wait is None else (*others, ("retry-after-seconds", str(self._wait)), ("last", "1"))
 
     def _unused(self, *_):
         raise NotImplementedError
@@ -320,6 +321,16 @@ def test_who_has_spoken_or_has_used_up_the_time_is_not_looked_for(
         device.call(method, REQUEST)
     assert (str(ended.value), ended.value.retry_after_seconds) == (said, after)
     assert ended.value.__cause__ is failure
+
+
+def test_what_no_call_is_behind_is_raised_as_it_is(device, clock, monkeypatch):
+    monkeypatch.setattr(connection, "why_unreachable", lambda *_, **__: pytest.fail("looked for"))
+
+    def method(_, *, timeout):
+        raise UnavailableError(f"the cable, with {timeout} left", retry_after_seconds=5)
+
+    with pytest.raises(UnavailableError, match=r"^the cable, with 20.0 left$"):
+        device.call(method, REQUEST)
 
 
 def test_who_is_looked_for_is_looked_for_with_this_device_s_authority(device, tls, monkeypatch, clock):

@@ -14,16 +14,16 @@ from client.terminal import progress_bar, read_file, read_hex, show, show_rows, 
 from federation.errors import MalformedMessageError, UsageError
 from tests.bundles import TRUST, a_bundle, signed
 
-FACTS = {"key_id": "[bold]ab[/bold] [/]", "contact": "mailto:[x]@example.org"}
+FACTS = {"key_id": "[bold]ab[/bold] [/]", "contact": "mailto:[x]@example.org :b:"}
 
 
 def test_facts_are_printed_as_they_are_below_each_other_or_as_json(capsys):
     show(FACTS, as_json=False)
-    assert capsys.readouterr() == (" key id  [bold]ab[/bold] [/]\ncontact  mailto:[x]@example.org\n", "")
+    assert capsys.readouterr() == (" key id  [bold]ab[/bold] [/]\ncontact  mailto:[x]@example.org :b:\n", "")
     show(FACTS, as_json=True)
     assert json.loads(capsys.readouterr().out) == FACTS
     show_rows([FACTS, FACTS], as_json=False)
-    assert capsys.readouterr() == ("[bold]ab[/bold] [/]  mailto:[x]@example.org\n" * 2, "")
+    assert capsys.readouterr() == ("[bold]ab[/bold] [/]  mailto:[x]@example.org :b:\n" * 2, "")
     show_rows([FACTS, {"number": 3}], as_json=True)
     assert json.loads(capsys.readouterr().out) == [FACTS, {"number": 3}]
     show_rows([], as_json=True)

@@ -62,6 +62,24 @@ def test_the_last_picture_is_embedded_twice_and_each_is_adapted_by_its_own_relea
     ]
 
 
+def test_whoever_enrols_has_every_picture_embedded_by_its_own_profile_and_the_averaged_ones_of_one_person(told):
+    taken = Pictures((), 3, 2, confirmed=True)
+    found = pictures.reference_and_second(taken, model="m.onnx", release=release("now"))
+    assert found == (f"{REFERENCE} [1.0, 10.0] by now", f"{PROBE} [2.0, 30.0] by now")
+    assert told == [
+        *[f"now now/m.onnx {REFERENCE}"] * 2,
+        f"now now/m.onnx {PROBE}",
+        "now/m.onnx",
+        "2 ['picture 1 of the camera', 'picture 2 of the camera', 'picture 3 of the camera']",
+    ]
+
+
+def test_whoever_verifies_has_all_pictures_embedded_as_probes(told):
+    found = pictures.probe_of(Pictures((), 3, 3, confirmed=False), model="m.onnx", release=release("now"))
+    assert found == f"{PROBE} [2.0, 10.0] by now"
+    assert told == [*[f"now now/m.onnx {PROBE}"] * 3, "now/m.onnx"]
+
+
 def test_where_the_other_recogniser_cuts_otherwise_the_last_picture_is_read_again_and_cut_for_it(
     told, tmp_path, monkeypatch
 ):

@@ -208,6 +208,10 @@ def test_unlike_is_what_the_threshold_of_the_release_says():
     require_one_person(turned([0, 44.9]), NAMES, half)
     with pytest.raises(UsageError, match="do not show one person"):
         require_one_person(turned([0, 45.1]), NAMES, half)
+    across = np.eye(DIMENSION)[:2]  # a right angle without rounding: half of all bits
+    require_one_person(across, NAMES, release(threshold=512))
+    with pytest.raises(UsageError, match="do not show one person"):
+        require_one_person(across, NAMES, release(threshold=511))
     require_one_person(turned([0, 40, 80]), NAMES, half)  # two that are far apart, and one that is like both
 
 

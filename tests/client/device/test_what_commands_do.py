@@ -25,6 +25,7 @@ from client.device.pictures import Left
 from client.log import follow_cli
 from client.rights.conditions import Destination
 from client.rights.owner import Held
+from client.wallet import person
 from client.wallet.wallet import Enrolment, EnrolmentState, Wallet
 from federation.consent.receipts import Terms
 from federation.errors import RefusedError, UsageError
@@ -64,6 +65,7 @@ class Desk:
         outcome: of every session.
         refused: what a server says to everything instead, or None.
         settled: state that the log proves of a wallet, or None where the server knows nothing.
+        opened: passphrase of the wallet; what has the same salt can be told to be of the same person.
         full: what cannot be written: "files", "wallets".
         told: what was called, in order.
     """
@@ -74,7 +76,7 @@ class Desk:
         self.fresh = Wallet(a_key(22))
         self.outcome = VerificationOutcome(Decision.MATCH, 1.26, 2345, 678, 9, "a.b.c")
         self.settled = {}
-        self.refused, self.full = None, ""
+        self.refused, self.full, self.opened = None, "", Passphrase("password")
         self.receipts = (FIRST.to_bytes(), SECOND.to_bytes())
         self.entries = {3: PersonalEntry(PersonalKind.ENROLMENT, NOW, bytes(32)), 5: an_attempt(5)}
         opening, logged = SimpleNamespace(secret_bytes=lambda: b'{"o": 1}'), SimpleNamespace(to_bytes=lambda: b"logged")
@@ -111,6 +113,7 @@ class Desk:
         patch.setattr(renew_cli, "keep_alone", lambda path: self.tell("keep_alone", path))
         patch.setattr(renew_cli, "read_wallet", lambda *a: self.tell("read_wallet", *a, gives=self.fresh))
         patch.setattr(renew_cli, "create_wallet", lambda *a: self.tell("create_wallet", *a, gives=self.fresh))
+        patch.setattr(person, "_take_up", lambda _context, *a: self.tell("take_up", *a))
         patch.setattr(
             verify_cli, "new_wallet", lambda *a: (self.tell("new_wallet", *a, gives=self.fresh), Passphrase("newpass9"))
         )
@@ -158,7 +161,7 @@ class Desk:
         plain = {
             Path: lambda: value.name,
             SimpleNamespace: lambda: value.name,
-            Passphrase: lambda: value.secret_bytes().decode(),
+            Passphrase: lambda: f"{value.secret_bytes().decode()}{'' if value is self.opened else ' of its own'}",
             Ticket: lambda: value.reveal()[:4],
             Terms: lambda: f"terms of {value.notice_version}",
             Destination: lambda: f"to({value.conditions}, {value.deployment})",
@@ -186,10 +189,10 @@ class Desk:
         return f"{name} {held.state.value}: {place}, {held.answers} answers, {receipts} receipts"
 
     def open_wallet(self, *given):
-        return self.tell("open_wallet", *given, gives=self.wallet), Passphrase("password")
+        return self.tell("open_wallet", *given, gives=self.wallet), self.opened
 
     def open_wallet_alone(self, *given):
-        return self.tell("open_wallet_alone", *given, gives=self.wallet), Passphrase("password")
+        return self.tell("open_wallet_alone", *given, gives=self.wallet), self.opened
 
     def write_wallet(self, *given):
         self.tell("write_wallet", *given)
@@ -318,6 +321,12 @@ def started(desk):
     desk.wallet = desk.wallet.with_enrolment(began).with_template_secret(SECRET)
 
 
+def with_wallet(desk):
+    """There is a file already where a new one would be made."""
+    never(desk)
+    (desk.folder / "intaglio.wallet").touch()
+
+
 def settled(desk):
     started(desk)
     desk.settled = {"mine": EnrolmentState.ENROLLED}
@@ -398,6 +407,7 @@ STATES = {
         for state in (
             never,
             revoked,
+            with_wallet,
             started,
             settled,
             non_match,
@@ -452,13 +462,6 @@ def test_a_command_does_this_in_this_order_and_says_this(name, typed, lines, tmp
     assert done(name, typed, tmp_path, monkeypatch) == lines
 
 
-ELSEWHERE = {
-    "--from": "tests/integration/test_person_file.py",
-    "--from-passphrase-file": "tests/integration/test_person_file.py",
-}
-"""Options that other tests look at, and where."""
-
-
 def test_no_option_of_a_device_s_command_is_left_out():
     typed = [section.values[1] for section in sections()]
     told = [" ".join(WORDS.get(word, word) for word in line.split()).split() for line in typed]
@@ -467,7 +470,7 @@ def test_no_option_of_a_device_s_command_is_left_out():
     mine = {name for name in missing if name in commands or name.split()[0] in {words[0] for words in told}}
     mine = {name for name in mine if name.split()[0] not in ("receipts", "log") or name in commands}
     assert len(mine) == 14
-    assert {f"{name} {option}" for name in mine for option in missing[name] - ELSEWHERE.keys()} == set()
+    assert {f"{name} {option}" for name in mine for option in missing[name]} == set()
 
 
 def written_anew():
