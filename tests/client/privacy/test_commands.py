@@ -1,4 +1,4 @@
-"""The commands about epsilon, each step by itself: what is asked in which order, what is said, what a refusal leaves."""
+"""The commands about epsilon, step by step: what is asked in which order, what is said, what a refusal leaves."""
 
 from __future__ import annotations
 
