@@ -20,7 +20,7 @@ from client.privacy.documents import DOCUMENTS, fill, require_known
 from client.privacy.plan_cli import Federation, _rounded_down, _rounded_up, _share, _shown, plan_of
 from client.privacy.trials import TrialFile, open_trials
 from federation.errors import BudgetExhaustedError, UsageError
-from federation.experiments.frontier import Measurement, Method, Trial
+from federation.experiments.frontier import FrontierSettings, Measurement, Method, Trial
 from federation.privacy.auditing import MeasuredAttack
 from federation.privacy.epsilon_audit import AuditMethod, EpsilonAudit
 from federation.privacy.gaussian import epsilon_of_mu
@@ -430,3 +430,149 @@ def test_an_answer_stands_for_what_is_asked_and_for_no_fact(monkeypatch):
     require_known({"officer": "Ada", "fmr": "x"})
     with pytest.raises(UsageError, match=r"no document asks for a, b; they ask for fmr, officer$"):
         require_known({"b": "x", "officer": "Ada", "a": "x"})
+
+
+# ---------------------------------------------------------------------------------------------------------- frontiers
+@pytest.fixture
+def swept(monkeypatch):
+    """A sweep in which nothing is embedded, tried or drawn: what happened, in order."""
+    steps = []
+    wanted = [MEASURED.trial, *(dataclasses.replace(MEASURED.trial, draw=draw) for draw in (2, 3))]
+    profile = SimpleNamespace(name="the profile")
+    told = SimpleNamespace(steps=steps, wanted=wanted, fails=None)
+
+    def note(name, result=None):
+        def noted(*given, **named):
+            steps.append((name, *given, *([named] if named else [])))
+            return result
+
+        return noted
+
+    class AFrontier:
+        held_in = 12
+
+        def __init__(self, *given):
+            steps.append(("frontier of", *given))
+            self.settings = given[2]
+
+        def run(self, trial):
+            if trial == told.fails:
+                raise UsageError("it failed")
+            steps.append(("tried", trial.draw))
+            return dataclasses.replace(MEASURED, trial=trial)
+
+    monkeypatch.setattr("client.faces.datasets.orl_faces", lambda: "the public faces")
+    monkeypatch.setattr("client.faces.datasets.face_folder", note("listed", "a folder"))
+    recogniser = SimpleNamespace(profile=profile, digest="ab" * 32)
+    monkeypatch.setattr("client.faces.judging.judging_recogniser", note("recogniser", recogniser))
+
+    def embed_folder(folder, by, condition, *, cache, progress):
+        progress(1, 2)
+        steps.append(("embedded", folder, by is recogniser, condition.value, str(cache)))
+        return SimpleNamespace(embeddings="embeddings")
+
+    monkeypatch.setattr("client.faces.embedding.embed_folder", embed_folder)
+    monkeypatch.setattr(privacy_cli, "_digest", lambda embeddings: f"digest of {embeddings}")
+    monkeypatch.setattr("federation.experiments.frontier.Frontier", AFrontier)
+    monkeypatch.setattr("federation.experiments.frontier.trials", note("trials", wanted))
+    monkeypatch.setattr("federation.experiments.frontier.summarise", note("summarised", "summaries"))
+    monkeypatch.setattr("federation.learning.releasing.ReleaseTerms", lambda *given: ("terms", *given))
+    for name in ("_charge", "_draw", "_show_frontier"):
+        monkeypatch.setattr(privacy_cli, name, note(name))
+    monkeypatch.setattr(privacy_cli, "_curves", lambda *_: "curves")
+    told.profile = profile
+    return told
+
+
+SWEEP = ("frontier", "--condition", "res16", "--epsilon", 3, "--epsilon", 5, "--splits", 2, "--draws", 4, "--fmr", 0.02)
+SWEEP += ("--references", 3, "--frames", 2, "--delta", 2e-5, "--organisations", 5, "--colluders", 2, "--dropouts", 1)
+
+
+def test_a_sweep_embeds_tries_and_draws_with_everything_that_was_said(swept, tmp_path):
+    (tmp_path / "faces").mkdir()
+    said = ("--output", tmp_path / "f.csv", "--data", tmp_path / "faces", "--model", tmp_path / "own.onnx")
+    said += (
+        "--cache",
+        tmp_path / "cache",
+        "--plot",
+        tmp_path / "f.svg",
+        "--as-if",
+        300,
+        "--as-if",
+        900,
+        "--public-data",
+    )
+    run(*SWEEP, *said)
+    settings = FrontierSettings(delta=2e-5, organisations=5, colluders=2, dropouts=1)
+    terms = ("terms", swept.profile, "res16", 0.02, 3, 2)
+    done = [dataclasses.replace(MEASURED, trial=trial) for trial in swept.wanted]
+    *begun, summarised, drawn, shown = swept.steps
+    assert begun == [
+        ("listed", tmp_path / "faces"),
+        ("recogniser", tmp_path / "faces", "a folder", tmp_path / "own.onnx"),
+        ("embedded", "a folder", True, "res16", str(tmp_path / "cache")),
+        ("frontier of", "embeddings", terms, settings),
+        ("trials", [3.0, 5.0], [300, 900], {"splits": 2, "draws": 4, "baselines": True}),
+        ("tried", 1),
+        ("tried", 2),
+        ("tried", 3),
+    ]
+    assert summarised == ("summarised", done)
+    assert drawn == ("_draw", tmp_path / "f.svg", "summaries", "curves", "12 people train, res16, 2 splits")
+    assert (shown[0], shown[1], shown[3], shown[4]) == ("_show_frontier", "summaries", swept.wanted, {"as_json": False})
+    head = (tmp_path / "f.csv").read_text().splitlines()[0]
+    assert json.loads(head.partition("{")[1] + head.partition("{")[2]) == dataclasses.asdict(settings) | {
+        "people": "digest of embeddings",
+        "model": "ab" * 32,
+        "condition": "res16",
+        "fmr": 0.02,
+        "references": 3,
+        "frames": 2,
+    }
+
+
+def test_a_sweep_on_private_people_pays_for_what_is_left_before_it_tries_and_for_nothing_when_all_is_done(
+    swept, tmp_path
+):
+    (tmp_path / "faces").mkdir()
+    said = ("--output", tmp_path / "f.csv", "--data", tmp_path / "faces")
+    said += ("--ledger", tmp_path / "ledgers", "--budget-epsilon", 9, "--json")
+    swept.fails = swept.wanted[1]
+    assert "it failed" in run(*SWEEP, *said, code=2).output
+    swept.fails, first = None, [step for step in swept.steps if step[0] in {"trials", "_charge", "tried"}]
+    assert first[0][-1]["baselines"] is False
+    assert first[0][2] == [12]  # as many as train
+    assert [(step[0], step[2]) if step[0] == "_charge" else step for step in first[1:]] == [
+        ("_charge", swept.wanted),
+        ("tried", 1),
+    ]
+    assert first[1][3] == _Budget(tmp_path / "ledgers", 9.0)
+    for left in ([2, 3], []):
+        swept.steps.clear()
+        run(*SWEEP, *said)
+        again = [step for step in swept.steps if step[0] in {"_charge", "tried"}]
+        if left:
+            assert again[0][2] == swept.wanted[1:]
+        assert again[1:] == [("tried", draw) for draw in left]
+    assert swept.steps[-1][-1] == {"as_json": True}
+
+
+def test_a_file_holds_trials_that_nobody_asks_for_now_and_they_are_not_summed_up(swept, tmp_path):
+    run(*SWEEP, "--output", tmp_path / "f.csv")
+    del swept.wanted[0]
+    swept.steps.clear()
+    run(*SWEEP, "--output", tmp_path / "f.csv")
+    (summarised,) = (step[1] for step in swept.steps if step[0] == "summarised")
+    assert [measured.trial for measured in summarised] == swept.wanted
+    assert swept.steps[0] == ("listed", "the public faces")
+
+
+def test_a_picture_is_drawn_of_each_epsilon_in_the_form_of_its_name(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(
+        "client.privacy.trials.picture", lambda *given, **named: asked.append((given, named)) or b"drawn"
+    )
+    curves = {(2.0, 24): "two", (8.0, 24): "eight"}
+    privacy_cli._draw(tmp_path / "f.svg", ["summaries"], curves, "a title")
+    assert asked == [((["summaries"], {2.0: "two", 8.0: "eight"}), {"title": "a title", "form": "svg"})]
+    assert files(tmp_path) == {"f.svg": b"drawn"}
