@@ -228,3 +228,39 @@ def test_who_withdraws_during_the_work_is_neither_joined_nor_counted_and_others_
     assert rows_in(folder) == rows_of("anna", (1,))
     assert (done.people, done.prepared, done.withdrawn, held) == (1, 1, 1, [True])
     assert loaded.asked
+
+
+def test_what_an_unfinished_preparation_has_of_somebody_who_withdrew_is_gone_before_the_work(tmp_path, folder, loaded):
+    """The crash came between their mark and the rest of the withdrawal."""
+    images = put(tmp_path / "faces", {"anna": pictures(1), "ben": pictures(2)})
+    with pytest.raises(UnavailableError, match="it died"):
+        prepare(images, folder, condition=Condition.MASK, crew=Dying(), aligner=loaded.work, progress=dying_at_the_end)
+    assert len(list(folder.glob(".preparing-*/*"))) == 2
+    (folder / "withdrawn").write_text(f"{digest_of(b'ben')}\n")
+    seen = []
+    prepare(images, folder, condition=Condition.MASK, progress=lambda *_: seen.append(staged(folder)))
+    assert seen[0] == [digest_of(b"anna")]
+
+
+def dying_at_the_end(done, total):
+    if done == total:
+        raise UnavailableError("it died")
+
+
+def staged(folder):
+    return [path.name.partition("-")[0] for path in folder.glob(".preparing-*/*")]
+
+
+def test_a_preparation_that_cannot_be_published_keeps_what_it_made(tmp_path, folder, loaded, monkeypatch):
+    images = put(tmp_path / "faces", {"anna": pictures(1, 2, 3), "ben": pictures(4)})
+
+    def full(*_):
+        raise UsageError("the disk is full; what was there is unchanged")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(preparing, "publish", full)
+        with pytest.raises(UsageError, match="the disk is full"):
+            prepare(images, folder, condition=Condition.MASK)
+    assert sorted(set(staged(folder))) == sorted([digest_of(b"anna"), digest_of(b"ben")])
+    assert prepare(images, folder, condition=Condition.MASK).resumed == 4
+    assert loaded.asked
