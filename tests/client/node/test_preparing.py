@@ -28,10 +28,14 @@ def loaded(monkeypatch):
     """What was loaded, and with what; two pictures in a part."""
     monkeypatch.setattr(parts, "IMAGES_IN_A_PART", 2)
     asked, work = [], Numbers()
-    monkeypatch.setattr(preparing, "load_recogniser", lambda *given, **named: asked.append((given, named)) or work)
-    monkeypatch.setattr(preparing, "aligner_for", lambda recogniser: asked.append(recogniser) or work)
+    recogniser = SimpleNamespace(digest=work.digest, profile=work.profile, embed=work.embed)
+    finder = SimpleNamespace(version=work.version, chip=work.chip)
+    monkeypatch.setattr(
+        preparing, "load_recogniser", lambda *given, **named: asked.append((given, named)) or recogniser
+    )
+    monkeypatch.setattr(preparing, "aligner_for", lambda recogniser: asked.append(recogniser) or finder)
     monkeypatch.setattr(preparing, "recogniser_files", lambda recogniser: asked.append(recogniser) or {"weights": b"w"})
-    return SimpleNamespace(asked=asked, work=work)
+    return SimpleNamespace(asked=asked, work=work, recogniser=recogniser, finder=finder)
 
 
 @pytest.fixture
@@ -91,7 +95,7 @@ def test_a_preparation_counts_everything_in_its_own_place(tmp_path, folder, load
     assert sorted(rows_in(folder, "active.npz")) == sorted(rows_in(folder))
     made = prepared_people(folder)
     assert (made.made_with, made.model, made.chips) == ({"recogniser": "ab" * 32, "probe": "mask"}, {}, None)
-    assert loaded.asked == [((tmp_path / "own",), {"one_thread": True}), loaded.work]
+    assert loaded.asked == [((tmp_path / "own",), {"one_thread": True}), loaded.recogniser]
     assert {image for image, _ in (each for each in loaded.work.asked if isinstance(each, tuple))}.isdisjoint(
         pictures(7)
     )
@@ -118,7 +122,7 @@ def test_chips_and_weights_are_kept_where_the_policy_lists_the_recipe(tmp_path, 
     made = prepared_people(folder)
     assert (done.chips, made.model) == (True, {"weights": b"w"})
     assert [len(chips) for chips in made.chips] == [2]
-    assert loaded.asked[1] is loaded.work
+    assert loaded.asked[1] is loaded.recogniser
 
 
 @pytest.mark.parametrize("fails", ["somebody else's model", "another way", "nobody"])
@@ -179,7 +183,7 @@ def test_a_preparation_that_died_goes_on_with_the_parts_that_are_missing(tmp_pat
     images = put(tmp_path / "faces", {"anna": pictures(1, 2, 3), "ben": pictures(4, 5, 6)})
     before = files(folder)
     with pytest.raises(UnavailableError, match="it died"):
-        prepare(images, folder, condition=Condition.MASK, crew=Dying(), aligner=loaded.work)
+        prepare(images, folder, condition=Condition.MASK, crew=Dying(), aligner=loaded.finder)
     assert Dying.asked == [("anna", 0), ("anna", 1), ("ben", 0), ("ben", 1)]
     assert {name: data for name, data in files(folder).items() if not name.startswith(".preparing-")} == before
     seen = []
@@ -190,7 +194,7 @@ def test_a_preparation_that_died_goes_on_with_the_parts_that_are_missing(tmp_pat
             folder,
             condition=Condition.MASK,
             crew=Dying(),
-            aligner=loaded.work,
+            aligner=loaded.finder,
             progress=lambda *n: seen.append(n),
         )
     finally:
@@ -234,7 +238,9 @@ def test_what_an_unfinished_preparation_has_of_somebody_who_withdrew_is_gone_bef
     """The crash came between their mark and the rest of the withdrawal."""
     images = put(tmp_path / "faces", {"anna": pictures(1), "ben": pictures(2)})
     with pytest.raises(UnavailableError, match="it died"):
-        prepare(images, folder, condition=Condition.MASK, crew=Dying(), aligner=loaded.work, progress=dying_at_the_end)
+        prepare(
+            images, folder, condition=Condition.MASK, crew=Dying(), aligner=loaded.finder, progress=dying_at_the_end
+        )
     assert len(list(folder.glob(".preparing-*/*"))) == 2
     (folder / "withdrawn").write_text(f"{digest_of(b'ben')}\n")
     seen = []
