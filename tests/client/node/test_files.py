@@ -260,10 +260,10 @@ GATEWAY = SimpleNamespace(address="fed.example.org:8443", authority="")
 def answering(monkeypatch):
     """A gateway that answers with these headers."""
 
-    def answer(headers):
+    def answer(headers, **more):
         shown = SimpleNamespace(getpeercert=lambda: {"notAfter": "Jan  5 09:34:43 2030 GMT"})
         stream = SimpleNamespace(get_extra_info=lambda _: shown)
-        reply = httpx.Response(200, headers=headers, extensions={"network_stream": stream})
+        reply = httpx.Response(200, headers=headers, extensions={"network_stream": stream}, **more)
         asked = []
 
         class Client(httpx.Client):
@@ -286,6 +286,24 @@ def test_a_gateway_tells_its_time_and_when_its_certificate_ends(answering):
     assert reached == Reached(2.5, ssl.cert_time_to_seconds("Jan  5 09:34:43 2030 GMT"))
     assert asked == ["an authority", 10.0, "https://fed.example.org:8443/health"]
     assert reached.days_left(noon) == pytest.approx(3 + (21 * 3600 + 34 * 60 + 43) / 86_400)
+
+
+def test_of_a_gateway_s_answer_no_more_is_read_than_its_head(answering):
+    """Whoever answers in its place could send for ever."""
+
+    class Endless(httpx.SyncByteStream):
+        taken, closed = 0, False
+
+        def __iter__(self):
+            Endless.taken += 1
+            yield b"x"
+
+        def close(self):
+            Endless.closed = True
+
+    answering({"date": "Tue, 01 Jan 2030 12:00:00 GMT"}, stream=Endless())
+    reach(GATEWAY, clock=lambda: 0.0)
+    assert (Endless.taken, Endless.closed) == (0, True)
 
 
 @pytest.mark.parametrize("headers", [{}, {"date": "soon"}])

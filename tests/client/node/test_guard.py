@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -30,7 +32,8 @@ from client.node.reaching import Reached
 from client.node.start import node_config, require_ready
 from client.preparing import people
 from client.preparing.people import withdraw
-from federation.errors import RefusedError, UnavailableError, UsageError
+from federation.errors import PeerError, RefusedError, UnavailableError, UsageError
+from federation.membership.fleet import NEWEST_SECONDS
 from federation.membership.joining import LocalPolicy
 from federation.recognition.embeddings import EmbeddingSet
 from tests.commands import Stand
@@ -451,6 +454,9 @@ def test_who_has_more_images_than_take_part_is_counted_in_the_log(folder, monkey
     assert said in caplog.text
 
 
+GATEWAY = "where the gateway is"
+
+
 class Supernode:
     """Flower's program, as far as a node looks at it."""
 
@@ -493,7 +499,12 @@ def running(folder, monkeypatch):
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     gateway = SimpleNamespace(address="fed.example.org:8443", authority="an authority")
     monkeypatch.setattr(start, "gateway_of", lambda _: gateway)
-    monkeypatch.setattr(start, "tethered", lambda command, **_: command)
+
+    def tethered(command, *, interpreter, parent):
+        assert (interpreter, parent) == (sys.executable, os.getpid()), "else Flower outlives this process"
+        return command
+
+    monkeypatch.setattr(start, "tethered", tethered)
     monkeypatch.setattr(start, "reach", lambda _: Reached(0.25, 2e9))
 
     def killpg(group, number):
@@ -510,7 +521,7 @@ def running(folder, monkeypatch):
     monkeypatch.setattr(start.os, "killpg", killpg)
     killed = []
 
-    def run(supernode, *, guard=None, failing=None, **options):
+    def run(supernode, *, guard=None, failing=None, folder=folder, **options):
         guard = guard or GuardServer()
         hidden = []
         made = {"guard_app": "the guard", "gateway_client": "a client", "guard_server": guard}
@@ -577,6 +588,31 @@ def test_a_node_that_is_told_to_end_ends_flower_gently_first_and_ends_well(runni
     assert done.status == 0
     assert done.seen.calls["show"] == []
     assert supernode.events == ["asked to end", ("waited for", 10.0), ("waited for", None)]
+
+
+def test_a_node_that_is_started_from_elsewhere_hands_on_where_its_folder_really_is(folder, running, monkeypatch):
+    """Flower runs in another folder than this command."""
+    monkeypatch.chdir(folder.parent)
+    done = running(Supernode(0), folder=Path(folder.name))
+    assert done.named["cwd"] == folder
+    assert node_config(folder, require_ready(folder)) in done.command
+    assert done.seen["guard_server"]["key"] == folder / "guard-key.pem"
+
+
+@pytest.mark.parametrize("error", [UnavailableError("down"), PeerError("expired")])
+def test_a_gateway_that_does_not_answer_is_not_shown_as_it_was_before(monkeypatch, caplog, error):
+    def fails(_):
+        raise error
+
+    shown = SimpleNamespace(reached=Reached(0.25, 2e9))
+    monkeypatch.setattr(start, "reach", fails)
+    start.look(GATEWAY, shown, starting=False)
+    assert shown.reached is None
+    assert str(error) in caplog.text
+    wrong = Reached(NEWEST_SECONDS + 1.0, 2e9)
+    monkeypatch.setattr(start, "reach", lambda asked: {GATEWAY: wrong}[asked])
+    start.look(GATEWAY, shown, starting=False)
+    assert shown.reached == wrong
 
 
 def test_a_flower_that_does_not_end_is_killed_and_waited_for(running):

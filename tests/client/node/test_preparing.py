@@ -28,10 +28,14 @@ def loaded(monkeypatch):
     """What was loaded, and with what; two pictures in a part."""
     monkeypatch.setattr(parts, "IMAGES_IN_A_PART", 2)
     asked, work = [], Numbers()
-    monkeypatch.setattr(preparing, "load_recogniser", lambda *given, **named: asked.append((given, named)) or work)
-    monkeypatch.setattr(preparing, "aligner_for", lambda recogniser: asked.append(recogniser) or work)
+    recogniser = SimpleNamespace(digest=work.digest, profile=work.profile, embed=work.embed)
+    finder = SimpleNamespace(version=work.version, chip=work.chip)
+    monkeypatch.setattr(
+        preparing, "load_recogniser", lambda *given, **named: asked.append((given, named)) or recogniser
+    )
+    monkeypatch.setattr(preparing, "aligner_for", lambda recogniser: asked.append(recogniser) or finder)
     monkeypatch.setattr(preparing, "recogniser_files", lambda recogniser: asked.append(recogniser) or {"weights": b"w"})
-    return SimpleNamespace(asked=asked, work=work)
+    return SimpleNamespace(asked=asked, work=work, recogniser=recogniser, finder=finder)
 
 
 @pytest.fixture
@@ -91,7 +95,7 @@ def test_a_preparation_counts_everything_in_its_own_place(tmp_path, folder, load
     assert sorted(rows_in(folder, "active.npz")) == sorted(rows_in(folder))
     made = prepared_people(folder)
     assert (made.made_with, made.model, made.chips) == ({"recogniser": "ab" * 32, "probe": "mask"}, {}, None)
-    assert loaded.asked == [((tmp_path / "own",), {"one_thread": True}), loaded.work]
+    assert loaded.asked == [((tmp_path / "own",), {"one_thread": True}), loaded.recogniser]
     assert {image for image, _ in (each for each in loaded.work.asked if isinstance(each, tuple))}.isdisjoint(
         pictures(7)
     )
@@ -118,7 +122,7 @@ def test_chips_and_weights_are_kept_where_the_policy_lists_the_recipe(tmp_path, 
     made = prepared_people(folder)
     assert (done.chips, made.model) == (True, {"weights": b"w"})
     assert [len(chips) for chips in made.chips] == [2]
-    assert loaded.asked[1] is loaded.work
+    assert loaded.asked[1] is loaded.recogniser
 
 
 @pytest.mark.parametrize("fails", ["somebody else's model", "another way", "nobody"])
@@ -179,7 +183,7 @@ def test_a_preparation_that_died_goes_on_with_the_parts_that_are_missing(tmp_pat
     images = put(tmp_path / "faces", {"anna": pictures(1, 2, 3), "ben": pictures(4, 5, 6)})
     before = files(folder)
     with pytest.raises(UnavailableError, match="it died"):
-        prepare(images, folder, condition=Condition.MASK, crew=Dying(), aligner=loaded.work)
+        prepare(images, folder, condition=Condition.MASK, crew=Dying(), aligner=loaded.finder)
     assert Dying.asked == [("anna", 0), ("anna", 1), ("ben", 0), ("ben", 1)]
     assert {name: data for name, data in files(folder).items() if not name.startswith(".preparing-")} == before
     seen = []
@@ -190,7 +194,7 @@ def test_a_preparation_that_died_goes_on_with_the_parts_that_are_missing(tmp_pat
             folder,
             condition=Condition.MASK,
             crew=Dying(),
-            aligner=loaded.work,
+            aligner=loaded.finder,
             progress=lambda *n: seen.append(n),
         )
     finally:
@@ -227,4 +231,42 @@ def test_who_withdraws_during_the_work_is_neither_joined_nor_counted_and_others_
     )  # fmt: skip
     assert rows_in(folder) == rows_of("anna", (1,))
     assert (done.people, done.prepared, done.withdrawn, held) == (1, 1, 1, [True])
+    assert loaded.asked
+
+
+def test_what_an_unfinished_preparation_has_of_somebody_who_withdrew_is_gone_before_the_work(tmp_path, folder, loaded):
+    """The crash came between their mark and the rest of the withdrawal."""
+    images = put(tmp_path / "faces", {"anna": pictures(1), "ben": pictures(2)})
+    with pytest.raises(UnavailableError, match="it died"):
+        prepare(
+            images, folder, condition=Condition.MASK, crew=Dying(), aligner=loaded.finder, progress=dying_at_the_end
+        )
+    assert len(list(folder.glob(".preparing-*/*"))) == 2
+    (folder / "withdrawn").write_text(f"{digest_of(b'ben')}\n")
+    seen = []
+    prepare(images, folder, condition=Condition.MASK, progress=lambda *_: seen.append(staged(folder)))
+    assert seen[0] == [digest_of(b"anna")]
+
+
+def dying_at_the_end(done, total):
+    if done == total:
+        raise UnavailableError("it died")
+
+
+def staged(folder):
+    return [path.name.partition("-")[0] for path in folder.glob(".preparing-*/*")]
+
+
+def test_a_preparation_that_cannot_be_published_keeps_what_it_made(tmp_path, folder, loaded, monkeypatch):
+    images = put(tmp_path / "faces", {"anna": pictures(1, 2, 3), "ben": pictures(4)})
+
+    def full(*_):
+        raise UsageError("the disk is full; what was there is unchanged")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(preparing, "publish", full)
+        with pytest.raises(UsageError, match="the disk is full"):
+            prepare(images, folder, condition=Condition.MASK)
+    assert sorted(set(staged(folder))) == sorted([digest_of(b"anna"), digest_of(b"ben")])
+    assert prepare(images, folder, condition=Condition.MASK).resumed == 4
     assert loaded.asked

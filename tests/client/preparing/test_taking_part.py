@@ -97,10 +97,15 @@ def test_a_withdrawal_is_marked_first_and_everything_of_it_happens_while_nobody_
     )
 
 
-def test_several_who_withdraw_are_all_marked_and_out_and_nobody_else_is(folder):
+def test_several_who_withdraw_are_all_marked_and_out_and_nobody_else_is(folder, monkeypatch):
+    monkeypatch.setattr(people, "_EMBEDDINGS_AT_ONCE", 3)  # everybody is in several blocks
+    monkeypatch.setattr(people, "_CHIPS_AT_ONCE", 1)
     for name, out in (("ben", 8), ("anna", 8), ("ben", 0), ("stranger", 0)):
         assert withdraw(name, folder) == out
     assert those_in(folder) == [["cleo"]] * 3
+    rows = synthetic_people(["anna", "ben", "cleo"]).of_people(["cleo"])
+    assert (folder / "embeddings.npz").read_bytes() == rows.to_bytes()
+    assert (folder / "chips.npz").read_bytes() == chips_of("anna", "ben", "cleo").of_people(["cleo"]).to_bytes()
     lines = (folder / "withdrawn").read_text().splitlines()
     assert (lines, len(lines)) == (sorted(set(lines)), 3)
     assert has_withdrawn({"anna", "ben", "cleo", "stranger", "dora"}, folder) == {"anna", "ben", "stranger"}
