@@ -408,6 +408,12 @@ def test_a_next_segment_that_cannot_be_begun_leaves_the_last_one_as_it_is(tmp_pa
     log.close()
 
 
+def test_segments_are_in_the_order_of_their_numbers_however_many_digits_they_have(tmp_path):
+    for name in ("999999", "1000000", "000002"):
+        (tmp_path / f"{name}.jsonl").touch()
+    assert [path.stem for path in segments(tmp_path)] == ["000002", "999999", "1000000"]
+
+
 def test_a_log_counts_all_calls_of_all_segments_and_none_twice(tmp_path):
     line = len(call_log.to_line(Asked(1, 1, "get-run", "a" * 32, 1), "0" * 64))
     log = CallLog(tmp_path / "calls", segment_bytes=2 * line)
