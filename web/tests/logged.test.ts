@@ -4,7 +4,7 @@ import { beforeAll, describe, expect, test } from 'vitest'
 
 import { type Bytes, concat, fromHex, hex, sha256, utf8 } from '../src/bytes'
 import {
-  admitted, canonical, checkComparison, checkDone, checkHistory, checkRevoked, checkTombstone, type Done, enrolled, type LogReceipt, type LogTrust, Opening, renewed, revoked,
+  admitted, canonical, checkComparison, checkDone, checkHistory, checkRevoked, checkTombstone, type Done, enrolled, type LogReceipt, type LogTrust, Opening, readEntry, renewed, revoked,
 } from '../src/log/entries'
 import { LogKey, LogPolicy, SignedCheckpoint } from '../src/log/notes'
 import { leafHash, verifyConsistency, verifyInclusion } from '../src/log/tree'
@@ -268,6 +268,52 @@ describe('notes and keys', () => {
     const required = signed(lines).require(policy(threshold), NOW)
     if (refused === null) await required
     else await expect(required).rejects.toThrow(refused)
+  })
+})
+
+describe('what is read', () => {
+  const commitment = 'ab'.repeat(32)
+  const person = { commitment, kind: 'renewal', time: 1, version: 1 }
+  const attempt = { commitment, kind: 'attempt', outcome: 'limited', purpose: 'door-access', requester: 'example.org', time: 1, version: 1 }
+  const program = { content: btoa('x'), kind: 'software', time: 1, version: 1 }
+  const of = (bytes: number): string => btoa('x'.repeat(bytes))
+  const without = (one: object, name: string): object => Object.fromEntries(Object.entries(one).filter(([key]) => key !== name))
+  const ENTRIES: Record<string, [unknown, boolean]> = {
+    ...Object.fromEntries(['admission', 'enrolment', 'erasure', 'renewal', 'revocation'].map((kind) => [kind, [{ ...person, kind }, true]])),
+    ...Object.fromEntries(['deployment', 'moratorium', 'policy', 'release', 'software'].map((kind) => [kind, [{ ...program, kind }, true]])),
+    ...Object.fromEntries(['invalid', 'limited', 'not-covered', 'opened', 'prohibited', 'replayed'].map((outcome) => [outcome, [{ ...attempt, outcome }, true]])),
+    ...Object.fromEntries([person, attempt, program].flatMap((one) => [...Object.keys(one).map((name) => [`${one.kind} without ${name}`, [without(one, name), false]]), [`${one.kind} with more`, [{ ...one, more: 1 }, false]]])),
+    ...Object.fromEntries([['kind', 'declaration'], ['kind', 5], ['time', -1], ['time', 0], ['time', '1'], ['time', 2 ** 53 - 1], ['version', 2], ['version', '1'], ['version', 0]].map(([name, value]) => [`${name} ${JSON.stringify(value)}`, [{ ...person, [name as string]: value }, name === 'time' && typeof value === 'number' && value >= 0]])),
+    ...Object.fromEntries(['ab'.repeat(31), 'ab'.repeat(33), 'AB'.repeat(32), 5].map((value) => [`commitment ${value}`, [{ ...person, commitment: value }, false]])),
+    ...Object.fromEntries([0, 1, 2, '2', true].map((count) => [`count ${JSON.stringify(count)}`, [{ ...attempt, count }, count === 2]])), 'two opened': [{ ...attempt, outcome: 'opened', count: 2 }, false],
+    'a person counted': [{ ...person, count: 2 }, false], 'a person with content': [{ ...person, content: of(1) }, false], 'an attempt with content': [{ ...attempt, content: of(1) }, false], 'a program with a commitment': [{ ...program, commitment }, false],
+    ...Object.fromEntries(['outcome', 'purpose', 'requester'].flatMap((name) => [[`${name} of none`, [{ ...attempt, [name]: 'No name' }, false]], [`${name} 5`, [{ ...attempt, [name]: 5 }, false]], [`a person with ${name}`, [{ ...person, [name]: 'opened' }, false]], [`a program with ${name}`, [{ ...program, [name]: 'opened' }, false]]])),
+    'a program counted': [{ ...program, count: 2 }, false],
+    'no content': [{ ...program, content: '' }, false], 'all content': [{ ...program, content: of(32_768) }, true], 'too much content': [{ ...program, content: of(32_769) }, false], 'content that is a number': [{ ...program, content: 5 }, false], 'content in another spelling': [{ ...program, content: 'eA' }, false],
+    'a number': [5, false], 'nothing': [null, false], 'a list': [[], false], 'a text': ['x', false],
+  }
+  test.each(Object.keys(ENTRIES))('is an entry, or is none: %s', (name) => {
+    const [value, is] = ENTRIES[name]
+    if (is) expect(readEntry(json(value))).toEqual(value)
+    else expect(() => readEntry(json(value))).toThrow(/^an entry (has a time, a version|is not canonical)|^a field is not base64/)
+  })
+
+  const opening = { facts: { key_id: 'x' }, kind: 'attempt', salt: '0f'.repeat(32) }
+  const OPENINGS: Record<string, [unknown, boolean]> = {
+    ...Object.fromEntries(['admission', 'attempt', 'enrolment', 'erasure', 'renewal', 'revocation', 'software', 'x'].map((kind) => [kind, [{ ...opening, kind }, kind !== 'software' && kind !== 'x']])),
+    ...Object.fromEntries(Object.keys(opening).map((name) => [`without ${name}`, [without(opening, name), false]])), 'with more': [{ ...opening, more: 1 }, false],
+    ...Object.fromEntries(['0f'.repeat(31), '0f'.repeat(33), '0F'.repeat(32), 5].map((salt) => [`salt ${salt}`, [{ ...opening, salt }, false]])),
+    ...Object.fromEntries([null, 5, 'x', [], ['x']].map((facts) => [`facts ${JSON.stringify(facts)}`, [{ ...opening, facts }, false]])), 'no facts': [{ ...opening, facts: {} }, true],
+    'all facts': [{ ...opening, facts: { a: 'x'.repeat(32_768 - 8) } }, true], 'too many facts': [{ ...opening, facts: { a: 'x'.repeat(32_768 - 7) } }, false], 'a kind that is a number': [{ ...opening, kind: 5 }, false], 'a list': [[], false], 'nothing': [null, false],
+  }
+  test.each(Object.keys(OPENINGS))('is an opening, or is none: %s', (name) => {
+    const [value, is] = OPENINGS[name]
+    if (is) expect({ ...new Opening(json(value)) }).toEqual({ kind: (value as typeof opening).kind, facts: (value as typeof opening).facts })
+    else expect(() => new Opening(json(value))).toThrow(/^an opening (has a kind, facts and a salt, and nothing else|is not canonical JSON)$/)
+  })
+
+  test.each(['{"commitment":"ab"', ' {}', '{ }', '{"b":1,"a":1}', '{"a":1.0}', '{"a":"\u00e9"}'.replace('\\u00e9', '\u00e9'), '{"a":1,"a":1}', '\ufeff{}', ''])('in another spelling is none: %s', (written) => {
+    for (const reading of [() => readEntry(utf8(written)), () => new Opening(utf8(written))]) expect(reading).toThrow('is not canonical JSON')
   })
 })
 

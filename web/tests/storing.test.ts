@@ -164,6 +164,8 @@ test('an answer is counted alone, and forgetting changes the enrolment alone', a
   expect(held((await Wallet.open(KEY.secret))!)).toEqual({ memory: { enrolment: { ...ENROLMENT, answers: 4 }, ...rest }, secret: hex(FIRST.secretBytes()) })
   await mine.forget({ failures: 0 })
   expect(held((await Wallet.open(KEY.secret))!)).toEqual({ memory: { enrolment: { ...ENROLMENT, answers: 4, failures: 0 }, ...rest }, secret: 'UsageError: this device is not enrolled; enrol first' })
+  await mine.begin(OTHER, { ...ENROLMENT, state: 'started' })
+  expect(held((await Wallet.open(KEY.secret))!)).toEqual({ memory: { enrolment: { ...ENROLMENT, state: 'started' }, ...rest }, secret: hex(OTHER.secretBytes()) })
   await mine.remember({ enrolment: null })
   await mine.forget({ state: 'revoked' })
   expect(mine.memory.enrolment).toBeNull()
