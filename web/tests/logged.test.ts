@@ -246,6 +246,21 @@ describe('notes and keys', () => {
     expect([told.notes, told.keys].map((all) => [all.filter((one) => one === null).length > 8, all.filter((one) => one !== null).length > 4])).toEqual([[true, true], [true, true]])
   })
 
+  const some = (count: number): string[] => Array.from({ length: count }, (_, i) => new Signer('w', 21 + i).key(4))
+  test.each<[string, unknown, string | null]>([
+    ['of the log alone', { witnesses: [], threshold: 0 }, null], ['of one of sixteen', { witnesses: some(16), threshold: 1 }, null], ['of all of sixteen', { witnesses: some(16), threshold: 16 }, null], ['of none of two', { witnesses: some(2), threshold: 0 }, null],
+    ['of seventeen', { witnesses: some(17), threshold: 1 }, 'at most 16 witnesses'], ['of more than there are', { witnesses: some(2), threshold: 3 }, 'the threshold is 0 to 2, the number of witnesses'], ['of less than nobody', { witnesses: some(2), threshold: -1 }, 'the threshold is 0 to 2'],
+    ['of half a witness', { witnesses: some(2), threshold: 0.5 }, 'the threshold is 0 to 2'], ['without a number', { witnesses: some(2) }, 'the threshold is 0 to 2'], ['without a list', { threshold: 0 }, 'at most 16 witnesses'], ['of one twice', { witnesses: [...some(2), some(1)[0]], threshold: 1 }, 'no two the same'],
+    ['of a key under two names', { witnesses: [new Signer('w', 21).key(4), new Signer('x', 21).key(4)], threshold: 1 }, 'no two the same'], ['of the log as its own witness', { witnesses: [new Signer('w', 1).key(4)], threshold: 1 }, 'no two the same'],
+    ['of a witness that signs plainly', { witnesses: [some(1)[0], new Signer('w', 22).key(1)], threshold: 1 }, 'the key id belongs to another key'], ['of a log that cosigns', { key: signer.key(4), witnesses: [], threshold: 0 }, 'the key id belongs to another key'], ['of no log', { key: undefined, witnesses: [], threshold: 0 }, 'NAME+ID+KEY'],
+  ])('a policy %s is one, or none', (_, written, refused) => {
+    const policy = (): LogPolicy => new LogPolicy({ key: signer.key(), ...(written as object) } as unknown as ConstructorParameters<typeof LogPolicy>[0])
+    if (refused === null) {
+      const { threshold, witnesses } = written as { threshold: number; witnesses: string[] }
+      expect([policy().threshold, policy().witnesses.map((one) => one.id(4)), policy().key.origin]).toEqual([threshold, witnesses.map((one) => one.split('+')[1]), 'a.log'])
+    } else expect(policy).toThrow(refused)
+  })
+
   const witnesses = ['w1', 'w2', 'w3'].map((name, i) => new Signer(name, 11 + i))
   const policy = (threshold: number): LogPolicy => new LogPolicy({ key: signer.key(), witnesses: witnesses.map((one) => one.key(4)), threshold })
   const signed = (lines: (said: string) => string): SignedCheckpoint => new SignedCheckpoint(utf8(noteOf('a.log', leaves, lines)))
