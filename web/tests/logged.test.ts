@@ -149,6 +149,8 @@ describe('a comparison', () => {
     await expect(checkHistory(logged, 0, opening, keyId, trustOf(null))).rejects.toThrow('entry 0 of the log is not about this device')
     await expect(checkHistory(logged, 1, opening, filled(22), trustOf(null))).rejects.toThrow('entry 1 of the log is not about this device')
     await expect(checkHistory(logged, 1, new Opening(log.openings[0]), keyId, trustOf(null))).rejects.toThrow('does not belong')
+    await expect(checkHistory(logged, 1, opening, keyId, trustOf(null, { now: TIME + 3601 }))).rejects.toThrow('3601 seconds old')
+    await expect(checkHistory(logged, 1, opening, keyId, trustOf(null, { policy: new LogPolicy({ key: new Signer('a.log', 2).key(), witnesses: [], threshold: 0 }) }))).rejects.toThrow('lacks a signature')
   })
 })
 
@@ -221,7 +223,7 @@ describe('notes and keys', () => {
     'with size 02': good.replace('\n2\n', '\n02\n'), 'with size +2': good.replace('\n2\n', '\n+2\n'), 'without a size': good.replace('\n2\n', '\n'), 'with size -2': good.replace('\n2\n', '\n-2\n'), 'with the largest size that a double holds': good.replace('\n2\n', '\n9007199254740991\n'),
     'with size 2^63': good.replace('\n2\n', '\n9223372036854775808\n'), 'without signatures': good.replace(/\u2014[^]*/, ''), 'with 32 signatures': good + line('b').repeat(30), 'with 33 signatures': good + line('b').repeat(31),
     ...Object.fromEntries(['b', 'b+c', 'b\tc', 'b\u00a0c', 'b\u0085c', 'b\ufeffc', 'b\x1cc', '\u2028', 'b\u180ec', '\u00e4', 'b\x7f'].map((name) => [`signed by ${JSON.stringify(name)}`, good + line(name)])),
-    'with a signature of nothing': good + line('b', btoa('\0'.repeat(4))), 'with a signature of one byte': good + line('b', btoa('\0'.repeat(5))), 'with a signature in another alphabet': good + line('b', '____'), 'with four words': good.replace(/\n$/, ' x\n'),
+    'with a signature of nothing': good + line('b', btoa('\0'.repeat(4))), 'with a signature of one byte': good + line('b', btoa('\0'.repeat(5))), 'with a signature in another alphabet': good + line('b', '____'), 'with a letter for its last newline': good.replace(/\n$/, 'x'), 'with four words': good.replace(/\n$/, ' x\n'),
     'as large as it may be': good + line('b', btoa('\0'.repeat(3 * Math.floor((65_536 - utf8(good).length - 7) / 4)))), 'one letter too large': '',
   }
   const fill = 65_536 - utf8(NOTES['as large as it may be']).length
