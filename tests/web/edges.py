@@ -20,7 +20,7 @@ from federation.consent.receipts import SignedReceipt
 from federation.errors import IntaglioError
 from federation.recognition.model import ModelRelease
 from federation.release.manifest import SignedManifest
-from federation.rules.rulebook import Rulebook
+from federation.rules.rulebook import Rulebook, RuleSigners
 from federation.statements import sign, text_of_time, time_of_text
 from federation.transparency import (
     AttemptEntry,
@@ -125,6 +125,7 @@ _KINDS: dict[str, tuple[Any, Callable[[Any], str], Callable[[bytes], object]]] =
     "manifest": (_manifest(), _written, SignedManifest.from_bytes),
     "release": (json.loads(a_release().to_bytes()), _written_release, ModelRelease.from_bytes),
     "login": (json.loads(GOOD["a login"].to_bytes()), _written, LoginRequest.from_bytes),
+    "rule signers": (json.loads(RULE_SIGNERS.to_bytes()), _written, RuleSigners.from_bytes),
     "a comparison": (_entry(AttemptOutcome.OPENED), _written_release, entry_from_bytes),
     "attempts": (_entry(AttemptOutcome.LIMITED, 5), _written_release, entry_from_bytes),
     "a revocation": (

@@ -19,7 +19,7 @@ const READ: Readonly<Record<string, (text: string) => unknown>> = {
   'manifest': (text) => SignedManifest.fromBytes(utf8(text)),
   'login': (text) => LoginRequest.fromBytes(utf8(text)),
   'release': (text) => new ModelRelease(utf8(text)),
-  'a comparison': entry, 'attempts': entry, 'a revocation': entry, 'a declaration': entry, 'an opening': (text) => new Opening(utf8(text)),
+  'rule signers': rules, 'a comparison': entry, 'attempts': entry, 'a revocation': entry, 'a declaration': entry, 'an opening': (text) => new Opening(utf8(text)),
   'a pack': rules, 'a deployment': rules, 'an exception': rules, 'a moratorium': rules, 'a lifting': rules, 'a kiosk': rules, 'a client': rules,
 }
 

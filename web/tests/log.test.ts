@@ -254,19 +254,6 @@ describe('receipts that the Python device refuses', () => {
     expect([known.witnessed, known.unwitnessed].map((all) => Object.keys(all).length)).toEqual([5, 10])
   })
 
-  test.each<[string, (keys: readonly string[]) => [readonly string[], number]]>([
-    ['with a witness twice', (keys) => [[...keys, keys[0]], 1]],
-    ['that wants more than there are', (keys) => [keys, 4]],
-    ['that wants less than none', (keys) => [keys, -1]],
-    ['that wants half a witness', (keys) => [keys, 0.5]],
-    ['whose witness is the log', (keys) => [[...keys, known.key], 1]],
-    ['with more than sixteen', (keys) => [Array.from({ length: 17 }, () => keys[0]), 1]],
-    ['without a number', (keys) => [keys, undefined as unknown as number]],
-  ])('a policy %s is none', (_, change) => {
-    const [witnesses, threshold] = change(known.witnesses)
-    expect(() => new LogPolicy({ key: known.key, witnesses, threshold })).toThrow(MalformedMessageError)
-  })
-
   /** Each line of a text gone, twice, turned round with the next one, and with a letter more, less or another. */
   function* damages(text: string): Generator<[string, string]> {
     const lines = text.split('\n')

@@ -4,7 +4,7 @@ import { beforeAll, describe, expect, test } from 'vitest'
 
 import { type Bytes, concat, fromHex, hex, sha256, utf8 } from '../src/bytes'
 import {
-  admitted, canonical, checkComparison, checkDone, checkHistory, checkRevoked, checkTombstone, type Done, enrolled, type LogReceipt, type LogTrust, Opening, renewed, revoked,
+  admitted, canonical, checkComparison, checkDone, checkHistory, checkRevoked, checkTombstone, type Done, enrolled, type LogReceipt, type LogTrust, Opening, readEntry, renewed, revoked,
 } from '../src/log/entries'
 import { LogKey, LogPolicy, SignedCheckpoint } from '../src/log/notes'
 import { leafHash, verifyConsistency, verifyInclusion } from '../src/log/tree'
@@ -149,6 +149,8 @@ describe('a comparison', () => {
     await expect(checkHistory(logged, 0, opening, keyId, trustOf(null))).rejects.toThrow('entry 0 of the log is not about this device')
     await expect(checkHistory(logged, 1, opening, filled(22), trustOf(null))).rejects.toThrow('entry 1 of the log is not about this device')
     await expect(checkHistory(logged, 1, new Opening(log.openings[0]), keyId, trustOf(null))).rejects.toThrow('does not belong')
+    await expect(checkHistory(logged, 1, opening, keyId, trustOf(null, { now: TIME + 3601 }))).rejects.toThrow('3601 seconds old')
+    await expect(checkHistory(logged, 1, opening, keyId, trustOf(null, { policy: new LogPolicy({ key: new Signer('a.log', 2).key(), witnesses: [], threshold: 0 }) }))).rejects.toThrow('lacks a signature')
   })
 })
 
@@ -221,7 +223,7 @@ describe('notes and keys', () => {
     'with size 02': good.replace('\n2\n', '\n02\n'), 'with size +2': good.replace('\n2\n', '\n+2\n'), 'without a size': good.replace('\n2\n', '\n'), 'with size -2': good.replace('\n2\n', '\n-2\n'), 'with the largest size that a double holds': good.replace('\n2\n', '\n9007199254740991\n'),
     'with size 2^63': good.replace('\n2\n', '\n9223372036854775808\n'), 'without signatures': good.replace(/\u2014[^]*/, ''), 'with 32 signatures': good + line('b').repeat(30), 'with 33 signatures': good + line('b').repeat(31),
     ...Object.fromEntries(['b', 'b+c', 'b\tc', 'b\u00a0c', 'b\u0085c', 'b\ufeffc', 'b\x1cc', '\u2028', 'b\u180ec', '\u00e4', 'b\x7f'].map((name) => [`signed by ${JSON.stringify(name)}`, good + line(name)])),
-    'with a signature of nothing': good + line('b', btoa('\0'.repeat(4))), 'with a signature of one byte': good + line('b', btoa('\0'.repeat(5))), 'with a signature in another alphabet': good + line('b', '____'), 'with four words': good.replace(/\n$/, ' x\n'),
+    'with a signature of nothing': good + line('b', btoa('\0'.repeat(4))), 'with a signature of one byte': good + line('b', btoa('\0'.repeat(5))), 'with a signature in another alphabet': good + line('b', '____'), 'with a letter for its last newline': good.replace(/\n$/, 'x'), 'with four words': good.replace(/\n$/, ' x\n'),
     'as large as it may be': good + line('b', btoa('\0'.repeat(3 * Math.floor((65_536 - utf8(good).length - 7) / 4)))), 'one letter too large': '',
   }
   const fill = 65_536 - utf8(NOTES['as large as it may be']).length
@@ -246,6 +248,21 @@ describe('notes and keys', () => {
     expect([told.notes, told.keys].map((all) => [all.filter((one) => one === null).length > 8, all.filter((one) => one !== null).length > 4])).toEqual([[true, true], [true, true]])
   })
 
+  const some = (count: number): string[] => Array.from({ length: count }, (_, i) => new Signer('w', 21 + i).key(4))
+  test.each<[string, unknown, string | null]>([
+    ['of the log alone', { witnesses: [], threshold: 0 }, null], ['of one of sixteen', { witnesses: some(16), threshold: 1 }, null], ['of all of sixteen', { witnesses: some(16), threshold: 16 }, null], ['of none of two', { witnesses: some(2), threshold: 0 }, null],
+    ['of seventeen', { witnesses: some(17), threshold: 1 }, 'at most 16 witnesses'], ['of more than there are', { witnesses: some(2), threshold: 3 }, 'the threshold is 0 to 2, the number of witnesses'], ['of less than nobody', { witnesses: some(2), threshold: -1 }, 'the threshold is 0 to 2'],
+    ['of half a witness', { witnesses: some(2), threshold: 0.5 }, 'the threshold is 0 to 2'], ['without a number', { witnesses: some(2) }, 'the threshold is 0 to 2'], ['without a list', { threshold: 0 }, 'at most 16 witnesses'], ['of one twice', { witnesses: [...some(2), some(1)[0]], threshold: 1 }, 'no two the same'],
+    ['of a key under two names', { witnesses: [new Signer('w', 21).key(4), new Signer('x', 21).key(4)], threshold: 1 }, 'no two the same'], ['of the log as its own witness', { witnesses: [new Signer('w', 1).key(4)], threshold: 1 }, 'no two the same'],
+    ['of a witness that signs plainly', { witnesses: [some(1)[0], new Signer('w', 22).key(1)], threshold: 1 }, 'the key id belongs to another key'], ['of a log that cosigns', { key: signer.key(4), witnesses: [], threshold: 0 }, 'the key id belongs to another key'], ['of no log', { key: undefined, witnesses: [], threshold: 0 }, 'NAME+ID+KEY'],
+  ])('a policy %s is one, or none', (_, written, refused) => {
+    const policy = (): LogPolicy => new LogPolicy({ key: signer.key(), ...(written as object) } as unknown as ConstructorParameters<typeof LogPolicy>[0])
+    if (refused === null) {
+      const { threshold, witnesses } = written as { threshold: number; witnesses: string[] }
+      expect([policy().threshold, policy().witnesses.map((one) => one.id(4)), policy().key.origin]).toEqual([threshold, witnesses.map((one) => one.split('+')[1]), 'a.log'])
+    } else expect(policy).toThrow(refused)
+  })
+
   const witnesses = ['w1', 'w2', 'w3'].map((name, i) => new Signer(name, 11 + i))
   const policy = (threshold: number): LogPolicy => new LogPolicy({ key: signer.key(), witnesses: witnesses.map((one) => one.key(4)), threshold })
   const signed = (lines: (said: string) => string): SignedCheckpoint => new SignedCheckpoint(utf8(noteOf('a.log', leaves, lines)))
@@ -268,6 +285,52 @@ describe('notes and keys', () => {
     const required = signed(lines).require(policy(threshold), NOW)
     if (refused === null) await required
     else await expect(required).rejects.toThrow(refused)
+  })
+})
+
+describe('what is read', () => {
+  const commitment = 'ab'.repeat(32)
+  const person = { commitment, kind: 'renewal', time: 1, version: 1 }
+  const attempt = { commitment, kind: 'attempt', outcome: 'limited', purpose: 'door-access', requester: 'example.org', time: 1, version: 1 }
+  const program = { content: btoa('x'), kind: 'software', time: 1, version: 1 }
+  const of = (bytes: number): string => btoa('x'.repeat(bytes))
+  const without = (one: object, name: string): object => Object.fromEntries(Object.entries(one).filter(([key]) => key !== name))
+  const ENTRIES: Record<string, [unknown, boolean]> = {
+    ...Object.fromEntries(['admission', 'enrolment', 'erasure', 'renewal', 'revocation'].map((kind) => [kind, [{ ...person, kind }, true]])),
+    ...Object.fromEntries(['deployment', 'moratorium', 'policy', 'release', 'software'].map((kind) => [kind, [{ ...program, kind }, true]])),
+    ...Object.fromEntries(['invalid', 'limited', 'not-covered', 'opened', 'prohibited', 'replayed'].map((outcome) => [outcome, [{ ...attempt, outcome }, true]])),
+    ...Object.fromEntries([person, attempt, program].flatMap((one) => [...Object.keys(one).map((name) => [`${one.kind} without ${name}`, [without(one, name), false]]), [`${one.kind} with more`, [{ ...one, more: 1 }, false]]])),
+    ...Object.fromEntries([['kind', 'declaration'], ['kind', 5], ['time', -1], ['time', 0], ['time', '1'], ['time', 2 ** 53 - 1], ['version', 2], ['version', '1'], ['version', 0]].map(([name, value]) => [`${name} ${JSON.stringify(value)}`, [{ ...person, [name as string]: value }, name === 'time' && typeof value === 'number' && value >= 0]])),
+    ...Object.fromEntries(['ab'.repeat(31), 'ab'.repeat(33), 'AB'.repeat(32), 5].map((value) => [`commitment ${value}`, [{ ...person, commitment: value }, false]])),
+    ...Object.fromEntries([0, 1, 2, '2', true].map((count) => [`count ${JSON.stringify(count)}`, [{ ...attempt, count }, count === 2]])), 'two opened': [{ ...attempt, outcome: 'opened', count: 2 }, false],
+    'a person counted': [{ ...person, count: 2 }, false], 'a person with content': [{ ...person, content: of(1) }, false], 'an attempt with content': [{ ...attempt, content: of(1) }, false], 'a program with a commitment': [{ ...program, commitment }, false],
+    ...Object.fromEntries(['outcome', 'purpose', 'requester'].flatMap((name) => [[`${name} of none`, [{ ...attempt, [name]: 'No name' }, false]], [`${name} 5`, [{ ...attempt, [name]: 5 }, false]], [`a person with ${name}`, [{ ...person, [name]: 'opened' }, false]], [`a program with ${name}`, [{ ...program, [name]: 'opened' }, false]]])),
+    'a program counted': [{ ...program, count: 2 }, false],
+    'no content': [{ ...program, content: '' }, false], 'all content': [{ ...program, content: of(32_768) }, true], 'too much content': [{ ...program, content: of(32_769) }, false], 'content that is a number': [{ ...program, content: 5 }, false], 'content in another spelling': [{ ...program, content: 'eA' }, false],
+    'a number': [5, false], 'nothing': [null, false], 'a list': [[], false], 'a text': ['x', false],
+  }
+  test.each(Object.keys(ENTRIES))('is an entry, or is none: %s', (name) => {
+    const [value, is] = ENTRIES[name]
+    if (is) expect(readEntry(json(value))).toEqual(value)
+    else expect(() => readEntry(json(value))).toThrow(/^an entry (has a time, a version|is not canonical)|^a field is not base64/)
+  })
+
+  const opening = { facts: { key_id: 'x' }, kind: 'attempt', salt: '0f'.repeat(32) }
+  const OPENINGS: Record<string, [unknown, boolean]> = {
+    ...Object.fromEntries(['admission', 'attempt', 'enrolment', 'erasure', 'renewal', 'revocation', 'software', 'x'].map((kind) => [kind, [{ ...opening, kind }, kind !== 'software' && kind !== 'x']])),
+    ...Object.fromEntries(Object.keys(opening).map((name) => [`without ${name}`, [without(opening, name), false]])), 'with more': [{ ...opening, more: 1 }, false],
+    ...Object.fromEntries(['0f'.repeat(31), '0f'.repeat(33), '0F'.repeat(32), 5].map((salt) => [`salt ${salt}`, [{ ...opening, salt }, false]])),
+    ...Object.fromEntries([null, 5, 'x', [], ['x']].map((facts) => [`facts ${JSON.stringify(facts)}`, [{ ...opening, facts }, false]])), 'no facts': [{ ...opening, facts: {} }, true],
+    'all facts': [{ ...opening, facts: { a: 'x'.repeat(32_768 - 8) } }, true], 'too many facts': [{ ...opening, facts: { a: 'x'.repeat(32_768 - 7) } }, false], 'a kind that is a number': [{ ...opening, kind: 5 }, false], 'a list': [[], false], 'nothing': [null, false],
+  }
+  test.each(Object.keys(OPENINGS))('is an opening, or is none: %s', (name) => {
+    const [value, is] = OPENINGS[name]
+    if (is) expect({ ...new Opening(json(value)) }).toEqual({ kind: (value as typeof opening).kind, facts: (value as typeof opening).facts })
+    else expect(() => new Opening(json(value))).toThrow(/^an opening (has a kind, facts and a salt, and nothing else|is not canonical JSON)$/)
+  })
+
+  test.each(['{"commitment":"ab"', ' {}', '{ }', '{"b":1,"a":1}', '{"a":1.0}', '{"a":"\u00e9"}'.replace('\\u00e9', '\u00e9'), '{"a":1,"a":1}', '\ufeff{}', ''])('in another spelling is none: %s', (written) => {
+    for (const reading of [() => readEntry(utf8(written)), () => new Opening(utf8(written))]) expect(reading).toThrow('is not canonical JSON')
   })
 })
 

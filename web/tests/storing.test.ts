@@ -80,7 +80,7 @@ describe.each(WRITES.flatMap(([name, calls, write]) => calls.map((call) => [name
     })
     const refused: unknown = await write(mine, next).then(() => null, (error: unknown) => error)
     expect(refused).toBeInstanceOf(UsageError)
-    expect(refused).toMatchObject({ message: 'this browser does not store the wallet; leave private browsing, or make room', why: { name: 'why.no_storage' } })
+    expect(refused).toMatchObject({ message: 'this browser does not store the wallet; leave private browsing, or make room', why: { name: 'why.no_storage' }, cause: new Error('aborted') })
     expect([opened.mock.calls.length, closed.mock.calls.length]).toEqual([1, 1])
     vi.restoreAllMocks()
     expect([await everything(), held(mine), held(next)]).toEqual(before)
@@ -164,6 +164,8 @@ test('an answer is counted alone, and forgetting changes the enrolment alone', a
   expect(held((await Wallet.open(KEY.secret))!)).toEqual({ memory: { enrolment: { ...ENROLMENT, answers: 4 }, ...rest }, secret: hex(FIRST.secretBytes()) })
   await mine.forget({ failures: 0 })
   expect(held((await Wallet.open(KEY.secret))!)).toEqual({ memory: { enrolment: { ...ENROLMENT, answers: 4, failures: 0 }, ...rest }, secret: 'UsageError: this device is not enrolled; enrol first' })
+  await mine.begin(OTHER, { ...ENROLMENT, state: 'started' })
+  expect(held((await Wallet.open(KEY.secret))!)).toEqual({ memory: { enrolment: { ...ENROLMENT, state: 'started' }, ...rest }, secret: hex(OTHER.secretBytes()) })
   await mine.remember({ enrolment: null })
   await mine.forget({ state: 'revoked' })
   expect(mine.memory.enrolment).toBeNull()
@@ -238,6 +240,12 @@ test('two works take turns, under the name that other pages know, and one that f
   expect(noted).toEqual(['first has exclusive', 'first ends', 'second has exclusive', 'second ends'])
   expect(ended).toEqual([{ status: 'rejected', reason: new Error('first') }, { status: 'fulfilled', value: 'second' }])
   expect((await navigator.locks.query()).held).toEqual([])
+})
+
+test('what the browser says of a write that it takes back is kept as the cause', async () => {
+  const add = (): Promise<unknown> => transact('readwrite', (store) => store.add('a value', 'a place'))
+  await add()
+  expect(await add().then(() => null, (error: Error) => error.cause)).toMatchObject({ name: 'ConstraintError' })
 })
 
 const { open } = IDBFactory.prototype

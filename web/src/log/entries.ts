@@ -7,7 +7,6 @@ import { fromBase64, LoggedEntry, type LogPolicy, SignedCheckpoint } from './not
 import { verifyConsistency } from './tree'
 
 const TAG = utf8('intaglio-log-commitment/1\0')
-const MOST_ENTRY_BYTES = 65_535
 const MOST_CONTENT_BYTES = 32 * 1024
 const DIGEST = /^[0-9a-f]{64}$/
 const PERSONAL: readonly string[] = ['admission', 'attempt', 'enrolment', 'erasure', 'renewal', 'revocation']
@@ -39,8 +38,7 @@ export function canonical(value: unknown): string {
 
 const isObject = (value: unknown): value is Record<string, unknown> => typeof value === 'object' && value !== null && !Array.isArray(value)
 
-function parsed(data: Uint8Array, what: string, most: number): Record<string, unknown> {
-  if (data.length > most) throw new MalformedMessageError(`${what} has at most ${most} bytes`)
+function parsed(data: Uint8Array, what: string): Record<string, unknown> {
   try {
     const content = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(data)
     const value: unknown = JSON.parse(content)
@@ -53,7 +51,7 @@ function parsed(data: Uint8Array, what: string, most: number): Record<string, un
 
 /** Reads an entry. Throws MalformedMessageError when it is none of this version. */
 export function readEntry(data: Uint8Array): Entry {
-  const value = parsed(data, 'an entry', MOST_ENTRY_BYTES)
+  const value = parsed(data, 'an entry')
   const { kind, time, version, ...others } = value
   if (typeof kind !== 'string' || !Number.isSafeInteger(time) || (time as number) < 0 || version !== 1 || !isOf(kind, others)) {
     throw new MalformedMessageError('an entry has a time, a version, a kind and what belongs to that, and nothing else')
@@ -86,7 +84,7 @@ export class Opening {
 
   /** @throws MalformedMessageError not an opening. */
   constructor(data: Uint8Array) {
-    const { kind, facts, salt, ...more } = parsed(data, 'an opening', 2 * MOST_CONTENT_BYTES)
+    const { kind, facts, salt, ...more } = parsed(data, 'an opening')
     const isWhole = typeof kind === 'string' && PERSONAL.includes(kind) && typeof salt === 'string' && DIGEST.test(salt) && isObject(facts)
     if (!isWhole || canonical(facts).length > MOST_CONTENT_BYTES || Object.keys(more).length > 0) throw new MalformedMessageError('an opening has a kind, facts and a salt, and nothing else')
     this.kind = kind

@@ -33,7 +33,7 @@ export function fromBase64(text: string): Bytes {
 const isKeyName = (name: string): boolean => /^(?:[^\0-\x20+\x85\s]|\ufeff)+$/.test(name)
 
 function decimal(text: string): number {
-  if (!/^(?:0|[1-9][0-9]{0,15})$/.test(text) || !Number.isSafeInteger(Number(text))) throw new MalformedMessageError('not a number of entries')
+  if (!/^(?:0|[1-9][0-9]*)$/.test(text) || !Number.isSafeInteger(Number(text))) throw new MalformedMessageError('not a number of entries')
   return Number(text)
 }
 
