@@ -153,6 +153,14 @@ def test_strings_and_attacks_stand_with_their_counts_and_verdicts():
     ]
 
 
+def test_the_page_says_whether_somebody_held_a_photograph_before_the_camera():
+    with_attacks, without = render(REPORT), render(dataclasses.replace(REPORT, pad=None))
+    for said, is_with in (("With a picture before the camera", True), ("Nobody held a photograph", False)):
+        assert (said in with_attacks) is is_with
+    assert "Nobody held a photograph" in without
+    assert "Species" not in tables(dataclasses.replace(REPORT, pad=None))
+
+
 def test_measures_single_attributes_and_searches_stand_with_their_numbers():
     shown = tables(REPORT)
     measured = {row[0]: row[1:3] for row in shown["Measure"]}
