@@ -178,7 +178,7 @@ class _Names:
         encoded = column.dictionary_encode()
         texts = [name_of(text) for text in encoded.dictionary.to_pylist()]
         codes = [self.codes.setdefault(text, len(self.codes)) if text else -1 for text in texts]
-        return np.asarray(np.array(codes or [-1], dtype=np.int32)[encoded.indices.to_numpy(zero_copy_only=False)])
+        return np.asarray(np.array(codes, dtype=np.int32)[encoded.indices.to_numpy(zero_copy_only=False)])
 
     def decode(self, first: NDArray[np.int32], second: NDArray[np.int32] | None) -> Sides:
         """The names that are left, in order: neither bad rows nor the order of rows may show in an audit."""
