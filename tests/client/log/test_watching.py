@@ -324,6 +324,8 @@ def test_a_monitor_remembers_size_tree_counts_and_checkpoint_under_their_names()
     }
     assert len(kept["attempts"]) == 4
     assert json.loads(monitor.to_bytes()) == kept
+    assert Monitor.from_bytes(monitor.to_bytes()) == monitor
+    assert Monitor.from_bytes(Monitor().to_bytes()) == Monitor()
     for name, wrong in [
         *((name, None) for name in kept if name not in {"kinds", "checkpoint"}),
         *(("size", 11), ("size", "10"), ("hashes", ["zz"]), ("hashes", [None]), ("checkpoint", "secret words")),
