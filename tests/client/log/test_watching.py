@@ -109,6 +109,7 @@ def test_a_forged_cosignature_is_refused_even_where_it_is_not_needed():
     [
         {"log_key": WITNESSES[0].key},
         {"witnesses": (SIGNER.key,)},
+        {"witnesses": (KEYS[0], ANOTHER_LOG.key)},
         {"witnesses": (KEYS[0], KEYS[0])},
         {"witnesses": (SIGNER.key.as_cosigner(),), "threshold": 1},
         {"witnesses": KEYS, "threshold": 4},
