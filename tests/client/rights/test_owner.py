@@ -291,10 +291,11 @@ def test_what_the_log_proves_became_of_a_template_is_what_became_of_it(server, b
     "wallet",
     [
         a_wallet().with_state(EnrolmentState.REVOKED),
+        a_wallet(state=EnrolmentState.REVOKED),
         a_wallet().with_template_secret(None),
         a_wallet(receipt=None),
     ],
-    ids=["revoked", "without a template", "without a consent"],
+    ids=["revoked", "revoked alone", "without a template", "without a consent"],
 )
 def test_where_nothing_can_have_been_lost_nobody_is_asked(server, wallet):
     assert an_owner(wallet).settle(TRUST) is wallet
