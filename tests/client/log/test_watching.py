@@ -125,6 +125,14 @@ def test_trust_that_makes_no_sense_cannot_be_built(arguments):
         LogTrust(**{"log_key": SIGNER.key} | arguments)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [{"max_age_seconds": 1}, {"max_ahead_seconds": 0}, {"witnesses": KEYS, "threshold": 3}, {"witnesses": KEYS}],
+)
+def test_the_strictest_trust_can_be_built(arguments):
+    assert LogTrust(SIGNER.key, **arguments).log_key == SIGNER.key
+
+
 # ------------------------------------------------------------------ the device before it decrypts
 
 
