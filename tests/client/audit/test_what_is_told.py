@@ -309,6 +309,8 @@ def test_a_threshold_by_group_tells_first_for_whom_it_holds_and_every_group(tmp_
         "threshold": f"{made.threshold} of 1024 bits, 300 before",
         "rate": made.rate.text,
     }
+    assert facts_of(release=made)["holds_for"] == made.held_for.text
+    assert facts_of()["holds_for"] == "everybody together; nobody looked at groups"
 
 
 # ---------------------------------------------------------------------- scores by group

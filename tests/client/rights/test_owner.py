@@ -264,6 +264,16 @@ def test_a_renewal_that_is_not_in_the_log_is_none(server, openings):
     unchanged(one, wallet)
 
 
+def test_a_wallet_that_remembers_no_consent_takes_none_up_without_the_log(server):
+    server.answers["ListReceipts"] = held(RECEIPTS[0])
+    server.holds_everything(RECEIPTS[:1])
+    wallet = a_wallet(receipt=None)
+    one = an_owner(wallet)
+    with pytest.raises(ProofError, match="a newer consent that is not in the log"):
+        one.with_held_consent(TRUST)
+    unchanged(one, wallet)
+
+
 # ---------------------------------------------------------------------- what became of a template
 OTHER_ENROLLED = opening(PersonalKind.ENROLMENT, ENROLLED.reveal() | {"template": "ab" * 32}, 9)
 
