@@ -207,6 +207,17 @@ def test_a_release_says_whether_its_noise_was_attacked():
     assert facts_of(epsilon_audit=attack)["epsilon_measured"] == said
 
 
+def test_a_key_in_a_token_is_made_there_and_in_no_file(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(release_cli, "new_ed25519_key", lambda place: told.append(place) or ISSUER)
+    monkeypatch.chdir(tmp_path)
+    token = "pkcs11:token=office;object=maker?module-path=/a.so"
+    for key in (token, "maker.pem"):
+        assert json.loads(printed("release", "key", key, "--json")) == {"key": key, "public_key": public(ISSUER).hex()}
+    assert told == [token, None]
+    assert [path.name for path in tmp_path.iterdir()] == ["maker.pem"]
+
+
 @pytest.mark.parametrize("order", [("a", "b"), ("b", "a")])
 def test_two_releases_are_compared_only_when_both_are_trusted(tmp_path, order):
     for name, bundle in {"a": signed(a_bundle()), "b": a_bundle(), "trust": None}.items():

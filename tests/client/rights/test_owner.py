@@ -479,6 +479,7 @@ def test_a_revocation_that_the_log_does_not_prove_leaves_the_wallet(server):
     answers = {
         "without the log's entry": pb.RevokeResponse(),
         "not about the revocation": pb.RevokeResponse(log=server.receipt(11, whole).to_proto()),
+        "opening": pb.RevokeResponse(log=server.receipt(11, whole, opening=REVOKED).to_proto()),
         "fork|root|hash": pb.RevokeResponse(log=server.receipt(12, whole[:-1]).to_proto()),
         "rolled back": pb.RevokeResponse(log=replace(rolled_back, logged=short.logged(0), consistency=()).to_proto()),
         "made up": RefusedError("made up"),
