@@ -211,10 +211,10 @@ def test_a_key_in_a_token_is_made_there_and_in_no_file(tmp_path, monkeypatch):
     told = []
     monkeypatch.setattr(release_cli, "new_ed25519_key", lambda place: told.append(place) or ISSUER)
     monkeypatch.chdir(tmp_path)
-    token = "pkcs11:token=office;object=maker?module-path=/a.so"
-    for key in (token, "maker.pem"):
+    there = "pkcs11:token=office;object=maker?module-path=/a.so"
+    for key in (there, "maker.pem"):
         assert json.loads(printed("release", "key", key, "--json")) == {"key": key, "public_key": public(ISSUER).hex()}
-    assert told == [token, None]
+    assert told == [there, None]
     assert [path.name for path in tmp_path.iterdir()] == ["maker.pem"]
 
 
