@@ -76,6 +76,10 @@ RELEASES = {
     ),
     "nobody knows what a wallet is worth": (of_bundle(Verdict.PASS), [(True, WORTH)]),
     "a trial of which nobody knows": (of_bundle(Verdict.PASS, use=ReleaseUse.TRIAL), []),
+    "a trial in which a wallet is worth too much": (
+        of_bundle(Verdict.PASS, use=ReleaseUse.TRIAL, wolf=wolves(2400, 0.9)),
+        [(True, WORTH)],
+    ),
 }
 
 
