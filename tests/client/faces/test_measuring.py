@@ -25,7 +25,7 @@ from client.faces.rates import Estimate, Rates
 from federation.errors import UsageError
 from federation.recognition.profile import ColourOrder, FaceSet, Provenance
 from federation.recognition.templates import ARCFACE, DLIB, FACENET
-from tests.profiles import prior_of, profile_of
+from tests.profiles import prior_of
 
 
 # --------------------------------------------------------------------------------------------------- what is found
@@ -284,7 +284,10 @@ def profiled(sets=(("a", 40, 80), ("b", 6, 11)), **changes):
         to_bytes=lambda: b"profile of all",
         sets=[face_set(*each) for each in sets],
         code_length=1024,
-        conditions=profile_of(prior_of()).conditions,
+        conditions=[
+            SimpleNamespace(name="clean", people=40, mean_norm=0.3, prior=prior_of()),
+            SimpleNamespace(name="mask", people=41, mean_norm=0.5, prior=None),
+        ],
     )
     without = {
         name: SimpleNamespace(digest=name * 64, to_bytes=lambda name=name: f"without {name}".encode()) for name in "ab"
@@ -374,6 +377,10 @@ def test_what_was_measured_is_shown_in_its_own_row_and_column(asked, tmp_path):
         return [name, condition, *(f"{number + more}" for more in range(3)), *shown]
 
     assert rows[8:11] == [cells("all", "clean", 1), cells("all", "mask", 9), cells("b", "mask", 20)]
+    assert rows[11:] == [
+        ["clean", "40", "0.300", "0.4500", "0.0500"],
+        ["mask", "41", "0.500", "not measured", "not measured"],
+    ]
     said = done.stdout.splitlines()
     assert "12 ms of processor time to read an image and find its face, 3.2 ms for an embedding" in said
     assert [line for line in said if line.startswith("left out")] == [
