@@ -408,6 +408,15 @@ def test_a_next_segment_that_cannot_be_begun_leaves_the_last_one_as_it_is(tmp_pa
     log.close()
 
 
+def test_whoever_keeps_fewer_segments_from_now_on_has_fewer_after_the_next(tmp_path):
+    for kept, lines, left in ((9, 4, ["000001", "000002", "000003", "000004"]), (2, 1, ["000004", "000005"])):
+        log = CallLog(tmp_path / "calls", segment_bytes=1, kept=kept)
+        for _ in range(lines):
+            log.append(Asked(1, 1, "get-run", "a" * 32, 1))
+        log.close()
+        assert [path.stem for path in segments(tmp_path / "calls")] == left
+
+
 def test_segments_are_in_the_order_of_their_numbers_however_many_digits_they_have(tmp_path):
     for name in ("999999", "1000000", "000002"):
         (tmp_path / f"{name}.jsonl").touch()
