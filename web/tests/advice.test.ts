@@ -67,6 +67,13 @@ describe('one thing is said, and beyond its limit only', () => {
   })
 })
 
+test('in a frame that stands upright the shorter side counts, and each direction has its own middle', () => {
+  const upright = { ...frame(), width: 480, height: 640 }
+  const told = (one: Parameters<typeof face>[0]): unknown => said(face({ x: 240, y: 320, ...one }), upright)
+  expect([told({}), told({ eyes: 47 }), told({ eyes: 49 }), told({ eyes: 174 }), told({ eyes: 172 }), told({ x: 363 }), told({ x: 357 }), told({ y: 443 }), told({ y: 437 })])
+    .toEqual([null, 'far', null, 'near', null, 'off', null, 'off', null])
+})
+
 test('of a probe less is asked than of a reference, as the gate does', () => {
   const seen = frame({ outside: 0.3, cut: 20 })
   expect([said(face(), seen), said(face(), seen, undefined, 'probe')]).toEqual(['off', null])

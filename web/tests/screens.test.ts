@@ -313,6 +313,29 @@ test('a code that is none is said to be none, and lets nobody in', () => {
   }
 })
 
+test('a backup is saved under the name of its device, and once it is, it is said where', async () => {
+  const file = new Blob(['sealed'])
+  shown('home, backup', true, { backup: file })
+  const save = element('#backup') as HTMLAnchorElement
+  save.addEventListener('click', (event) => { event.preventDefault() })
+  expect([save.download, await (await fetch(save.href)).text(), element('#answer [role=status]').textContent]).toEqual([`intaglio-${ENROLLED.name}.backup`, 'sealed', ''])
+  save.click()
+  expect(element('#answer [role=status]').textContent).toContain(`intaglio-${ENROLLED.name}.backup`)
+})
+
+test('the backup of a lost device is taken once a file is chosen', () => {
+  shown('welcome', true)
+  const input = element('#backup-file') as HTMLInputElement
+  const chosen = new DataTransfer()
+  input.files = chosen.files
+  input.dispatchEvent(new Event('change'))
+  expect(done).toEqual([])
+  for (const name of ['one', 'other']) chosen.items.add(new File([name], name))
+  input.files = chosen.files
+  input.dispatchEvent(new Event('change'))
+  expect(done).toEqual(['lost {}'])
+})
+
 test('what was sent is shown byte by byte once it is opened, and of many messages the last', async () => {
   const messages = new Messages()
   const sent = Uint8Array.from([...new TextEncoder().encode('intaglio \u007f~ 17'), 0, 255, 31, 32])

@@ -88,8 +88,8 @@ test('an answer that does not end is taken in up to the longest message, and no 
 
 describe('a call is made again', () => {
   /** How the server answers, and when the person stops it. */
-  type Answer = 'ok' | 'silent' | 'wrong' | 'stopped' | number
-  const given = { ok: () => new Response(answer(200)), silent: () => { throw new TypeError('offline') }, wrong: () => failed('PERMISSION_DENIED') }
+  type Answer = 'ok' | 'silent' | 'late' | 'lost' | 'wrong' | 'stopped' | number
+  const given = { ok: () => new Response(answer(200)), silent: () => { throw new TypeError('offline') }, late: () => { throw new DOMException('no', 'TimeoutError') }, lost: () => { throw new DOMException('no', 'NetworkError') }, wrong: () => failed('PERMISSION_DENIED') }
 
   test.each<[string, Answer[], number[], string, number]>([
     ['after the pause that was asked for', [0.5, 'ok'], [0, 500], 'done', 1],
@@ -99,6 +99,8 @@ describe('a call is made again', () => {
     ['but not where the pause is longer than what is left', [2, 2, 2, 2, 1, 1.001], [0, 2000, 4000, 6000, 8000, 9000], 'UnavailableError 1.001 why.wait', 5],
     ['once of who says nothing', ['silent', 'silent', 'ok'], [0, 1000], 'UnavailableError 1 why.unreachable', 1],
     ['once each time that one falls silent', ['silent', 1, 'silent', 'ok'], [0, 1000, 2000, 3000], 'done', 3],
+    ['but not of who is frozen, until there is no time left', ['late', 'ok'], [0], 'UnavailableError 10 why.silent', 0],
+    ['once of whom the network loses', ['lost', 'late', 'ok'], [0, 1000], 'UnavailableError 10 why.silent', 1],
     ['but not after a refusal', [1, 'wrong', 'ok'], [0, 1000], 'RefusedError null null', 1],
     ['but not after the person stopped it', [1, 'stopped', 'ok'], [0], 'CancelledError null null', 1],
   ])('%s', async (_, answers, times, end, repeated) => {
