@@ -362,6 +362,21 @@ def test_results_of_people_cameras_and_parts_are_kept_apart_and_forgotten_togeth
     forget(["ben"], tmp_path)
 
 
+def test_a_draft_that_got_its_name_meanwhile_is_forgotten_under_that_name(tmp_path, monkeypatch):
+    """Another process works on somebody who withdraws: what was a draft when the folder was listed is none any more."""
+    kept, part = Staging(tmp_path, RECIPE), a_part(tmp_path)
+    kept.put(part, made("a" * 64))
+    glob = Path.glob
+    monkeypatch.setattr(Path, "glob", lambda *given: [place_of(glob(*given)).with_name("a draft"), *glob(*given)])
+    forget(["anna"], tmp_path)
+    monkeypatch.undo()
+    assert not kept.has(part)
+
+
+def place_of(found):
+    return next(iter(found))
+
+
 def test_a_folder_of_another_recipe_goes_and_nothing_that_is_called_otherwise(tmp_path):
     for name in (".preparing-0000", ".prepared-0000", "preparing-0000"):
         (tmp_path / name).mkdir()

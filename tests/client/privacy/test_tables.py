@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from client import cli
 from client.privacy import cli as privacy_cli
 from federation.experiments.frontier import Method, Summary
-from federation.promise import AttackRates
+from federation.promise import NOBODY_ASKED, AttackRates
 
 PLAN = [
     *("privacy", "plan", "--epsilon", "3", "--delta", "2e-5", "--people", "5000", "--organisations", "7"),
@@ -93,6 +93,28 @@ def test_a_plan_says_the_same_to_programs():
     assert (facts["adapts"], facts["checks_threshold"]) == ("centre", True)
     assert list(facts["releases_of_one_round"]) == ["moments", "threshold"]
     assert list(facts["epsilon_of_a_person_if_images_were_the_unit"]) == ["1", "2", "5", "17"]
+
+
+def test_a_plan_that_asks_nobody_promises_what_it_was_asked_and_says_that_nobody_is_harmed():
+    words = ("privacy", "plan", "--epsilon", "1", "--people", "24")
+    facts = json.loads(printed(*words, "--json"))
+    nothing = (
+        "attacks",
+        "members_among_the_accused",
+        "circumstances",
+        "epsilon_of_everything",
+        "releases_of_one_round",
+    )
+    assert [facts[name] for name in nothing] == [None, None, [], 0.0, {}]
+    assert (facts["epsilon"], facts["adapts"], facts["checks_threshold"]) == (1.0, "none", False)
+    assert facts["epsilon_in_two_organisations"] == facts["epsilon_of_a_person_if_images_were_the_unit"]["2"]
+    lines = lines_of(printed(*words))
+    assert lines[:2] == [
+        "promise  epsilon 1 at delta 1e-05 for each person, add or remove one, the whole run",
+        f"means  {NOBODY_ASKED} Nothing is charged: it could not help.",
+    ]
+    assert "tau  the public one; planned noise on a share of distances 0.294, up to 0.09 from 60 people" in lines
+    assert not [line for line in lines if line.startswith("The same noise means")]
 
 
 def test_what_has_no_noise_left_is_no_number():
