@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import ssl
 from collections import Counter
@@ -20,8 +21,9 @@ from client.node.app import NotAgreedError, _delay_class, _ledgers, _require_agr
 from client.node.ledger import COORDINATOR, OWN, PEOPLE, Ledgers, WrongLedgerError
 from client.node.metrics import NodeMetrics
 from client.node.reaching import Reached, reach
-from client.node.turns import TURNS
+from client.node.turns import TURNS, RepeatedError
 from federation.errors import BudgetExhaustedError, PeerError, UnavailableError, UsageError
+from federation.learning.evaluation_plan import EvaluationPlan, Group
 from federation.learning.scales import ChipSet
 from federation.membership.fleet import NEWEST_SECONDS, OLDEST_SECONDS
 from federation.privacy.ledger import LedgerChain
@@ -101,6 +103,22 @@ def test_whoever_takes_part_and_is_listed_is_measured_in_their_group(tmp_path):
     assert facts.names_of(["ben", "stranger", "anna"]) == ["ben", "anna"]
     assert facts.listed == tuple(sorted(facts.listed))
     assert records.count(records.embeddings(context)) == 3
+
+
+def test_people_are_listed_in_an_order_that_says_nothing_of_their_names_and_of_an_evaluation_those_in_groups(tmp_path):
+    names = [f"person {number:02d}" for number in range(9)]
+    (tmp_path / "e.npz").write_bytes(synthetic_people(names).to_bytes())
+    (tmp_path / "g.json").write_text(json.dumps(dict.fromkeys([*names[2:6], "gone"], "odd")))
+    context = a_context(embeddings=str(tmp_path / "e.npz"), groups=str(tmp_path / "g.json"))
+    evaluation = EvaluationPlan.for_epsilon(
+        8.0, delta=1e-5, groups=(Group("odd", 480, 480), Group("even", 480, 480)), people=960, organisations=4,
+        release="ab" * 32, threshold=700, code_length=2048,
+    )  # fmt: skip
+    for plan, listed in ((the_plan(), names), (evaluation, names[2:6])):
+        facts = records.facts_of(context, plan)
+        digests = [hashlib.sha256(name.encode()).digest() for name in listed]
+        assert (facts.people, facts.listed) == (len(listed), tuple(sorted(digests)))
+        assert facts.listed != tuple(digests)
 
 
 def test_nobody_takes_part_is_said(tmp_path):
@@ -235,6 +253,27 @@ def test_a_charge_is_made_once_for_its_noise_and_within_the_budget(tmp_path):
     assert (account.population, account.cap_epsilon, account.delta) == (PEOPLE, 3.0, 1e-5)
     assert account.epsilon == pytest.approx(epsilon_of_gaussians((2.0,), 1e-5))
     assert own.own() == first
+
+
+def test_shares_are_opened_once_for_a_charge_and_for_none_that_was_never_made(tmp_path):
+    own = Ledgers(tmp_path, 8.0, 1e-5)
+    own.charge("a/moments", 4.0)
+    charged = own.charge("b/moments", 4.0)
+    with pytest.raises(UsageError, match="c/moments"):
+        own.opened("c/moments", "cd" * 32)
+    assert own.own() == charged
+    opened = own.opened("a/moments", "ab" * 32)
+    assert own.own() == opened
+    assert [entry.kind for entry in opened.entries] == ["open", "reserve", "reserve", "commit"]
+    assert (opened.release_of("a/moments"), opened.release_of("b/moments")) == (
+        "ab" * 32,
+        charged.release_of("b/moments"),
+    )
+    for again in (lambda: own.opened("a/moments", "cd" * 32), lambda: own.charge("a/moments", 4.0)):
+        with pytest.raises(RepeatedError, match=r"^$"):
+            again()
+    assert own.own() == opened
+    own.opened("b/moments", "ab" * 32)
 
 
 def test_a_budget_may_be_lowered_and_neither_raised_nor_counted_at_another_delta(tmp_path):

@@ -517,7 +517,11 @@ def running(folder, monkeypatch):
         def wait(self, _seconds=None):
             return self.is_set()
 
-    monkeypatch.setattr(start, "threading", SimpleNamespace(Thread=threading.Thread, Event=Impatient))
+    def thread(*, target, daemon):
+        assert daemon, "a guard that goes on would keep this process alive"
+        return threading.Thread(target=target, daemon=True)
+
+    monkeypatch.setattr(start, "threading", SimpleNamespace(Thread=thread, Event=Impatient))
     monkeypatch.setattr(start.os, "killpg", killpg)
     killed = []
 
@@ -582,9 +586,10 @@ def test_a_node_starts_flower_behind_its_own_guard_and_with_nobody_else_s_certif
     assert values["intaglio_node_epsilon_left"] == 4.0
 
 
-def test_a_node_that_is_told_to_end_ends_flower_gently_first_and_ends_well(running):
+def test_a_node_that_is_told_to_end_ends_flower_gently_first_and_ends_well(running, capsys):
     supernode = Supernode()
     done = running(supernode)
+    assert "this node takes part at fed.example.org:8443; Ctrl-C ends it" in "".join(capsys.readouterr())
     assert done.status == 0
     assert done.seen.calls["show"] == []
     assert supernode.events == ["asked to end", ("waited for", 10.0), ("waited for", None)]
