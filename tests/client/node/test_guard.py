@@ -292,6 +292,18 @@ async def test_no_work_is_an_answer_of_the_kind_that_was_asked_for(headers, kind
     assert (reply.status_code, reply.content, reply.headers["content-type"]) == (200, b"", kind)
 
 
+async def test_the_hours_are_looked_at_with_every_question():
+    gateway, minutes = Gateway(), iter([8 * 60 - 1, 8 * 60, 11 * 60 - 1, 11 * 60])
+    client = httpx.AsyncClient(transport=httpx.MockTransport(gateway), base_url="https://gateway")
+    app = guard_app(client, a_policy(opens=8 * 60, closes=11 * 60), clock=lambda: 60.0 * next(minutes) + 0.9)
+    found = []
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="https://guard") as node:
+        for _ in range(4):
+            reply = await node.post("/v1/fleet/pull-messages", content=b"")
+            found.append(len(PullMessagesResponse.FromString(reply.content).messages_list))
+    assert found == [0, 1, 1, 0]
+
+
 async def test_outside_the_hours_a_node_may_still_sign_on_and_off():
     gateway = Gateway()
     async with asking(gateway, a_policy(opens=8 * 60, closes=11 * 60)) as client:

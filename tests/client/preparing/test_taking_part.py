@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 from dataclasses import replace
@@ -23,6 +24,7 @@ from client.preparing.people import (
     refresh_active,
     require_both_cameras,
     require_chips_of_all,
+    require_groups,
     with_more_than,
     withdraw,
 )
@@ -215,6 +217,27 @@ def test_a_list_of_groups_names_people_in_one_form_and_nobody_in_what_is_said():
             groups_from_json(wrong)
 
 
+@pytest.mark.parametrize(
+    ("listed", "said"),
+    [
+        ({"anna": "x", "ben": 3}, "names a group, as text, for every person"),
+        ({"anna": "x", "ben": "y"}, "lists nobody who takes part, or somebody with fewer than two images"),
+        ({"dora": "x"}, "lists nobody who takes part, or somebody with fewer than two images"),
+        ({}, "lists nobody who takes part, or somebody with fewer than two images"),
+        ({"anna": "x", "dora": "y"}, None),
+    ],
+)
+def test_groups_are_texts_of_people_with_two_images_some_of_whom_take_part(tmp_path, listed, said):
+    (tmp_path / "groups.json").write_text(json.dumps(listed))
+    if said is None:
+        require_groups(TAKING_PART, tmp_path)
+        return
+    with pytest.raises(
+        UsageError, match=rf"groups\.json {said}; write groups\.json, or take the recipe evaluation out of"
+    ):
+        require_groups(TAKING_PART, tmp_path)
+
+
 # -------------------------------------------------------------------------------------------------------- publishing
 @pytest.mark.parametrize("name", ["embeddings.npz", "chips.npz", "model"])
 def test_whichever_file_was_made_by_other_means_is_not_overwritten(folder, name):
@@ -293,13 +316,14 @@ def test_a_disk_that_is_full_at_any_step_leaves_what_was_there(folder, monkeypat
 
 def test_prepared_people_are_gone_through_without_chips_or_with_them():
     names = ["anna", "ben"]
-    whole = Prepared([synthetic_people(names)], [chips_of(*names)], {}, {})
-    assert [type(block) for block in whole.blocks()] == [EmbeddingSet, ChipSet]
-    assert [type(block) for block in whole.blocks(chips=False)] == [EmbeddingSet]
-    assert [type(block) for block in replace(whole, chips=None).blocks()] == [EmbeddingSet]
+    whole = Prepared([synthetic_people([name]) for name in names], [chips_of(name) for name in names], {}, {})
+    assert [type(block) for block in whole.blocks()] == [EmbeddingSet] * 2 + [ChipSet] * 2
+    assert [type(block) for block in whole.blocks(chips=False)] == [EmbeddingSet] * 2
+    assert [type(block) for block in replace(whole, chips=None).blocks()] == [EmbeddingSet] * 2
+    assert whole.people == {"anna", "ben"}
     some = whole.of_people({"ben", "dora"})
     assert some.people == {"ben"}
-    assert [sorted(set(block.people.tolist())) for block in some.blocks()] == [["ben"], ["ben"]]
+    assert [sorted(set(block.people.tolist())) for block in some.blocks()] == [[], ["ben"]] * 2
 
 
 # ----------------------------------------------------------------------------------------------------- finished parts
