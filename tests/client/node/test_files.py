@@ -424,12 +424,13 @@ def test_metrics_that_are_hidden_answer_nobody_and_leave_nothing_open(monkeypatc
     monkeypatch.setattr(
         node_metrics, "start_http_server", lambda port, **named: shown.append((port, named)) or (server, thread)
     )
-    metrics = NodeMetrics(SimpleNamespace(own=LedgerChain, budget_epsilon=8.0), Counter({"hours": 2}))
+    metrics = NodeMetrics(SimpleNamespace(own=LedgerChain, budget_epsilon=8.0), Counter({"hours": 2, "recipe": 3}))
     hide = node_metrics.show(metrics, "[::1]", 9003)
     ((port, named),) = shown
     assert (port, named["addr"], steps) == (9003, "::1", [])
-    names = {sample.name: sample.value for family in named["registry"].collect() for sample in family.samples}
-    assert names["intaglio_node_refusals_total"] == 2
+    samples = [sample for family in named["registry"].collect() for sample in family.samples]
+    refused = {sample.labels["reason"]: sample.value for sample in samples if sample.name.endswith("refusals_total")}
+    assert refused == {"hours": 2, "recipe": 3}
     hide()
     assert steps == ["shutdown", "close", "join"]
 
