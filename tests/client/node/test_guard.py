@@ -523,6 +523,7 @@ def running(folder, monkeypatch):
     def killpg(group, number):
         assert group == Supernode.pid
         killed.append(number)
+        run.supernode.events.append("killed")
         if len(killed) > 1:
             raise ProcessLookupError
 
@@ -549,7 +550,7 @@ def running(folder, monkeypatch):
         monkeypatch.setattr(
             start.subprocess, "Popen", lambda *words, **named: started.append((*words, named)) or supernode
         )
-        run.guard, run.started, run.killed = guard, started, killed
+        run.supernode, run.guard, run.started, run.killed = supernode, guard, started, killed
         status = start.run_node(folder, **options)
         assert guard.ended.is_set(), "the guard was not waited for"
         assert killed == [signal.SIGKILL], "what Flower started would go on"
@@ -605,7 +606,7 @@ def test_a_node_that_is_told_to_end_ends_flower_gently_first_and_ends_well(runni
     assert "this node takes part at fed.example.org:8443; Ctrl-C ends it" in "".join(capsys.readouterr())
     assert done.status == 0
     assert done.seen.calls["show"] == []
-    assert supernode.events == ["asked to end", ("waited for", 10.0), ("waited for", None)]
+    assert supernode.events == ["asked to end", ("waited for", 10.0), "killed", ("waited for", None)]
 
 
 def test_a_node_that_is_started_from_elsewhere_hands_on_where_its_folder_really_is(folder, running, monkeypatch):
@@ -636,13 +637,13 @@ def test_a_gateway_that_does_not_answer_is_not_shown_as_it_was_before(monkeypatc
 def test_a_flower_that_does_not_end_is_killed_and_waited_for(running):
     supernode = Supernode(stubborn=True)
     assert running(supernode).status == 0
-    assert supernode.events == ["asked to end", ("waited for", 10.0), ("waited for", None)]
+    assert supernode.events == ["asked to end", ("waited for", 10.0), "killed", ("waited for", None)]
 
 
 def test_a_flower_that_ended_by_itself_is_not_asked_to(running):
     supernode = Supernode(3)
     assert running(supernode).status == 3
-    assert supernode.events == [("waited for", None)]
+    assert supernode.events == ["killed", ("waited for", None)]
 
 
 @pytest.mark.parametrize("signs", [[signal.SIGTERM], [signal.SIGINT]], ids=["SIGTERM", "SIGINT"])
@@ -674,7 +675,7 @@ def test_whatever_ends_a_node_flower_and_guard_end_with_it(running, monkeypatch,
         monkeypatch.setattr(start, "look", fails)
     with pytest.raises(UsageError, match="it failed"):
         running(supernode, metrics=("127.0.0.3", 9003) if step == "show" else None, failing=fails)
-    assert supernode.events == ["asked to end", ("waited for", 10.0), ("waited for", None)]
+    assert supernode.events == ["asked to end", ("waited for", 10.0), "killed", ("waited for", None)]
     assert running.killed == [signal.SIGKILL]
     assert running.guard.ended.is_set()
 
