@@ -129,6 +129,18 @@ def test_nobody_takes_part_is_said(tmp_path):
     assert np.unique(everybody.people).tolist() == ["anna"]
 
 
+def test_a_question_reads_the_first_images_of_each_person_and_camera_and_no_damaged_row(tmp_path):
+    """How long an answer takes must not be one person's doing, and none may fail because of one."""
+    rows = synthetic_people(["anna", "ben"], images=records.MOST_IMAGES + 2)
+    damaged = rows.embeddings.copy()
+    damaged[np.flatnonzero(rows.people == "ben")[0]] = np.nan
+    np.savez(tmp_path / "e.npz", embeddings=damaged, people=rows.people, profiles=rows.profiles, images=rows.images)
+    found = records.embeddings(a_context(embeddings=str(tmp_path / "e.npz")))
+    usable = rows.select(np.isfinite(damaged).all(axis=1))
+    assert found.to_bytes() == usable.first_of_each(records.MOST_IMAGES).to_bytes()
+    assert len(found) == 4 * records.MOST_IMAGES
+
+
 @pytest.fixture
 def chips_of(tmp_path):
     """A folder with chips of some people and embeddings of others; gives the node's configuration."""
