@@ -6,12 +6,14 @@ import asyncio
 import datetime as dt
 import os
 from collections import Counter
+from pathlib import Path
 from types import SimpleNamespace
 
 import httpx
 import pytest
 
 from client.node.joining import join
+from federation.errors import UsageError
 from federation.membership.fleet import (
     NEWEST_SECONDS,
     NODE_KEY_HEADER,
@@ -406,6 +408,23 @@ def test_a_next_segment_that_cannot_be_begun_leaves_the_last_one_as_it_is(tmp_pa
     assert (log.is_broken, verify(tmp_path / "calls")) == (False, (2, log.head, True))
     log.close()
     log.close()
+
+
+def test_a_log_has_one_file_open_however_many_segments_it_began_and_none_once_it_is_closed(tmp_path):
+    open_files = lambda: len(list(Path("/proc/self/fd").iterdir()))  # noqa: E731 - short
+    before = open_files()
+    log = CallLog(tmp_path / "calls", segment_bytes=1)
+    for number in range(5):
+        log.append(Asked(1, number, "get-run", "a" * 32, 1))
+        assert open_files() == before + 1
+    log.close()
+    assert open_files() == before
+
+
+def test_a_segment_that_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "000001.jsonl").mkdir()
+    with pytest.raises(UsageError, match=r"^cannot read .*000001\.jsonl: Is a directory$"):
+        verify(tmp_path)
 
 
 def test_whoever_keeps_fewer_segments_from_now_on_has_fewer_after_the_next(tmp_path):

@@ -41,12 +41,13 @@ class Asked:
     """A SuperLink that gives what it was made with, one answer after the other, and remembers what it was asked."""
 
     def __init__(self, *answers):
-        self.answers, self.calls, self.headers = list(answers), [], []
+        self.answers, self.calls, self.headers, self.waits = list(answers), [], [], []
 
     def __call__(self, request):
         prefix, _, call = request.url.path.rpartition("/")
         assert (request.method, prefix) == ("POST", "/v1/control")
         self.calls.append((call, REQUESTS[call].FromString(request.read())))
+        self.waits.append(request.extensions["timeout"])
         self.headers.append({name: request.headers.get(name) for name in ("content-type", "accept")})
         answer = self.answers.pop(0)
         if isinstance(answer, Exception):
@@ -251,6 +252,7 @@ def test_lines_are_whole_however_they_were_cut_and_after_silence_only_new_ones_a
         "content-type": "application/protobuf",
         "accept": "application/flower-protobuf-stream",
     }
+    assert asked.waits == [{"connect": 30.0, "read": 2.0, "write": 30.0, "pool": 30.0}] * 3
 
 
 def test_a_run_that_ends_with_a_line_says_nothing_after_it(monkeypatch):
