@@ -276,8 +276,9 @@ def test_a_superlink_that_goes_away_in_the_middle_says_how_to_go_on(monkeypatch)
 
 
 def test_a_log_that_is_refused_says_so_and_a_message_without_end_is_not_waited_for(monkeypatch):
+    refusal = iter([b'{"detail": "Run ', b'ID not found."}'])
     with pytest.raises(UsageError, match=r"refused stream-logs with status 404: Run ID not found\."):
-        lines_of(httpx.Response(404, json={"detail": "Run ID not found."}), monkeypatch=monkeypatch)
+        lines_of(httpx.Response(404, content=refusal), monkeypatch=monkeypatch)
     monkeypatch.setattr(fleet, "_MOST_FRAME_BYTES", 20)
     kept = len(pb.StreamLogsResponse(log_output="x" * 9, latest_timestamp=1.0).SerializeToString())
     assert kept == 20
