@@ -24,7 +24,7 @@ from federation.consent.assertion import Assertion, LogPosition
 from federation.consent.login import LoginRequest
 from federation.consent.purposes import _STEMS, _WORDS, Category, Tier, red_line_of
 from federation.consent.receipts import Binding
-from federation.errors import MalformedMessageError, ProofError, UsageError
+from federation.errors import IntaglioError, MalformedMessageError, ProofError, UsageError
 from federation.groups import Alike, GroupBound, HeldFor, ThresholdFor
 from federation.onebit import CodeSeed, Operation, Transcript, binary_code, check_probe, check_template, match
 from federation.presentation.levels import PadLevel
@@ -51,12 +51,13 @@ from federation.transparency import (
     Opening,
     PersonalKind,
     SignedCheckpoint,
+    VerifierKey,
     consistency_proof,
     inclusion_proof,
 )
 from federation.verdict import Verdict
 from federation.wire.convert import Change
-from federation.wire.devices import Admission, DeviceChange, ListedDevice, code_of
+from federation.wire.devices import Admission, DeviceChange, ListedDevice, code_of, devices_in
 from federation.wire.logged import LogReceipt, comparison_facts
 from federation.wire.owner import OwnerOperation, OwnerProof
 from federation.wire.v1 import verification_pb2 as pb
@@ -80,7 +81,7 @@ from tests.bundles import (
 )
 from tests.faces import aligner, orl_image, shipped
 from tests.values import GOOD
-from tests.web import edges
+from tests.web import edges, seen
 from tests.web import matching as web_matching
 from tests.web.heads import films
 
@@ -266,10 +267,17 @@ def answer_devices(_request):
     }
 
 
-def answer_close(request):
-    """A sealed file with the right closing hash, as whoever changes it on purpose makes."""
-    sealed = bytes.fromhex(request["file"])[:-32]
-    return (sealed + hashlib.sha256(sealed).digest()).hex()
+def answer_listed(records):
+    """What Python says of each list of devices: nothing, or the name of the error."""
+    said = []
+    for record in records:
+        try:
+            devices_in(record)
+        except IntaglioError as error:
+            said.append(type(error).__name__)
+        else:
+            said.append(None)
+    return said
 
 
 def answer_device_of_consent(_request):
@@ -357,6 +365,27 @@ def _refusal_of(written, trust):
     except (MalformedMessageError, ProofError) as error:
         return type(error).__name__
     return None
+
+
+def answer_reads(request):
+    """Which of these notes are signed checkpoints, and which of these texts are keys; of what kind, and by whom."""
+    return {"notes": [_note(text) for text in request["notes"]], "keys": [_key(text) for text in request["keys"]]}
+
+
+def _note(text):
+    try:
+        checkpoint = SignedCheckpoint.from_bytes(text.encode()).checkpoint
+    except MalformedMessageError:
+        return None
+    return [checkpoint.origin, checkpoint.head.size, checkpoint.head.root.hex()]
+
+
+def _key(text):
+    try:
+        key = VerifierKey.from_text(text)
+    except MalformedMessageError:
+        return None
+    return [key.name, int(key.kind)]
 
 
 def answer_assertion(request):
@@ -634,6 +663,11 @@ def answer_edges(request):
 def answer_heads(request):
     """Made-up films with the judgement of each look; see `tests.web.heads`."""
     return films(request["count"])
+
+
+def answer_seen(request):
+    """What is seen in drawings, cut out of them and made of what a network says; see `tests.web.seen`."""
+    return {name: getattr(seen, name)(request) for name in ("seen", "cuts", "aligned", "merged")}
 
 
 def answer_login_request(request):
