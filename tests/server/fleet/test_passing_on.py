@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from client.node.joining import join
-from federation.errors import UsageError
+from federation.errors import MalformedMessageError, UsageError
 from federation.membership.fleet import (
     NEWEST_SECONDS,
     NODE_KEY_HEADER,
@@ -473,7 +473,11 @@ def test_a_log_has_one_file_open_however_many_segments_it_began_and_none_once_it
     assert open_files() == before
 
 
-def test_a_segment_that_cannot_be_read_is_named(tmp_path):
+def test_a_segment_that_is_none_or_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "000001.jsonl").write_bytes(b"junk\n")
+    with pytest.raises(MalformedMessageError, match=r"^000001\.jsonl: line 1 of the log is not a call"):
+        verify(tmp_path)
+    (tmp_path / "000001.jsonl").unlink()
     (tmp_path / "000001.jsonl").mkdir()
     with pytest.raises(UsageError, match=r"^cannot read .*000001\.jsonl: Is a directory$"):
         verify(tmp_path)
