@@ -3,10 +3,11 @@
 import { beforeAll, describe, expect, test } from 'vitest'
 
 import { type Bytes, concat, fromHex, hex, sha256, utf8 } from '../src/bytes'
+import { MalformedMessageError } from '../src/errors'
 import {
   admitted, canonical, checkComparison, checkDone, checkHistory, checkRevoked, checkTombstone, type Done, enrolled, type LogReceipt, type LogTrust, Opening, readEntry, renewed, revoked,
 } from '../src/log/entries'
-import { LogKey, LogPolicy, SignedCheckpoint } from '../src/log/notes'
+import { LoggedEntry, LogKey, LogPolicy, SignedCheckpoint } from '../src/log/notes'
 import { leafHash, verifyConsistency, verifyInclusion } from '../src/log/tree'
 import { json, Log, noteOf, path, proof, root, Signer } from './a_log'
 import { python } from './vectors'
@@ -246,6 +247,17 @@ describe('notes and keys', () => {
     const keys = KEYS.map((one) => [1, 4].flatMap((kind) => (read(() => new LogKey(one, kind as 1 | 4).origin) === null ? [] : [[new LogKey(one, kind as 1 | 4).origin, kind]]))[0] ?? null)
     expect(keys).toEqual(told.keys)
     expect([told.notes, told.keys].map((all) => [all.filter((one) => one === null).length > 8, all.filter((one) => one !== null).length > 4])).toEqual([[true, true], [true, true]])
+  })
+
+  test.each<[string, Uint8Array, string]>([
+    ['a proof of as many bytes as one may have', filled(120, 65_536 + 131_070), 'a proof has lines, a blank line and a checkpoint'], ['one of more', filled(120, 65_536 + 131_071), 'at most 196606 bytes are read'],
+    ['no text', Uint8Array.of(0xff, 10, 10), 'a note is UTF-8'], ['another header', utf8('c2sp.org/tlog-proof@v2\nextra eA==\nindex 0\n\n'), 'a proof begins with c2sp.org/tlog-proof@v1'],
+    ['no entry', utf8('c2sp.org/tlog-proof@v1\nindex 0\n\n'), 'a proof begins with'], ['an entry that is called otherwise', utf8('c2sp.org/tlog-proof@v1\nextr eA==\nindex 0\n\n'), 'a proof begins with'], ['no index', utf8('c2sp.org/tlog-proof@v1\nextra eA==\n\n'), 'a proof begins with'],
+    ['an index that is called otherwise', utf8('c2sp.org/tlog-proof@v1\nextra eA==\nindex0\n\n'), 'a proof begins with'], ['an entry in another spelling', utf8('c2sp.org/tlog-proof@v1\nextra eA=\nindex 0\n\n'), 'base64'],
+    ['half an index', utf8('c2sp.org/tlog-proof@v1\nextra eA==\nindex 0.5\n\n'), 'not a number of entries'], ['no hash', utf8('c2sp.org/tlog-proof@v1\nextra eA==\nindex 0\n-\n\n'), 'base64'], ['no checkpoint', utf8('c2sp.org/tlog-proof@v1\nextra eA==\nindex 0\n\n'), 'a note has a text'],
+  ])('%s is malformed', (_, data, said) => {
+    expect(() => new LoggedEntry(data)).toThrow(MalformedMessageError)
+    expect(() => new LoggedEntry(data)).toThrow(said)
   })
 
   const some = (count: number): string[] => Array.from({ length: count }, (_, i) => new Signer('w', 21 + i).key(4))

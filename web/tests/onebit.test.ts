@@ -39,14 +39,13 @@ beforeAll(async () => {
 
 describe.each(SETS)('known answers of $name bits', ({ parameters, facts, name }) => {
   const VERIFY = fromHex(facts.transcripts.VERIFY)
-  const drawn = (): TemplateSecret => TemplateSecret.generate(parameters, keystream(`template secret ${name}`))
-  const secret = drawn()
+  const secret = TemplateSecret.generate(parameters, keystream(`template secret ${name}`))
   const recorded = (): SessionKey =>
     opening(parameters, unpackBits(fromHex(facts.padded_code_live)), Int8Array.from(facts.session_key_plus_one, (digit) => Number(digit) - 1))
 
   test('secret and template follow from their random bytes', async () => {
     expect(hex(secret.secretBytes())).toBe(facts.code_seed + facts.pad)
-    const template = drawn().template(Float64Array.from(facts.embedding), keystream('template salt'))
+    const template = secret.template(Float64Array.from(facts.embedding), keystream('template salt'))
     expect(hex(template)).toBe(hex(await message(`${name}/template`)))
   })
 
