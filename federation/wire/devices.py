@@ -196,12 +196,15 @@ def devices_in(record: dict[str, Any]) -> tuple[ListedDevice, ...]:
 
 
 def _listed(value: dict[str, Any]) -> ListedDevice:
-    key_id, enrolled_at, admitted = bytes.fromhex(value["key_id"]), value["enrolled_at"], value.get("admission")
+    key_id, enrolled_at = bytes.fromhex(value["key_id"]), value["enrolled_at"]
     require_length("key id", key_id, DIGEST_BYTES)
     if type(enrolled_at) is not int:
         raise TypeError("a time is a number")
-    read = admitted and Admission(*(bytes.fromhex(admitted[name]) for name in _ADMISSION))
-    return ListedDevice(key_id, enrolled_at, read or None)
+    if "admission" not in value:
+        return ListedDevice(key_id, enrolled_at, None)
+    return ListedDevice(
+        key_id, enrolled_at, Admission(*(bytes.fromhex(value["admission"][name]) for name in _ADMISSION))
+    )
 
 
 def _fields_of(transcript: bytes) -> list[bytes]:

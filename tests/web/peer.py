@@ -24,7 +24,7 @@ from federation.consent.assertion import Assertion, LogPosition
 from federation.consent.login import LoginRequest
 from federation.consent.purposes import _STEMS, _WORDS, Category, Tier, red_line_of
 from federation.consent.receipts import Binding
-from federation.errors import MalformedMessageError, ProofError, UsageError
+from federation.errors import IntaglioError, MalformedMessageError, ProofError, UsageError
 from federation.groups import Alike, GroupBound, HeldFor, ThresholdFor
 from federation.onebit import CodeSeed, Operation, Transcript, binary_code, check_probe, check_template, match
 from federation.presentation.levels import PadLevel
@@ -57,7 +57,7 @@ from federation.transparency import (
 )
 from federation.verdict import Verdict
 from federation.wire.convert import Change
-from federation.wire.devices import Admission, DeviceChange, ListedDevice, code_of
+from federation.wire.devices import Admission, DeviceChange, ListedDevice, code_of, devices_in
 from federation.wire.logged import LogReceipt, comparison_facts
 from federation.wire.owner import OwnerOperation, OwnerProof
 from federation.wire.v1 import verification_pb2 as pb
@@ -81,7 +81,7 @@ from tests.bundles import (
 )
 from tests.faces import aligner, orl_image, shipped
 from tests.values import GOOD
-from tests.web import edges
+from tests.web import edges, seen
 from tests.web import matching as web_matching
 from tests.web.heads import films
 
@@ -265,6 +265,19 @@ def answer_devices(_request):
         "removes": DeviceChange(removes=bytes([1] * 32)).digest.hex(),
         "record": {"devices": [one.to_json() for one in devices]},
     }
+
+
+def answer_listed(records):
+    """What Python says of each list of devices: nothing, or the name of the error."""
+    said = []
+    for record in records:
+        try:
+            devices_in(record)
+        except IntaglioError as error:
+            said.append(type(error).__name__)
+        else:
+            said.append(None)
+    return said
 
 
 def answer_device_of_consent(_request):
@@ -650,6 +663,11 @@ def answer_edges(request):
 def answer_heads(request):
     """Made-up films with the judgement of each look; see `tests.web.heads`."""
     return films(request["count"])
+
+
+def answer_seen(request):
+    """What is seen in drawings, cut out of them and made of what a network says; see `tests.web.seen`."""
+    return {name: getattr(seen, name)(request) for name in ("seen", "cuts", "aligned", "merged")}
 
 
 def answer_login_request(request):

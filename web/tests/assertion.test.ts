@@ -143,3 +143,17 @@ test('of every rate, audit and level an assertion says what Python says', async 
   }
   expect(new Set(known.map(({ wording }) => wording)).size).toBeGreaterThan(150)
 })
+
+test('an assertion lasts from one second to ten minutes, and has at most 4096 characters', async () => {
+  const { iat } = JSON.parse(decoded(good.split('.')[1])) as { iat: number }
+  const lasting = (seconds: number): string => resigned((payload) => payload.replace(/"exp":\d+/, `"exp":${iat + seconds}`))
+  for (const seconds of [1, 600]) await checkAssertion(lasting(seconds), EXPECTED)
+  for (const seconds of [0, 601]) await expect(checkAssertion(lasting(seconds), EXPECTED), String(seconds)).rejects.toThrow('it is no assertion of this version')
+  for (const [what, value] of [['exp', '"1"'], ['iat', '1.5'], ['exp', '9007199254740992'], ['sub', '1'], ['sub', `"${'a'.repeat(63)}"`], ['sub', `"${'a'.repeat(65)}"`], ['sub', `"${'A'.repeat(64)}"`]]) {
+    await expect(checkAssertion(resigned((payload) => payload.replace(new RegExp(`"${what}":("[^"]*"|\\d+)`), `"${what}":${value}`)), EXPECTED), what).rejects.toThrow('it is no assertion of this version')
+  }
+  const long = (characters: number): string => { for (let more = 0; ; more++) { const token = resigned((payload) => payload.replace('{', `{"x":"${'y'.repeat(more + 3 * (characters - good.length - 30 >> 2))}",`)); if (token.length >= characters) return token } }
+  expect([long(4096).length, long(4097).length]).toEqual([4096, expect.any(Number)])
+  await expect(checkAssertion(long(4096), EXPECTED)).rejects.toThrow('about something else')
+  await expect(checkAssertion(long(4097), EXPECTED)).rejects.toThrow(MalformedMessageError)
+})

@@ -23,6 +23,7 @@ async function open(): Promise<MediaStream> {
   const draw = (): void => { context.fillStyle = `rgb(${drawing++ % 255}, 0, 0)`; context.fillRect(0, 0, 64, 48) }
   draw()
   const stream = canvas.captureStream(30)
+  stream.addTrack(document.createElement('canvas').captureStream(0).getTracks()[0]) // whatever else the browser opens with it
   const timer = setInterval(() => { if (stream.active) draw(); else clearInterval(timer) }, 20)
   streams.push(stream)
   return stream
@@ -53,7 +54,7 @@ const fault = (name: string): Fault => ({ kind: 'UnusableImageError', message: '
 
 /** Nothing is on, and no frame lies anywhere. */
 function expectDark(camera: Camera): void {
-  for (const stream of streams) expect(stream.getTracks().map(({ readyState }) => readyState)).toEqual(['ended'])
+  for (const stream of streams) expect(stream.getTracks().map(({ readyState }) => readyState)).toEqual(['ended', 'ended'])
   expect(camera.element.querySelector('video')!.srcObject).toBeNull()
   expect(canvases.filter(({ width, height }) => width * height > 0)).toEqual([])
 }
@@ -173,6 +174,24 @@ test('a film says and shows what to do until it is over, with the time of each f
   expect([camera.element.dataset['asked'], camera.element.querySelector('.hint')!.hasAttribute('aria-live')]).toEqual([undefined, false])
   expect(shown.followed.every((seconds, i) => seconds <= performance.now() / 1000 && seconds > (shown.followed[i - 1] ?? performance.now() / 1000 - 60))).toBe(true)
   expect(asked).toEqual([{ video: { width: { ideal: 640 }, facingMode: 'user' } }])
+  expectDark(camera)
+})
+
+test('whoever closes the camera during a film is told nothing more, and nothing stays', async () => {
+  const { camera, shown } = eyes({ follow: [{ asked: 'left', done: 0, of: 2, isOver: false }] })
+  const follow = eyeOf.get(camera)!.follow
+  vi.spyOn(eyeOf.get(camera)!, 'follow').mockImplementation(async (frame, seconds) => { const prompt = await follow(frame, seconds); camera.close(); return prompt })
+  await camera.film()
+  expect(shown.followed).toHaveLength(1)
+  expect(told(camera)).toEqual(['Opening the camera …', 'none'])
+  expect([camera.element.dataset['asked'], camera.element.querySelector('.hint')!.hasAttribute('aria-live')]).toEqual([undefined, false])
+  expectDark(camera)
+})
+
+test('whatever fails in a film, the light goes out and no arrow stays', async () => {
+  const { camera } = eyes({ follow: [{ asked: 'up', done: 0, of: 2, isOver: false }, new RangeError('broken')] })
+  await expect(camera.film()).rejects.toThrow('broken')
+  expect([camera.element.dataset['asked'], camera.element.querySelector('.arrow path')!.getAttribute('d'), camera.element.querySelector('.hint')!.hasAttribute('aria-live')]).toEqual([undefined, '', false])
   expectDark(camera)
 })
 

@@ -2,7 +2,7 @@
 
 import { beforeAll, expect, test } from 'vitest'
 
-import { utf8 } from '../src/bytes'
+import { hex, sha256, utf8 } from '../src/bytes'
 import { deploymentOf } from '../src/device/deployment'
 import { PeerError } from '../src/errors'
 import { python } from './vectors'
@@ -52,4 +52,15 @@ test('another purpose than those of the terms, and files that are none, are refu
   expect(() => read(told, '{}')).toThrow(PeerError)
   expect(() => read(told, release, '{}')).toThrow(PeerError)
   expect(() => deploymentOf(utf8('no json'), utf8(release), utf8(manifest), () => Promise.reject(new Error('nobody reads rules')))).toThrow('not readable')
+})
+
+test('a day of consent and no free failure are the least', () => {
+  expect(read({ ...told, days: 1, free_failures: 0 })).toMatchObject({ days: 1, freeFailures: 0 })
+  for (const other of [{ days: 0 }, { free_failures: -1 }, { days: '90' }, { free_failures: true }]) expect(() => read({ ...told, ...other })).toThrow('days and free failures are counted')
+})
+
+test('the release, the manifest and the rules are those that came', async () => {
+  const rules = (): Promise<never> => Promise.reject(new Error('the rules'))
+  const made = deploymentOf(utf8(JSON.stringify(told)), utf8(release), utf8(manifest), rules)
+  expect([made.readRules, made.release.digest, made.manifest.standing.digest]).toEqual([rules, made.manifest.standing.digest, hex(sha256(utf8(release)))])
 })

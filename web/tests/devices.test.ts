@@ -2,9 +2,9 @@
 
 import { beforeAll, expect, test } from 'vitest'
 
-import { fromHex, hex, sha256 } from '../src/bytes'
-import { codeOf, devicesIn } from '../src/device/devices'
-import { deviceChangeDigest } from '../src/onebit/transcript'
+import { concat, fromHex, hex, sha256, utf8 } from '../src/bytes'
+import { codeOf, devicesIn, withNames } from '../src/device/devices'
+import { deviceChangeDigest, Operation } from '../src/onebit/transcript'
 import { ticketDigest, ticketOf, ticketText } from '../src/wallet/ticket'
 import { python } from './vectors'
 
@@ -69,4 +69,59 @@ test.each([
 test('a device that is listed twice, or a list without this one, is refused', async () => {
   await expect(listed({ devices: [...told.record.devices, told.record.devices[0]] })).rejects.toThrow('listed twice')
   await expect(listed(told.record, 'ab'.repeat(32))).rejects.toThrow('not among them')
+})
+
+/** A device that signs what it is told to. */
+async function signer(): Promise<{ readonly by: Uint8Array; readonly keyId: string; readonly admits: (keyId: string, change?: (fields: Uint8Array[]) => Uint8Array[], more?: Record<string, string>, cut?: (transcript: Uint8Array) => Uint8Array) => Promise<Record<string, any>> }> {
+  const { publicKey, privateKey } = (await crypto.subtle.generateKey('Ed25519', true, ['sign', 'verify'])) as CryptoKeyPair
+  const by = new Uint8Array(await crypto.subtle.exportKey('raw', publicKey))
+  return {
+    by, keyId: hex(sha256(by)),
+    async admits(keyId, change = (fields) => fields, more = {}, cut = (transcript) => transcript) {
+      const digest = ticketDigest(codeOf(fromHex(keyId)))
+      const fields = Array.from({ length: 15 }, (_, i) => utf8(`field ${i}`))
+      ;[fields[2], fields[8], fields[11]] = [Uint8Array.of(Operation.ADMIT_DEVICE), sha256(by), deviceChangeDigest({ admits: digest })]
+      const transcript = cut(concat(...change(fields).flatMap((field) => [Uint8Array.of(field.length & 255, field.length >> 8), field])))
+      const signature = hex(new Uint8Array(await crypto.subtle.sign('Ed25519', privateKey, transcript as BufferSource)))
+      return { key_id: keyId, enrolled_at: 7, admission: { by: hex(by), ticket: hex(digest), transcript: hex(transcript), signature, ...more } }
+    },
+  }
+}
+
+test('of what a device signed every field counts that says who lets whom in, and no other; in Python too', async () => {
+  const [one, other, third] = [await signer(), 'cd'.repeat(32), 'ef'.repeat(32)]
+  const first = { key_id: one.keyId, enrolled_at: 5 }
+  const put = (place: number, value: Uint8Array) => (fields: Uint8Array[]): Uint8Array[] => fields.with(place, value)
+  const ELSE = 'what the device signed admits another device, or none; contest it'
+  const NO_TRANSCRIPT = 'what the device signed is no transcript of a session; contest it'
+  const NOBODY = 'the device that is said to have admitted another did not sign that; contest it'
+  const NO_LIST = 'the devices of an export have key ids, times and admissions'
+  const long = (bytes: number) => (fields: Uint8Array[]): Uint8Array[] => put(1, new Uint8Array(fields[1].length + bytes - concat(...fields).length - 30))(fields)
+  const [sound, another] = [await one.admits(other), await one.admits(third, put(14, new Uint8Array()))]
+  const rows: [string | null, Record<string, any>][] = [
+    [null, sound], [null, await one.admits(other, put(3, utf8('another session')))], [null, await one.admits(other, long(1024))], [null, await one.admits(other, put(5, new Uint8Array(300)))], [NO_LIST, await one.admits(other, long(1025))],
+    [ELSE, await one.admits(other, put(2, Uint8Array.of(Operation.REMOVE_DEVICE)))], [ELSE, await one.admits(other, put(2, Uint8Array.of(Operation.ADMIT_DEVICE, 0)))], [ELSE, await one.admits(other, put(8, sha256(utf8('another'))))],
+    [ELSE, await one.admits(other, put(11, deviceChangeDigest({ admits: ticketDigest(codeOf(fromHex(third))) })))], [ELSE, await one.admits(other, put(11, deviceChangeDigest({ removes: ticketDigest(codeOf(fromHex(other))) })))],
+    [ELSE, await one.admits(other, undefined, { ticket: another['admission'].ticket })], [ELSE, await one.admits(other, (fields) => fields.slice(0, 14))], [ELSE, await one.admits(other, (fields) => [...fields, new Uint8Array()])],
+    [NO_TRANSCRIPT, await one.admits(other, undefined, {}, (transcript) => transcript.slice(0, -1))], [NO_TRANSCRIPT, await one.admits(other, undefined, {}, (transcript) => concat(transcript, Uint8Array.of(0)))],
+    [NO_TRANSCRIPT, await one.admits(other, undefined, {}, (transcript) => concat(transcript, Uint8Array.of(1, 0)))],
+    [NOBODY, await one.admits(other, undefined, { signature: '00'.repeat(64) })], [NOBODY, await one.admits(other, undefined, { by: hex((await signer()).by) })], [NOBODY, { ...sound, admission: { ...sound['admission'], transcript: another['admission'].transcript } }],
+    ...['by', 'ticket', 'signature', 'transcript'].flatMap((field): [string, Record<string, any>][] => ['no hex', '', `${sound['admission'][field]}00${field === 'transcript' ? '00'.repeat(1024) : ''}`, sound['admission'][field].slice(field === 'transcript' ? Infinity : 2), undefined, 5]
+      .map((value) => [NO_LIST, { ...sound, admission: { ...sound['admission'], [field]: value } }])),
+    ...[1.5, '7', null, undefined].map((time): [string, Record<string, any>] => [NO_LIST, { ...sound, enrolled_at: time }]), ...[null, {}, [], 5].map((admission): [string, Record<string, any>] => [NO_LIST, { ...sound, admission }]),
+    ...['', 'cd', 'cd'.repeat(33), null].map((keyId): [string, Record<string, any>] => [NO_LIST, { ...sound, key_id: keyId }]),
+  ]
+  const lists = rows.flatMap(([said, row]) => [[first, row], [first, { ...another }, row], [first, row, { ...another }]].map((devices) => [said, { devices }] as const))
+  const known = (await python('listed', lists.map(([, record]) => record))) as (string | null)[]
+  for (const [i, [said, record]] of lists.entries()) {
+    const found = await devicesIn(JSON.stringify(record), fromHex(one.keyId)).catch((error: unknown) => error as Error)
+    expect(found instanceof Error ? found.message : null, JSON.stringify(record)).toBe(said)
+    expect(found instanceof Error ? found.name : null, JSON.stringify(record)).toBe(known[i])
+    if (!(found instanceof Error)) expect(found).toEqual(record.devices.map(({ key_id: keyId, enrolled_at: enrolledAt }) => ({ keyId, enrolledAt, admittedBy: keyId === one.keyId ? null : one.keyId })))
+  }
+})
+
+test('each device has the name that the wallet keeps for it, or none', () => {
+  const [first, second] = ['ab'.repeat(32), 'cd'.repeat(32)].map((keyId, i) => ({ keyId, enrolledAt: i, admittedBy: null }))
+  expect(withNames([first, second], { [hex(codeOf(fromHex(second.keyId)))]: 'the phone', [first.keyId]: 'by another key' })).toEqual([{ ...first, name: null }, { ...second, name: 'the phone' }])
 })

@@ -53,6 +53,17 @@ describe('a login request', () => {
   })
 })
 
+test('whom the rules let ask is looked up for this deployment and this moment; whom this device enrolled for needs no login', () => {
+  const asked: unknown[] = []
+  const site = { identifier: 'shop.example', operator: 'Shop', purposes: ['gate', 'door-access'], redirectUris: ['https://shop.example/other', FIELDS.redirect_uri] }
+  const rules = (client: object | null, audience = 'example.org') => ({ client: (...given: unknown[]) => { asked.push(given); return client }, deployment: (name: string) => ({ audience, name }) }) as unknown as Rulebook
+  expect(requireSite(rules(site), 'trial', read(), ORIGIN, 77)).toBe(site)
+  expect(asked).toEqual([['trial', 'shop.example', 77]])
+  const refused = (client: object | null, audience?: string): unknown => { try { return requireSite(rules(client, audience), 'trial', read(), ORIGIN, 77) } catch (error) { return [(error as Error).name, (error as Error).message, (error as RefusedError).why] } }
+  const REFUSED = ['RefusedError', 'the public rules do not let shop.example ask for this', { name: 'why.site' }]
+  expect([refused(null), refused(site, 'shop.example'), refused({ ...site, purposes: ['gate'] }), refused({ ...site, redirectUris: ['https://shop.example/other'] })]).toEqual(Array(4).fill(REFUSED))
+})
+
 test.each(['', '?login=', '?login=short', `?login=${'h'.repeat(44)}`, `?login=${'/'.repeat(43)}`, '?nonce=1'])('an address with "%s" is of no login', (query) => {
   expect(Login.of(query)).toBeNull()
   expect(Login.of(`?login=${'h'.repeat(43)}`)).not.toBeNull()
@@ -61,7 +72,7 @@ test.each(['', '?login=', '?login=short', `?login=${'h'.repeat(44)}`, `?login=${
 describe('the page and the provider', () => {
   const HANDLE = 'h'.repeat(43)
   const told: unknown[] = []
-  const login = (): Login => Login.of(`?login=${HANDLE}&more=1`, (message) => { told.push(message) })!
+  const login = (): Login => Login.of(`?login=${HANDLE}&more=1`, (message) => { told.push(message) }, (address) => { told.push(address) })!
 
   beforeEach(() => { told.length = 0 })
   afterEach(() => { vi.restoreAllMocks() })
@@ -90,5 +101,21 @@ describe('the page and the provider', () => {
     vi.spyOn(globalThis, 'fetch').mockRejectedValue(new TypeError('offline'))
     await expect(login().answer('a.b.c')).rejects.toThrow(expect.objectContaining({ name: 'UnavailableError', why: { name: 'why.unreachable' } }))
     expect(told).toEqual([{ call: 'login/answer', sent: utf8(JSON.stringify({ login: HANDLE, assertion: 'a.b.c' })), received: null }])
+  })
+
+  test('an answer is brought before the person goes back, and who refuses brings none', async () => {
+    let isTaken = false
+    vi.spyOn(globalThis, 'fetch').mockImplementation(async (url, options) => { told.push([url, options!.body]); await Promise.resolve(); isTaken = true; return new Response('') })
+    const body = JSON.stringify({ login: HANDLE, assertion: 'a.b.c' })
+    await login().answer('a.b.c')
+    expect(told).toEqual([['/login/answer', body], { call: 'login/answer', sent: utf8(body), received: 0 }, `/login/finish?login=${HANDLE}`])
+    expect(isTaken).toBe(true)
+    told.length = 0
+    login().refuse()
+    expect(told).toEqual([`/login/finish?login=${HANDLE}&refused=1`])
+    told.length = 0
+    vi.mocked(fetch).mockResolvedValue(new Response('it is over', { status: 410 }))
+    await expect(login().answer('a.b.c')).rejects.toThrow(RefusedError)
+    expect(told.filter((one) => typeof one === 'string')).toEqual([])
   })
 })

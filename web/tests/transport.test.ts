@@ -77,3 +77,59 @@ test('an answer with a field that this version does not know is none', async () 
   const more = new Uint8Array([...answer(200), 0xf8, 0x7f, 1])
   expect(await errorOf(new Response(more))).toBeInstanceOf(MalformedMessageError)
 })
+
+test('an answer that does not end is taken in up to the longest message, and no further', async () => {
+  let [pulled, isStopped] = [0, false]
+  const endless = new ReadableStream({ pull: (controller) => { pulled += 1; controller.enqueue(new Uint8Array(64 * 1024)) }, cancel: () => { isStopped = true } })
+  expect(await errorOf(new Response(endless))).toMatchObject({ name: 'MalformedMessageError', message: 'the answer is larger than any message' })
+  expect(isStopped).toBe(true)
+  expect(pulled).toBeLessThan(16)
+})
+
+describe('a call is made again', () => {
+  /** How the server answers, and when the person stops it. */
+  type Answer = 'ok' | 'silent' | 'wrong' | 'stopped' | number
+  const given = { ok: () => new Response(answer(200)), silent: () => { throw new TypeError('offline') }, wrong: () => failed('PERMISSION_DENIED') }
+
+  test.each<[string, Answer[], number[], string, number]>([
+    ['after the pause that was asked for', [0.5, 'ok'], [0, 500], 'done', 1],
+    ['after the longest pause', [2, 'ok'], [0, 2000], 'done', 1],
+    ['but not after a longer one', [2.001, 'ok'], [0], 'UnavailableError 2.001 why.wait', 0],
+    ['as long as there is time', [2, 2, 2, 1.5, 2, 0.5, 0.001], [0, 2000, 4000, 6000, 7500, 9500, 10_000], 'UnavailableError 0.001 why.wait', 6],
+    ['but not where the pause is longer than what is left', [2, 2, 2, 2, 1, 1.001], [0, 2000, 4000, 6000, 8000, 9000], 'UnavailableError 1.001 why.wait', 5],
+    ['once of who says nothing', ['silent', 'silent', 'ok'], [0, 1000], 'UnavailableError 1 why.unreachable', 1],
+    ['once each time that one falls silent', ['silent', 1, 'silent', 'ok'], [0, 1000, 2000, 3000], 'done', 3],
+    ['but not after a refusal', [1, 'wrong', 'ok'], [0, 1000], 'RefusedError null null', 1],
+    ['but not after the person stopped it', [1, 'stopped', 'ok'], [0], 'CancelledError null null', 1],
+  ])('%s', async (_, answers, times, end, repeated) => {
+    vi.useFakeTimers()
+    try {
+      const [asked, shown, waits, stop] = [[] as number[], [] as unknown[], [] as number[], new AbortController()]
+      const begin = performance.now()
+      vi.spyOn(AbortSignal, 'timeout').mockImplementation((milliseconds) => { waits.push(milliseconds); return new AbortController().signal })
+      vi.spyOn(globalThis, 'fetch').mockImplementation(async () => {
+        asked.push(performance.now() - begin)
+        const next = answers.shift()!
+        if (answers[0] === 'stopped') setTimeout(() => { stop.abort() }, 500)
+        return typeof next === 'number' ? failed('RESOURCE_EXHAUSTED', 'busy', { 'retry-after-seconds': String(next) }) : given[next as 'ok']()
+      })
+      const transport = new Transport(({ call, sent, received }) => { shown.push([call, sent.length, received?.length ?? null]) })
+      if (answers.includes('stopped')) transport.signal = stop.signal
+      const ended = transport.call(method, { openingsFrom: 5n }).then(() => 'done', (error: IntaglioError & { retryAfter?: number }) => `${error.constructor.name === 'SilentError' ? 'UnavailableError' : error.name} ${error.retryAfter ?? null} ${error.why?.name ?? null}`)
+      await vi.advanceTimersByTimeAsync(15_000)
+      expect([asked, await ended, transport.repeated]).toEqual([times, end, repeated])
+      expect(waits).toEqual(times.map((time) => 10_000 - time))
+      expect(shown).toEqual(times.map((__, i) => ['Export', 2, end === 'done' && i === times.length - 1 ? 200 : null])) // nothing is shown that was not sent
+    } finally {
+      vi.useRealTimers()
+    }
+  })
+})
+
+test('an error of the server is marked as its, and one of the way there is not', async () => {
+  expect((await errorOf(failed('PERMISSION_DENIED'))).isOfServer).toBe(true)
+  vi.restoreAllMocks()
+  vi.spyOn(globalThis, 'fetch').mockRejectedValue(new TypeError('offline'))
+  vi.spyOn(performance, 'now').mockReturnValueOnce(0).mockReturnValue(9_500)
+  expect(await new Transport().call(method, {}).catch((error: unknown) => error)).toMatchObject({ isOfServer: false, message: 'the server cannot be reached; check the connection' })
+})

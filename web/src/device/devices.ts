@@ -14,6 +14,9 @@ import { ticketDigest } from '../wallet/ticket'
 const CODE_TAG = utf8('intaglio-device-code/1\0')
 const TICKET_BYTES = 20
 const [FIELDS, OPERATION, KEY_ID, CHANGE] = [15, 2, 8, 11]
+const KEY_ID_BYTES = 32
+/** Fewest and most bytes of what an admission says. */
+const ADMISSION = { by: [32, 32], ticket: [32, 32], signature: [64, 64], transcript: [1, 1024] } as const
 
 /** One enrolled device, as the server lists it to another. */
 export interface ListedDevice {
@@ -49,7 +52,7 @@ export async function devicesIn(record: string, mine: Uint8Array): Promise<Liste
     const { devices } = JSON.parse(record) as { devices: Record<string, any>[] }
     found = devices.map(({ key_id: keyId, enrolled_at: enrolledAt, admission }) => {
       if (!Number.isSafeInteger(enrolledAt)) throw new RangeError('a time is a number')
-      return { keyId: fromHex(keyId), enrolledAt, admission: admission === undefined ? null : Object.fromEntries(['by', 'ticket', 'signature', 'transcript'].map((name) => [name, fromHex(admission[name])])) }
+      return { keyId: bytesIn(keyId, KEY_ID_BYTES), enrolledAt, admission: admission === undefined ? null : Object.fromEntries(Object.entries(ADMISSION).map(([name, [least, most]]) => [name, bytesIn(admission[name], least, most)])) }
     })
   } catch {
     throw new MalformedMessageError('the devices of an export have key ids, times and admissions')
@@ -60,6 +63,13 @@ export async function devicesIn(record: string, mine: Uint8Array): Promise<Liste
     if (admission !== null) await checkAdmission(admission, keyId)
     return { keyId: hex(keyId), enrolledAt, admittedBy: admission && hex(sha256(admission['by'])) }
   }))
+}
+
+/** Reads so many bytes at least and at most. Throws on anything else. */
+function bytesIn(text: string, least: number, most = least): Bytes {
+  const bytes = fromHex(text)
+  if (bytes.length < least || bytes.length > most) throw new RangeError('of another length')
+  return bytes
 }
 
 /** Devices with the names that a wallet keeps for them. */

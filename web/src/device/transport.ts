@@ -5,7 +5,7 @@ import { create, type DescMessage, type DescMethodUnary, fromBinary, type Messag
 import {
   CancelledError, type IntaglioError, MalformedMessageError, PeerError, ProofError, RefusedError, UnavailableError, UsageError,
 } from '../errors'
-import type { Bytes } from '../bytes'
+import { type Bytes, concat } from '../bytes'
 
 const PREFIX = '/intaglio/'
 /** The limit of both directions, as `federation/wire/convert.py` has it. */
@@ -70,9 +70,9 @@ export class Transport {
   }
 
   async #once<I extends DescMessage, O extends DescMessage>(method: DescMethodUnary<I, O>, body: Bytes, deadline: number, signal: AbortSignal): Promise<MessageShape<O>> {
+    if (signal.aborted) throw new CancelledError(CANCELLED)
     let received: Bytes | null = null
     try {
-      if (signal.aborted) throw new CancelledError(CANCELLED)
       received = await post(`${PREFIX}${method.parent.typeName}/${method.name}`, body, deadline, signal)
     } finally {
       this.#observe({ call: method.name, sent: body, received })
@@ -102,8 +102,7 @@ async function post(path: string, body: Bytes, deadline: number, cancelled: Abor
       redirect: 'error',
       signal: AbortSignal.any([cancelled, AbortSignal.timeout(Math.max(0, deadline - performance.now()))]),
     })
-    const received = new Uint8Array(await response.arrayBuffer())
-    if (received.length > MOST_BYTES) throw new MalformedMessageError('the answer is larger than any message')
+    const received = await bodyOf(response)
     if (response.ok) return received
     throw Object.assign(errorOf(response, new TextDecoder().decode(received)), { isOfServer: true })
   } catch (error) {
@@ -114,6 +113,20 @@ async function post(path: string, body: Bytes, deadline: number, cancelled: Abor
     if (error instanceof TypeError || error instanceof DOMException) throw new SilentError('the server cannot be reached; check the connection', 1, { name: 'why.unreachable' })
     throw error
   }
+}
+
+/** What an answer says, of which no more is taken in than a message may have. */
+async function bodyOf({ body }: Response): Promise<Bytes> {
+  const [parts, reader] = [[] as Uint8Array[], body?.getReader()]
+  for (let length = 0, piece = await reader?.read(); piece?.done === false; piece = await reader?.read()) {
+    length += piece.value.length
+    if (length > MOST_BYTES) {
+      reader?.cancel().catch(() => undefined)
+      throw new MalformedMessageError('the answer is larger than any message')
+    }
+    parts.push(piece.value)
+  }
+  return concat(...parts)
 }
 
 function errorOf(response: Response, details: string): IntaglioError {

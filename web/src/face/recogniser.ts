@@ -106,20 +106,25 @@ async function fetched({ url, bytes, digest }: (typeof files)[number], come: (by
   const silence = new AbortController()
   const file = new Uint8Array(bytes)
   let at = 0
+  let clock: ReturnType<typeof setTimeout> | undefined
+  const wait = (): void => { clearTimeout(clock); clock = setTimeout(() => { silence.abort() }, SILENCE_MS) }
+  wait()
   try {
-    for (let clock = setTimeout(() => { silence.abort() }, SILENCE_MS), reader: ReadableStreamDefaultReader<Uint8Array> | null = null; ;) {
-      reader ??= await opened(url, silence.signal)
-      const { done, value } = await reader.read()
-      clearTimeout(clock)
-      if (done) break
+    const reader = await opened(url, silence.signal)
+    for (let piece = await reader.read(); !piece.done; piece = await reader.read()) {
+      const { value } = piece
       if (at + value.length > bytes) throw new RangeError('longer than it was built')
       file.set(value, at)
       at += value.length
       come(value.length)
-      clock = setTimeout(() => { silence.abort() }, SILENCE_MS)
+      wait()
     }
   } catch (error) {
     if (!(error instanceof RangeError)) throw new UnavailableError(MISSING, null, { name: 'why.unreachable' })
+    at = 0
+  } finally {
+    clearTimeout(clock)
+    silence.abort() // whatever else comes of it is not waited for
   }
   if (at !== bytes || hex(sha256(file)) !== digest) {
     throw new UnavailableError('a file of the recogniser is not the one that this page was built for; reload', null, { name: 'why.other_file' })

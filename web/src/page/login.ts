@@ -10,20 +10,23 @@ export type Tell = (message: { readonly call: string; readonly sent: Uint8Array;
 export class Login {
   readonly #handle: string
   readonly #tell: Tell
+  readonly #go: (address: string) => void
 
-  private constructor(handle: string, tell: Tell) {
+  private constructor(handle: string, tell: Tell, go: (address: string) => void) {
     this.#handle = handle
     this.#tell = tell
+    this.#go = go
   }
 
   /**
    * What the address of this page says: `?login=` and a handle.
    *
    * @param tell is told of every message: the page shows all that leaves it.
+   * @param go leaves the page for an address.
    */
-  static of(query: string, tell: Tell = () => { /* nobody listens */ }): Login | null {
+  static of(query: string, tell: Tell = () => { /* nobody listens */ }, go = (address: string): void => { location.replace(address) }): Login | null {
     const handle = new URLSearchParams(query).get('login')
-    return handle !== null && /^[\w-]{43}$/.test(handle) ? new Login(handle, tell) : null
+    return handle !== null && /^[\w-]{43}$/.test(handle) ? new Login(handle, tell, go) : null
   }
 
   /**
@@ -49,7 +52,7 @@ export class Login {
 
   /** The provider knows where to: only an address that the public rules have for this client. */
   #leave(more: Record<string, string>): void {
-    location.replace(`/login/finish?${new URLSearchParams({ login: this.#handle, ...more }).toString()}`)
+    this.#go(`/login/finish?${new URLSearchParams({ login: this.#handle, ...more }).toString()}`)
   }
 
   async #post(name: string, told: Record<string, string>): Promise<Response> {

@@ -19,7 +19,11 @@ export interface Told {
 }
 
 const worker = new Worker(new URL('../device/worker.ts', import.meta.url), { type: 'module' })
-const waiting = new Map<number, { resolve: (value: any) => void; reject: (error: Failure) => void }>()
+interface Waiting {
+  readonly resolve: (value: any) => void
+  readonly reject: (error: Failure) => void
+}
+const waiting = new Map<number, Waiting>()
 let count = 0
 
 /** Something that was asked of the worker. */
@@ -33,11 +37,21 @@ export interface Asked<T> {
 export function ask<A extends Action>(action: A, argument?: Parameters<Actions[A]>[0], given: Transferable[] = [], key: Key | null = null): Asked<ReturnType<Actions[A]>> {
   const id = count++
   const answer = new Promise<ReturnType<Actions[A]>>((resolve, reject) => {
-    waiting.set(id, { resolve, reject })
-    worker.postMessage({ id, action, argument, key }, given)
-    key?.secret.fill(0) // the worker has it now, and wipes it after use
+    try {
+      worker.postMessage({ id, action, argument, key }, given)
+      waiting.set(id, { resolve, reject })
+    } finally {
+      key?.secret.fill(0) // the worker has it now, and wipes it after use
+    }
   })
   return { answer, cancel: () => { worker.postMessage({ cancel: id }) } }
+}
+
+/** Who waits for an answer, and does not any more. */
+function taken(id: number): Waiting | undefined {
+  const one = waiting.get(id)
+  waiting.delete(id)
+  return one
 }
 
 /** Listens to what the worker tells. */
@@ -48,8 +62,8 @@ export function listen(told: Told): void {
       case 'loading': told.loading(data.share); break
       case 'sent': told.sent(data); break
       case 'film': told.film(); break
-      case 'done': waiting.get(data.id)?.resolve(data.value); waiting.delete(data.id); break
-      case 'failed': waiting.get(data.id)?.reject(new Failure(data.fault)); waiting.delete(data.id); break
+      case 'done': taken(data.id)?.resolve(data.value); break
+      case 'failed': taken(data.id)?.reject(new Failure(data.fault)); break
     }
   }
 }
