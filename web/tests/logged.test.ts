@@ -290,6 +290,12 @@ describe('notes and keys', () => {
     ['after all times', (said) => both(said) + witnesses[1].dated(said, 2n ** 63n), 0, /impossible time/], ['as late as there is', (said) => both(said) + witnesses[1].dated(said, 2n ** 63n - 1n), 0, null],
     ['plainly', (said) => both(said) + witnesses[1].plain(said), 1, /^0 witnesses/], ['a stranger', (said) => both(said) + new Signer('w1', 99).dated(said, NOW), 1, /^0 witnesses/],
     ['the log undated', (said) => signer.plain(said), 0, /lacks a signature of a\.log/], ['the log dated alone', (said) => signer.dated(said, TIME), 0, /lacks a signature of a\.log/],
+    ...['plain', 'dated'].flatMap((kind) => ['first', 'last'].map((where): [string, (said: string) => string, number, RegExp | null] => [
+      `the log twice, of another tree ${where}, ${kind}`, (said) => {
+        const [right, wrong] = [said, `${said}x`].map((text) => (kind === 'plain' ? signer.plain(text) : signer.dated(text, TIME)))
+        return (kind === 'plain' ? signer.dated(said, TIME) : signer.plain(said)) + (where === 'first' ? wrong + right : right + wrong)
+      }, 0, /does not verify/,
+    ])),
     ['the log long ago and now', (said) => both(said) + signer.dated(said, NOW - 9000), 0, null], ['the log dated of another tree', (said) => both(said) + signer.dated(`${said}x`, NOW), 0, /does not verify/],
     ['the log in the last second', (said) => signer.plain(said) + signer.dated(said, NOW - 3600), 0, null], ['the log a second before', (said) => signer.plain(said) + signer.dated(said, NOW - 3601), 0, /3601 seconds old; at most 3600/],
     ['the log a minute ahead', (said) => signer.plain(said) + signer.dated(said, NOW + 60), 0, null], ['the log further ahead', (said) => signer.plain(said) + signer.dated(said, NOW + 61), 0, /dated in the future/],

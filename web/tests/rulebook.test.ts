@@ -48,10 +48,10 @@ describe('of several rules', () => {
 
   test('the exception that lasts longest counts, for whom and what it is', async () => {
     const rules = await book(
-      exception('a', purposeRule(0, 20, 'door-access', 1)), exception('b', purposeRule(5, 30, 'door-access', 2)), exception('c', purposeRule(0, 10, 'door-access', 3)),
+      exception('b', purposeRule(5, 20, 'door-access', 2)), exception('a', purposeRule(0, 30, 'door-access', 1)), exception('c', purposeRule(12, 40, 'door-access', 3)),
       exception('d', purposeRule(0, 90, 'canteen')), exception('e', purposeRule(0, 90), { audience: 'other.example' }), exception('f', purposeRule(0, 90), { jurisdiction: 'FR' }),
     )
-    expect([-1, 0, 4, 5, 20, 29, 30].map((at) => rules.exception('DE', 'example.org', 'door-access', T + at)?.tier ?? null)).toEqual([null, 1, 1, 2, 2, 2, null])
+    expect([-1, 0, 5, 11, 12, 29, 30, 39, 40].map((at) => rules.exception('DE', 'example.org', 'door-access', T + at)?.tier ?? null)).toEqual([null, 1, 1, 1, 3, 3, 3, 3, null])
     expect([rules.exception('DE', 'example.org', 'canteen', T), rules.exception('DE', 'other.example', 'door-access', T), rules.exception('FR', 'example.org', 'door-access', T)].map((one) => one!.endsAt - T)).toEqual([90, 90, 90])
     expect(rules.exception('FR', 'example.org', 'canteen', T)).toBeNull()
   })
