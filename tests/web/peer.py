@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from PIL import ExifTags, Image
 
 from client.device.pictures import require_different, require_one_person
@@ -221,6 +222,21 @@ def answer_open_backup(request):
         "issued_at": proof.issued_at,
         "signature": proof.signature.hex(),
     }
+
+
+def answer_owner_proofs(request):
+    """For which operations each proof of an owner holds."""
+    key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(request["public_key"]))
+    return [[one.value for one in OwnerOperation if _holds(one, proof, key)] for proof in request["proofs"]]
+
+
+def _holds(operation, proof, key):
+    read = OwnerProof.from_proto(operation, pb.OwnerProof.FromString(bytes.fromhex(proof)))
+    try:
+        key.verify(read.signature, read.statement)
+    except InvalidSignature:
+        return False
+    return True
 
 
 def answer_seal_backup(request):
