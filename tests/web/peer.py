@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from grpc import StatusCode
 from PIL import ExifTags, Image
 
 from client.device.pictures import require_different, require_one_person
@@ -60,6 +61,7 @@ from federation.wire.convert import Change
 from federation.wire.devices import Admission, DeviceChange, ListedDevice, code_of, devices_in
 from federation.wire.logged import LogReceipt, comparison_facts
 from federation.wire.owner import OwnerOperation, OwnerProof
+from federation.wire.status import RETRY_AFTER_KEY, error_from_call
 from federation.wire.v1 import verification_pb2 as pb
 from tests import damaged_receipts
 from tests.agreeing import AUDIENCE, DEVICE, NOW, PASSED, PURPOSE, public
@@ -237,6 +239,18 @@ def _holds(operation, proof, key):
     except InvalidSignature:
         return False
     return True
+
+
+def answer_statuses(_request):
+    """What each status of gRPC, with a pause that is asked for, stands for: the name of the error."""
+
+    class Failed:
+        def __init__(self, status):
+            self.code = lambda: status
+            self.details = lambda: "no"
+            self.trailing_metadata = lambda: ((RETRY_AFTER_KEY, "5"),)
+
+    return {one.name: type(error_from_call(Failed(one))).__name__ for one in StatusCode}
 
 
 def answer_seal_backup(request):
