@@ -83,18 +83,20 @@ class PairFiles:
             now: the time.
         """
         try:
-            old = x509.load_pem_x509_certificate(tls.certificate)
-            if not is_due(old, now=now):
-                return
+            old, authority = (x509.load_pem_x509_certificate(pem) for pem in (tls.certificate, tls.authority))
         except ValueError:
             return  # the server took it, so it is one; how it is to be renewed, whoever made it knows
+        if not is_due(old, now=now):
+            return
         ends = f"this device's certificate ends on {old.not_valid_after_utc:%Y-%m-%d}"
         if ask is None:
             say(f"{ends}. The public rules name this kiosk by it: the operator issues another, and has them name that")
             return
         try:
             with alone_with(self._certificate):
-                new = self._followed(old, tls, ask, now=now)
+                if tls.certificate != _read(self._certificate):
+                    raise UsageError("another command has just taken it up")
+                new = self._followed(old, _key_in(tls.key), authority, ask, now=now)
         except IntaglioError as error:
             say(f"{ends}, and no other was to be had: {error}")
             return
@@ -103,13 +105,18 @@ class PairFiles:
         else:
             say(f"this device has another certificate, which ends on {new.not_valid_after_utc:%Y-%m-%d}")
 
-    def _followed(self, old: x509.Certificate, tls: Shown, ask: Ask, *, now: dt.datetime) -> x509.Certificate | None:
-        if tls.certificate != _read(self._certificate):
-            raise UsageError("another command has just taken it up")
-        key, new = _key_in(tls.key), self._new_key(old)
+    def _followed(
+        self,
+        old: x509.Certificate,
+        key: ec.EllipticCurvePrivateKey,
+        authority: x509.Certificate,
+        ask: Ask,
+        *,
+        now: dt.datetime,
+    ) -> x509.Certificate | None:
+        new = self._new_key(old)
         found = ask(Renewal.sign(old, key, new))
         if found is not None:
-            authority = x509.load_pem_x509_certificate(tls.authority)
             require_follows(found, old, new.public_key(), authority, now=now)
             replace_file(self._next, found.public_bytes(serialization.Encoding.PEM))
             self._change()
@@ -139,10 +146,12 @@ class PairFiles:
             return  # another command was faster
         replace_file(self._key, _read(self._next_key))
         replace_file(self._certificate, _read(self._next))
-        self._next.unlink()
-        sync_folder(self.directory)  # before the key goes, of which there must be one as long as that waits
-        self._next_key.unlink(missing_ok=True)
-        sync_folder(self.directory)
+        for done in (self._next, self._next_key):  # the key goes last: there must be one as long as the other waits
+            try:
+                done.unlink(missing_ok=True)
+                sync_folder(self.directory)
+            except OSError as error:
+                raise UsageError(f"cannot remove {done}: {error.strerror}") from error
 
     @property
     def _certificate(self) -> Path:

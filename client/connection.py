@@ -112,7 +112,6 @@ class Connection:
         self.answered = False  # whether any call was
         split(target)  # gRPC would take an IPv6 address without brackets for a name
         self._target, self._authority = target, tls.authority
-        self._deadline = 0.0  # of the call that runs; there is one at a time
         self._timeout_seconds = timeout_seconds
         self._waiting = waiting
         self._channel = grpc.secure_channel(
@@ -144,7 +143,8 @@ class Connection:
         Raises:
             IntaglioError: what the server raised, or `UnavailableError`.
         """
-        self._deadline, silent_since = time.monotonic() + self._timeout_seconds, None
+        self._deadline = time.monotonic() + self._timeout_seconds  # of the call that runs; there is one at a time
+        silent_since = None
         with self._telling():
             while True:
                 try:

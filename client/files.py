@@ -21,13 +21,14 @@ def replace_file(path: Path, data: bytes | Callable[[BinaryIO], None]) -> None:
         data: all of it; or what writes it to an open file, when it does not fit into memory.
 
     Raises:
-        UsageError: it cannot be written; then what was there is unchanged.
+        UsageError: it cannot be written, and what was there is unchanged; or it is written, and may go in a power cut.
     """
     try:
         with _draft(path, data) as draft:
             draft.replace(path)  # a crash before this line leaves the old file, after it the new one
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}; what was there is unchanged") from error
+    _keep_name(path)
 
 
 def write_new_file(path: Path, data: bytes | Iterable[bytes]) -> None:
@@ -36,7 +37,7 @@ def write_new_file(path: Path, data: bytes | Iterable[bytes]) -> None:
     Atomic: a crash leaves nothing at `path` or all of it, and at worst a stray temporary file beside it.
 
     Raises:
-        UsageError: `path` exists, or cannot be written.
+        UsageError: `path` exists, or cannot be written; or it is written, and may go in a power cut.
     """
     try:
         with _draft(path, data) as draft:
@@ -46,6 +47,7 @@ def write_new_file(path: Path, data: bytes | Iterable[bytes]) -> None:
         raise UsageError(f"{path} exists and is not overwritten; choose another path") from error
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}") from error
+    _keep_name(path)
 
 
 @contextmanager
@@ -76,7 +78,7 @@ def alone_with(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _draft(path: Path, data: bytes | Iterable[bytes] | Callable[[BinaryIO], None]) -> Iterator[Path]:
-    """A temporary file beside `path`, on disk. Goes at the end, when the name that it was given becomes durable."""
+    """A temporary file beside `path`, on disk. Goes at the end."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
@@ -90,7 +92,13 @@ def _draft(path: Path, data: bytes | Iterable[bytes] | Callable[[BinaryIO], None
         yield temporary
     finally:
         temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
+
+
+def _keep_name(path: Path) -> None:
+    try:
+        sync_folder(path.parent)
+    except OSError as error:
+        raise UsageError(f"{path} is written, but a power cut may take it back: {error.strerror}") from error
 
 
 def make_folder(folder: Path, *, mode: int = 0o777) -> None:

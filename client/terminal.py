@@ -68,10 +68,9 @@ def show(facts: Mapping[str, str], *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(dict(facts)))
         return
-    console = Console(highlight=False, soft_wrap=True)
     width = max(len(name) for name in facts)
     for name, value in facts.items():
-        console.print(f"{name.replace('_', ' '):>{width}}  {value}", markup=False)
+        typer.echo(f"{name.replace('_', ' '):>{width}}  {value}")
 
 
 def show_rows(rows: Sequence[Mapping[str, object]], *, as_json: bool) -> None:

@@ -25,7 +25,7 @@ from server.pairs import client_credentials
 from server.people.pki_cli import pki_commands
 from server.people.tickets import open_servers_storage
 from server.people.tickets_cli import ServersDatabaseOption, ticket_commands
-from server.restoring.backing_up import back_up
+from server.restoring.backing_up import LONGEST_DAYS, back_up
 from server.restoring.reconciling import What, reconcile
 from server.rules.assertions import create_issuer
 from server.rules.cli import read_bundle, rules_commands
@@ -180,7 +180,8 @@ def database_backup(
     log_directory: LogDirectoryOption,
     log_database: LogDatabaseOption = None,
     keep_days: Annotated[
-        int | None, typer.Option(min=1, help="Remove backups that are older.", show_default="all stay")
+        int | None,
+        typer.Option(min=1, max=LONGEST_DAYS, help="Remove backups that are older.", show_default="all stay"),
     ] = None,
 ) -> None:
     """Back up database and log, for a timer: both SQLite files as of now, in a new folder, looked through.

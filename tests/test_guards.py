@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import gzip
 import json
-import socket
-import ssl
 from dataclasses import asdict, replace
 from types import SimpleNamespace
 
@@ -16,7 +14,6 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from client import unreachable
 from client.log.tiles import _unzipped
 from client.rights.logged import Done, check_done, check_revoked
 from federation.audit.attacks import AttackLevel, Presentations
@@ -396,34 +393,6 @@ def test_what_a_server_writes_about_waiting_is_believed_up_to_a_day(written, sec
             return (("other", "9"), *([(status.RETRY_AFTER_KEY, written)] if written is not None else []))
 
     assert status.error_from_call(Call()).retry_after_seconds == seconds
-
-
-@pytest.mark.parametrize(
-    ("code", "words"),
-    [
-        (9, "not yet valid"),
-        (10, "has expired"),
-        (62, "for another name"),
-        (64, "for another name"),
-        (20, "not signed by ca"),
-    ],
-)
-def test_each_fault_of_a_certificate_says_what_to_do(code, words):
-    assert words in unreachable._fault_of_certificate(code, "host:1", "host")
-
-
-@pytest.mark.parametrize(
-    ("error", "words"),
-    [
-        (ssl.SSLError(1, "wrong version number"), "does not speak TLS"),
-        (socket.gaierror(-2, "unknown"), "nobody knows the name host"),
-        (ConnectionRefusedError(111, "refused"), "nobody listens at host:1"),
-        (TimeoutError(), "host:1 cannot be reached: no answer came"),
-        (OSError(113, "No route to host"), "host:1 cannot be reached: No route to host"),
-    ],
-)
-def test_each_way_of_not_being_there_has_a_sentence(error, words):
-    assert words in unreachable._fault(error, "host:1", "host")
 
 
 @pytest.mark.parametrize("package", ["client", "federation"])

@@ -92,7 +92,7 @@ def read_labels(path: Path, columns: list[str]) -> Labels:
         for name in columns:
             if person in labels[name]:
                 raise UsageError(f"{path} has two rows of one person")
-            said = name_of(row[header.index(name)])
+            said = name_of(row[header.index(name, 1)])  # the first column names people, whatever it is called
             labels[name][person] = "" if said.casefold() in _UNKNOWN else said
     return labels
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import typer
 
+from client.bundles import read_as
 from client.files import write_new_file
 from client.terminal import JsonOption, read_file, read_hex, show
 from client.wallet.opening import DEFAULT_WALLET, PassphraseFileOption, WalletOption, open_wallet
@@ -25,12 +25,11 @@ from federation.consent.receipts import (
     SignedWithdrawal,
     Terms,
 )
-from federation.errors import MalformedMessageError, UsageError
+from federation.errors import UsageError
 from federation.statements import text_of_time
 
 receipts_app = Commands(help="Consent receipts: look at them, grant them, withdraw them.")
 
-_T = TypeVar("_T")
 ReceiptArgument = Annotated[Path, typer.Argument(help="File with a signed receipt.")]
 
 
@@ -47,14 +46,14 @@ def receipts_show(
 
     Example: intaglio receipts show receipt.json --withdrawal withdrawal.json
     """
-    signed = _parse(receipt, SignedReceipt.from_bytes)
+    signed = read_as(receipt, SignedReceipt.from_bytes)
     now = int(time.time())
     mine, terms = signed.receipt, signed.receipt.terms
     # A receipt of its own purpose, audience and binding has no other faults than its signature and its times.
     fault = signed.find_fault(binding=mine.binding, purpose=terms.purposes[0], audience=terms.audience, now=now)
     state = "given" if fault is None else fault.value
     if withdrawal is not None:
-        ended = _parse(withdrawal, SignedWithdrawal.from_bytes)
+        ended = read_as(withdrawal, SignedWithdrawal.from_bytes)
         ended.require_from(mine.binding.device_public_key)
         if ended.withdrawal.receipt_id != mine.receipt_id:
             raise UsageError(f"{withdrawal} withdraws another receipt: {ended.withdrawal.receipt_id.hex()}")
@@ -101,7 +100,7 @@ def receipts_grant(
     Example: intaglio receipts grant terms.json receipt.json --template-digest 00ff
     """
     offered = read_terms(terms)
-    replaced = None if renews is None else _parse(renews, SignedReceipt.from_bytes).receipt.receipt_id
+    replaced = None if renews is None else read_as(renews, SignedReceipt.from_bytes).receipt.receipt_id
     opened, _ = open_wallet(wallet, passphrase_file)
     enrolment = opened.require_enrolment()
     if enrolment.audience != offered.audience or enrolment.purpose not in offered.purposes:
@@ -137,7 +136,7 @@ def receipts_withdraw(
 
     Example: intaglio receipts withdraw receipt.json withdrawal.json
     """
-    signed = _parse(receipt, SignedReceipt.from_bytes)
+    signed = read_as(receipt, SignedReceipt.from_bytes)
     opened, _ = open_wallet(wallet, passphrase_file)
     statement = signed.withdraw(opened.signing_key, now=int(time.time()))
     write_new_file(output, statement.to_bytes())
@@ -157,13 +156,6 @@ def read_terms(path: Path) -> Terms:
         return Terms.from_file(read_file(path))
     except UsageError as error:
         raise UsageError(f"{path} holds no terms: {error}") from error
-
-
-def _parse(path: Path, from_bytes: Callable[[bytes], _T]) -> _T:
-    try:
-        return from_bytes(read_file(path))
-    except MalformedMessageError as error:
-        raise UsageError(f"{path}: {error}") from error  # the file that was named is wrong, no peer is to blame
 
 
 device = Extra("device", receipts_app)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from client.bundles import read_bundle, read_trust
 from client.device.outcomes import VerificationOutcome
@@ -144,6 +143,6 @@ def report(outcome: VerificationOutcome, *, match: str, non_match: str, bundle: 
         mark = "" if audited.is_passed else f"{audited.text}: "
         sentence = f"{mark}{match} at {rate.text}" if accepted else non_match
         sizes = f"up {outcome.upload_bytes / 1000:.0f} kB, down {outcome.reply_bytes / 1000:.0f} kB"
-        Console(highlight=False, soft_wrap=True).print(f"{sentence} (device {outcome.device_ms:.0f} ms, {sizes})")
+        typer.echo(f"{sentence} (device {outcome.device_ms:.0f} ms, {sizes})")
     if not accepted:
         raise typer.Exit(_NON_MATCH_EXIT)

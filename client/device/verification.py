@@ -122,11 +122,13 @@ class Device:
 
     def __exit__(self, failure: object, *_: object) -> None:
         """Lets go of the server, which is asked for another certificate before if this device's ends soon."""
-        if failure is None and self._connection.answered and self._tls.place is not None:
-            now = dt.datetime.fromtimestamp(self._clock(), dt.UTC)
-            ask = None if self._conditions.rules.names_kiosk(self._certificate) else self._ask_for_certificate
-            self._tls.place.follow(self._tls, ask, tell, now=now)
-        self._connection.close()
+        try:
+            if failure is None and self._connection.answered and self._tls.place is not None:
+                now = dt.datetime.fromtimestamp(self._clock(), dt.UTC)
+                ask = None if self._conditions.rules.names_kiosk(self._certificate) else self._ask_for_certificate
+                self._tls.place.follow(self._tls, ask, tell, now=now)
+        finally:
+            self._connection.close()
 
     @property
     def wallet(self) -> Wallet:

@@ -191,6 +191,8 @@ def verify_command(
     audience_nonce = _nonce(nonce)
     if assertion is not None and nonce is None:
         raise UsageError("an assertion answers the nonce of an organisation: name it with --nonce")
+    if assertion is not None and assertion.exists():
+        raise UsageError(f"{assertion} exists; name a new file for the assertion")
     bundle = face_cli.read_release(release, release_trust)
     face_cli.say(f"Verifying at {server}: opening the wallet, finding the face, asking ...", as_json=as_json)
     opened, passphrase = open_wallet_alone(wallet, passphrase_file)

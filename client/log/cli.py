@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
@@ -21,6 +21,7 @@ from federation.transparency.proofs import PROOF_HEADER
 
 _LARGEST_FILE = 1 << 25
 _ANY_AGE = 1 << 62
+_T = TypeVar("_T")
 
 log_app = Commands(help="The operator's public log: verify, monitor, follow.")
 
@@ -61,8 +62,8 @@ def log_verify(
         other, same = known.setdefault(checkpoint.head.size, (path, checkpoint))
         if same.head != checkpoint.head:
             raise ProofError(f"{other} and {path} are checkpoints of one size and two trees: the log forked. Keep both")
-    for path, value in read.items():
-        typer.echo(f"{path}: {_describe(value)}")
+    for line in [f"{path}: {_describe(value)}" for path, value in read.items()]:  # nothing is said unless all is well
+        typer.echo(line)
 
 
 @log_app.command("monitor")
@@ -106,9 +107,9 @@ def watch(reader: LogReader, trust: LogTrust, state: Path, seen: Sequence[Path],
     Raises:
         ProofError: fork, omission or rollback; the state stays as it was.
     """
-    monitor = (Monitor.from_bytes(_read(state)) if state.exists() else Monitor()).follow(reader, trust, now=_now())
+    monitor = (_read_as(state, Monitor.from_bytes) if state.exists() else Monitor()).follow(reader, trust, now=_now())
     for path in seen:
-        monitor.check_seen(SignedCheckpoint.from_bytes(_read(path)), reader, trust)
+        monitor.check_seen(_read_as(path, SignedCheckpoint.from_bytes), reader, trust)
     # A crash before this line reads the same entries again, after it goes on from here.
     replace_file(state, monitor.to_bytes())
     usage = sorted(monitor.usage.attempts.items())
@@ -127,10 +128,15 @@ _ProofFile = SignedCheckpoint | LoggedEntry
 
 
 def _proof_file(path: Path) -> _ProofFile:
-    data = _read(path)
-    kind: type[_ProofFile] = LoggedEntry if data.startswith(PROOF_HEADER.encode()) else SignedCheckpoint
+    if _read(path).startswith(PROOF_HEADER.encode()):
+        return _read_as(path, LoggedEntry.from_bytes)
+    return _read_as(path, SignedCheckpoint.from_bytes)
+
+
+def _read_as(path: Path, from_bytes: Callable[[bytes], _T]) -> _T:
+    """What `from_bytes` makes of a file; what it is none of is said with its name."""
     try:
-        return kind.from_bytes(data)
+        return from_bytes(_read(path))
     except MalformedMessageError as error:
         raise MalformedMessageError(f"{path}: {error}") from error
 

@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from federation.errors import MalformedMessageError, ProofError, UsageError
+from federation.errors import IntaglioError, MalformedMessageError, ProofError, UsageError
 from federation.transparency import (
     AttemptEntry,
     Frontier,
@@ -286,7 +286,7 @@ class Monitor:
                 Usage(Counter(fields["kinds"]), Counter({(r, p, o): n for r, p, o, n in fields["attempts"]})),
                 None if note is None else SignedCheckpoint.from_bytes(note.encode()),
             )
-        except (KeyError, TypeError, ValueError, AttributeError, RecursionError, UsageError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError, IntaglioError) as error:
             raise MalformedMessageError("not the memory of a monitor, or of another version") from error
 
 

@@ -136,14 +136,19 @@ def trust_roster(text: str, folder: Path, *, replace: bool = False) -> tuple[str
     own = _organisation_key(folder)
     if own not in roster:
         raise RefusedError("this organisation's key is not in the roster; ask the coordinator for the current one")
-    path = folder / ROSTER
-    if path.exists() and path.read_text() != text and not replace:
-        raise UsageError("another roster is trusted already; compare the fingerprints, then say --replace")
-    replace_file(path, text.encode())
+    require_trusted_or(text, folder, replace=replace)
+    replace_file(folder / ROSTER, text.encode())
     return tuple(
         f"{fingerprint(key)}  {name}{'  (you read this one out)' * (key == own)}"
         for key, name in zip(roster, roster_names(text), strict=True)
     )
+
+
+def require_trusted_or(text: str, folder: Path, *, replace: bool) -> None:
+    """Raises UsageError when another roster is trusted already, unless it is to be replaced."""
+    path = folder / ROSTER
+    if path.exists() and path.read_text() != text and not replace:
+        raise UsageError("another roster is trusted already; compare the fingerprints, then say --replace")
 
 
 def _organisation_key(folder: Path) -> bytes:

@@ -25,6 +25,7 @@ from client.node.joining import (
     REQUEST,
     invitation_of,
     join,
+    require_trusted_or,
     trust_roster,
 )
 from federation.errors import UsageError
@@ -97,6 +98,7 @@ def trust(text: str, folder: Path, *, replace: bool) -> tuple[str, ...]:
 
     A crash leaves some of them in their places; trusting the roster again moves the rest.
     """
+    require_trusted_or(text, folder, replace=replace)  # or the new keys would stand beside the old roster
     waiting = folder / NEXT
     if waiting.is_dir() and _is_for_the_new_keys(text, waiting):
         for name in (ORGANISATION_KEY, NODE_KEY, f"{NODE_KEY}.pub"):

@@ -65,6 +65,13 @@ def open_sums(state: RecordDict, identity: Identity, plan: SumPlan, reservation:
     """
     if _PLAN in state:
         raise RepeatedError
+    all_sessions = sessions(plan, identity.run, identity.roster)
+    drawn = {release: NodeSecrets.draw() for release in all_sessions}
+    nodes = {
+        release: Node(session, identity.member, drawn[release], sign=identity.sign, verify=verify_identity)
+        for release, session in all_sessions.items()
+    }
+    advertisements = {release: node.advertise() for release, node in nodes.items()}
     state[_PLAN] = ConfigRecord({**plan.to_config()})
     state[_RESERVATION] = ConfigRecord(
         {
@@ -74,11 +81,7 @@ def open_sums(state: RecordDict, identity: Identity, plan: SumPlan, reservation:
             "listed": list(facts.listed),
         }
     )
-    advertisements = {}
-    for release, session in sessions(plan, identity.run, identity.roster).items():
-        secrets = NodeSecrets.draw()
-        node = Node(session, identity.member, secrets, sign=identity.sign, verify=verify_identity)
-        advertisements[release] = node.advertise()
+    for release, secrets in drawn.items():
         _keep(state, release, secrets, [], "")
     return advertisements
 

@@ -47,6 +47,8 @@ def privacy_documents(
     facts = facts_of(read_bundle(bundle), book, deployment, agreed, now=now)
     filled = [fill(name, facts, told) for name in DOCUMENTS]
     make_folder(output)
+    if existing := [path for name in DOCUMENTS if (path := output / f"{name}.md").exists()]:  # or half are written
+        raise UsageError(f"{existing[0]} exists and is not overwritten; choose another folder")
     for document in filled:
         write_new_file(output / f"{document.name}.md", document.text.encode())
     if as_json:

@@ -30,7 +30,8 @@ class PermissionEnd:
 def permission_ends(deployment: Deployment, rules: Rulebook, now: int) -> tuple[PermissionEnd, ...]:
     """The end of each permission that a deployment needs, the earliest first.
 
-    A pack that follows another before that one ends goes on with what it allows. What was never allowed ends `now`.
+    A pack that follows another before that one ends goes on with what it allows. What was never allowed ends `now`,
+    also when something is to allow it later: until then nobody is verified.
 
     Args:
         deployment: for its own audience, in all its jurisdictions.
@@ -50,10 +51,9 @@ def _end(place: str, audience: str, purpose: str, rules: Rulebook, now: int) -> 
         return rules.rule_in_force(place, audience, purpose, at) is not None
 
     ends = sorted({at for at in _times(place, rules) if allows(at - 1) and not allows(at)})
-    past = [at for at in ends if at <= now]
-    if past and not allows(now):
-        return past[-1]
-    return next((at for at in ends if at > now), now)
+    if not allows(now):
+        return max((at for at in ends if at <= now), default=now)
+    return next(at for at in ends if at > now)
 
 
 def _times(place: str, rules: Rulebook) -> Iterator[int]:

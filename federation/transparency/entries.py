@@ -277,8 +277,10 @@ def canonical(facts: Mapping[str, Any]) -> bytes:
     """Canonical JSON: ASCII, keys sorted, no spaces, no fractions.
 
     Raises:
-        UsageError: a value that JSON writes in more than one way, or cannot write.
+        UsageError: no object, or a value in it that JSON writes in more than one way, or cannot write.
     """
+    if not isinstance(facts, Mapping):
+        raise UsageError("facts are an object: a name for each")
     _require_plain(facts)
     return json.dumps(facts, sort_keys=True, separators=(",", ":")).encode("ascii")
 

@@ -175,17 +175,20 @@ def revoke_number(directory: Path, serial: int, *, now: dt.datetime) -> bool:
         Whether it was not on the list before.
 
     Raises:
-        UsageError: it is no number of a certificate, or one that a server shows; or the authority's key is not there.
+        UsageError: it is no number of a certificate, or one that a server shows, or the authority's own; or the
+            authority's key is not there.
     """
     if not 0 < serial < 1 << _SERIAL_BITS:
         raise UsageError("a certificate's number is 1 to 40 hex digits, as `intaglio-server pki list --json` shows it")
     with _working_in(directory):
         authority = read_authority(directory, now=now)
+        if serial == authority.certificate.serial_number:
+            raise UsageError("that is the number of the authority itself, which no list of its own ends")
         found = next((one for one in _made(directory, authority.certificate) if one.serial_number == serial), None)
         if found is not None and not _is_client(found):
             raise UsageError("that is the number of a server's certificate: `intaglio-server pki renew` replaces it")
         added = _put_on_list(directory, authority, [serial], now)
-        if found is not None and serial in {one.serial_number for one in _present(directory, authority.certificate)}:
+        if found is not None and _lies_under_its_name(directory, found):
             _free(directory, name_of(found))
         return bool(added)
 
@@ -274,6 +277,12 @@ def _put_on_list(directory: Path, authority: Issued, serials: list[int], now: dt
     if added:
         write_durably(directory / CRL_FILE, _list_of(authority, before | added, now), mode=PUBLIC)
     return list(added)
+
+
+def _lies_under_its_name(directory: Path, certificate: x509.Certificate) -> bool:
+    """Whether NAME.pem is this one: where somebody kept it as another file, NAME.pem and its key are of another."""
+    path = directory / f"{name_of(certificate)}.pem"
+    return path.exists() and read_certificate(path) == certificate
 
 
 def _free(directory: Path, name: str) -> None:

@@ -25,6 +25,8 @@ from server.people.tickets_cli import ServersDatabaseOption
 
 _WHOLE_NUMBER_DIGITS = 32
 """A number of ours has 159 random bits: fewer digits than that are the beginning of one."""
+_LEAST_DIGITS = 8
+"""Of a beginning: fewer may well be that of a number which is not kept here, and of somebody else's by chance."""
 
 pki_commands = Commands(help="Certificates for mutual TLS.")
 
@@ -255,8 +257,8 @@ def pki_revoke(
     serial: Annotated[
         str | None,
         typer.Option(
-            help="Instead of a name: the number of one certificate, or how it begins. A whole one may be of a"
-            " certificate that is not kept here."
+            help=f"Instead of a name: the number of one certificate, or its first {_LEAST_DIGITS} digits or more. A"
+            " whole one may be of a certificate that is not kept here."
         ),
     ] = None,
 ) -> None:
@@ -290,7 +292,12 @@ def _number_of(text: str, directory: Path) -> tuple[int, str]:
     digits = text.replace(":", "").lower().lstrip("0")
     if not digits or not set(digits) <= set(string.hexdigits):
         raise UsageError(f"{text[:64]!r} is no number of a certificate in hex digits")
-    found = [one for one in authority.known(directory) if f"{one.serial:x}".startswith(digits)]
+    known = {f"{one.serial:x}": one for one in authority.known(directory)}
+    if (whole := known.get(digits)) is not None:
+        return whole.serial, whole.name
+    if len(digits) < _LEAST_DIGITS:
+        raise UsageError(f"{digits} may be the beginning of many numbers: give {_LEAST_DIGITS} digits or more")
+    found = [one for number, one in known.items() if number.startswith(digits)]
     if len(found) > 1:
         raise UsageError(f"{len(found)} certificates have numbers that begin with {digits}; give the whole one")
     if found:

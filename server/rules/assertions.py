@@ -150,16 +150,22 @@ def create_issuer(
         What issuer.json says: the issuer's address and its public key in hex.
 
     Raises:
-        UsageError: the folder exists, or cannot be written; or the former one holds no secret.
+        UsageError: the folder exists, or cannot be written; the former one may not be read, or is not whole; or the
+            token has the former key under that name, and so no new one.
     """
     require_address("the issuer", address)
-    pairwise = secrets.token_hex(32)
+    if directory.exists():  # before anything is made in a token
+        raise UsageError(f"{directory} exists; name a new folder")
+    pairwise, former = secrets.token_hex(32), None
     if pseudonyms_of is not None:
+        former = read_registration(pseudonyms_of).public_key
         try:
             pairwise = _pairwise_of(_read(pseudonyms_of / _SECRETS_FILE)).secret_bytes().hex()
         except _DAMAGED:
             raise UsageError(f"{pseudonyms_of} holds no secret that pseudonyms are made with") from None
     key = new_ed25519_key(token)
+    if key.public_key().public_bytes_raw() == former:
+        raise UsageError(f"the key in the token is the one of {pseudonyms_of}: name another one, which is made there")
     signing_key = key.text if isinstance(key, TokenKey) else key.private_bytes_raw().hex()
     public = {"issuer": address, "public_key": key.public_key().public_bytes_raw().hex()}
     hidden = {"signing_key": signing_key, "pairwise_secret": pairwise}

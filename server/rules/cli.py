@@ -31,6 +31,7 @@ from federation.rules.entries import (
 )
 from federation.rules.kiosks import LONGEST_KIOSK_SECONDS, Kiosk
 from federation.rules.rulebook import Rulebook, RuleSigners, SignedRule
+from federation.statements import text_of_time
 from server.files import PRIVATE, PUBLIC, make_directory, write_durably, write_new
 from server.rules.assertions import read_registration
 
@@ -188,8 +189,8 @@ def rules_prolong(
 ) -> None:
     """Let go on what is allowed: the pack that counts in each jurisdiction, as its next version, which ends later.
 
-    What was to end before its pack does so still, and a ban stays one. Running servers take it in within seconds,
-    devices with the rules. A deployment is not prolonged: `rules register` one that follows it.
+    What was to end before its pack does so still, and is named; a ban stays one. Running servers take it in within
+    seconds, devices with the rules. A deployment is not prolonged: `rules register` one that follows it.
 
     Needs: the rules, as many signers' keys as they say. Writes: RULES.
 
@@ -198,12 +199,25 @@ def rules_prolong(
     now = int(time.time())
     book = Rulebook.from_file(read_named(rules), read_at=now)
     places = sorted({rule.jurisdiction for rule in book.rules.values() if isinstance(rule, PolicyPack)})
+    for place in places:
+        _tell_what_ends_still(book.pack(place, now))
     following = [one for place in places if (one := _prolonged(book, place, now, now + days * DAY_SECONDS)) is not None]
     if not following:
         raise UsageError(f"no pack in {rules} allows anything that would end later then")
     keys = [ed25519_key(k) for k in key]
     for pack in following:  # a crash in between leaves some prolonged; typed again, the others are too
         append_rule(rules, signed_by(pack, keys))
+
+
+def _tell_what_ends_still(pack: PolicyPack | None) -> None:
+    """Names what no prolonging lets go on, because it was to end before its pack."""
+    for rule in pack.rules if pack else ():
+        if pack and rule.ends_at < pack.ends_at:
+            typer.echo(
+                f"{rule.purpose} ends in {pack.jurisdiction} at {text_of_time(rule.ends_at)} all the same, before its"
+                " pack: only another pack lets it go on, which its signers write (`intaglio-server rules add`)",
+                err=True,
+            )
 
 
 def _prolonged(book: Rulebook, place: str, now: int, ends_at: int) -> PolicyPack | None:

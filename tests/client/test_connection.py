@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import os
 import signal
@@ -9,15 +10,21 @@ import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import grpc
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 
 from client import connection
+from client.certificates import PairFiles
 from client.connection import ClientTls, Connection
 from client.unreachable import why_unreachable
-from federation.errors import RefusedError, UnavailableError, UsageError
+from federation.errors import PeerError, RefusedError, UnavailableError, UsageError
+from federation.wire.convert import MAX_MESSAGE_BYTES
 from federation.wire.v1 import verification_pb2 as pb
 from server.certificates import write_pki
 
@@ -64,7 +71,8 @@ class FailedError(grpc.RpcError, grpc.Call):
         return "because"
 
     def trailing_metadata(self):
-        return () if self._wait is None else (("retry-after-seconds", str(self._wait)),)
+        others = (("grpc-status", "14"),)
+        return others if self._wait is None else (*others, ("retry-after-seconds", str(self._wait)), ("last", "1"))
 
     def _unused(self, *_):
         raise NotImplementedError
@@ -183,6 +191,198 @@ def test_who_is_asked_to_wait_long_or_is_refused_asks_nobody_again(device, clock
     with pytest.raises(error, match="because"):
         device.call(method, REQUEST)
     assert (len(method.timeouts), clock.now) == (1, 100.0)
+
+
+class Channel:
+    """Stands in for gRPC's: a method is the name that it is called by, and who closes it is noticed."""
+
+    def __init__(self):
+        self.is_closed = False
+
+    def unary_unary(self, path, **_):
+        return path
+
+    def close(self):
+        self.is_closed = True
+
+
+def test_a_server_is_shown_this_device_s_pair_and_nobody_but_a_call_repeats(tls, monkeypatch):
+    opened, channel, shown = [], Channel(), ClientTls.read(tls)
+    monkeypatch.setattr(grpc, "ssl_channel_credentials", lambda *given: given)
+    monkeypatch.setattr(grpc, "secure_channel", lambda *given, options: opened.append((given, options)) or channel)
+    device = Connection("[::1]:7443", shown, timeout_seconds=20.0)
+    (given, options) = opened[0]
+    assert given == ("[::1]:7443", (shown.authority, shown.key, shown.certificate))
+    assert dict(options) == {
+        "grpc.max_receive_message_length": MAX_MESSAGE_BYTES,
+        "grpc.max_send_message_length": MAX_MESSAGE_BYTES,
+        "grpc.enable_retries": 0,
+        "grpc.use_local_subchannel_pool": 1,
+        "grpc.initial_reconnect_backoff_ms": 300,
+        "grpc.max_reconnect_backoff_ms": 300,
+    }
+    assert [
+        device.verification.StartVerification,
+        device.owner.Revoke,
+        device.log.GetCheckpoint,
+        device.certificates.RenewCertificate,
+    ] == [
+        "/federation.wire.v1.VerificationService/StartVerification",
+        "/federation.wire.v1.OwnerService/Revoke",
+        "/federation.wire.v1.LogService/GetCheckpoint",
+        "/federation.wire.v1.CertificateService/RenewCertificate",
+    ]
+    assert not channel.is_closed
+    device.close()
+    assert channel.is_closed
+
+
+@pytest.mark.parametrize("missing", ["ca.pem", "pair.pem", "pair-key.pem"])
+def test_the_file_of_a_device_that_is_missing_is_named_with_who_makes_it(tmp_path, missing):
+    files = {"ca.pem": b"a", "pair.pem": b"b", "pair-key.pem": b"c"}
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    shown = ClientTls.read(tmp_path, "pair")
+    assert shown == ClientTls(b"a", b"b", b"c", PairFiles(tmp_path, "pair"))
+    assert repr(shown) == "ClientTls()"
+    (tmp_path / missing).unlink()
+    with pytest.raises(UsageError, match=r".") as refused:
+        ClientTls.read(tmp_path, "pair")
+    assert str(refused.value) == (
+        f"cannot read {tmp_path / missing}; ask the operator for certificates (`intaglio-server pki init`)"
+    )
+
+
+def test_rules_name_a_device_by_the_digest_of_its_certificate_and_junk_has_none(tls):
+    shown = ClientTls.read(tls)
+    certificate = x509.load_pem_x509_certificate(shown.certificate)
+    assert shown.certificate_digest == certificate.fingerprint(hashes.SHA256())
+    for junk in (b"x", b"\xff", shown.key):
+        with pytest.raises(UsageError, match="the device's certificate is not in PEM; ask the operator for another"):
+            _ = replace(shown, certificate=junk).certificate_digest
+
+
+@pytest.mark.parametrize(
+    ("wait", "seconds", "timeouts"),
+    [(2.0, 1.0, [20.0, 17.0]), (2.001, 1.0, [20.0]), (1.5, 18.4, [20.0, 0.1]), (1.5, 18.5, [20.0])],
+    ids=["as long as one waits", "longer", "as long as there is time", "no time left"],
+)
+def test_a_moment_is_waited_for_where_it_is_short_and_ends_before_the_deadline(device, clock, wait, seconds, timeouts):
+    method = Method(clock, [FailedError(wait=wait)], seconds=seconds)
+    try:
+        device.call(method, REQUEST)
+    except UnavailableError as error:
+        ended = error
+    else:
+        ended = None
+    assert method.timeouts == pytest.approx(timeouts)
+    assert (device.repeated, device.answered) == (len(timeouts) - 1, ended is None)
+
+
+def test_whoever_is_answered_has_been_and_else_nobody(device, clock):
+    with pytest.raises(RefusedError, match="because"):
+        device.call(Method(clock, [FailedError(grpc.StatusCode.PERMISSION_DENIED)]), REQUEST)
+    assert (device.answered, device.repeated) == (False, 0)
+    device.call(Method(clock, []), REQUEST)
+    assert (device.answered, device.repeated) == (True, 0)
+    with pytest.raises(RefusedError, match="because"):
+        device.call(Method(clock, [FailedError(grpc.StatusCode.PERMISSION_DENIED)]), REQUEST)
+    assert device.answered
+
+
+def test_each_call_has_a_deadline_of_its_own(device, clock):
+    for _ in range(2):
+        method = Method(clock, [FailedError(wait=1.0)], seconds=9.0)
+        device.call(method, REQUEST)
+        assert method.timeouts == [20.0, 10.0]
+    assert device.repeated == 2
+
+
+@pytest.mark.parametrize(
+    ("code", "wait", "seconds", "said", "after"),
+    [
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, None, 0.0, "the server says: because", 1.0),
+        (grpc.StatusCode.UNAVAILABLE, 7.5, 0.0, "the server says: because", 7.5),
+        (grpc.StatusCode.UNAVAILABLE, None, 20.0, "no answer came: because", 1.0),
+    ],
+    ids=["as many as it takes", "busy", "no time is left"],
+)
+def test_who_has_spoken_or_has_used_up_the_time_is_not_looked_for(
+    device, clock, monkeypatch, code, wait, seconds, said, after
+):
+    monkeypatch.setattr(connection, "why_unreachable", lambda *_, **__: pytest.fail("looked for"))
+    failure = FailedError(code, wait)
+
+    def method(_, *, timeout):
+        clock.now += seconds
+        raise failure
+
+    with pytest.raises(UnavailableError, match=r".") as ended:
+        device.call(method, REQUEST)
+    assert (str(ended.value), ended.value.retry_after_seconds) == (said, after)
+    assert ended.value.__cause__ is failure
+
+
+def test_what_no_call_is_behind_is_raised_as_it_is(device, clock, monkeypatch):
+    monkeypatch.setattr(connection, "why_unreachable", lambda *_, **__: pytest.fail("looked for"))
+
+    def method(_, *, timeout):
+        raise UnavailableError(f"the cable, with {timeout} left", retry_after_seconds=5)
+
+    with pytest.raises(UnavailableError, match=r"^the cable, with 20.0 left$"):
+        device.call(method, REQUEST)
+
+
+def test_who_is_looked_for_is_looked_for_with_this_device_s_authority(device, tls, monkeypatch, clock):
+    looked, failure = [], FailedError()
+    monkeypatch.setattr(connection, "why_unreachable", lambda *given, **_: looked.append(given) or "nobody is there")
+    with pytest.raises(UnavailableError, match=r"^nobody is there$") as ended:
+        device.call(Method(clock, [failure] * 99), REQUEST)
+    assert looked == [("localhost:1", (tls / "ca.pem").read_bytes())]
+    assert ended.value.__cause__ is failure
+
+
+def test_a_call_that_gives_no_reason_is_the_peer_s_fault_and_a_late_answer_says_when_to_come_back(device, clock):
+    def fails(*_, **__):
+        raise grpc.RpcError
+
+    with pytest.raises(PeerError, match=r"^the call failed and gave no reason$"):
+        device.call(fails, REQUEST)
+    with pytest.raises(UnavailableError, match=r"may count as an attempt; try again later$") as late:
+        device.call(Method(clock, [], seconds=100.0), REQUEST)
+    assert late.value.retry_after_seconds == 20.0
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_whoever_waits_is_told_after_three_seconds_and_not_once_it_is_over(device, clock, monkeypatch, fails):
+    made = []
+
+    class Timer:
+        def __init__(self, seconds, call, given):
+            self.told, self.daemon = [seconds, call, given], False
+            made.append(self)
+
+        def start(self):
+            self.told.append(f"started, {self.daemon}")
+
+        def cancel(self):
+            self.told.append("cancelled")
+
+    monkeypatch.setattr(connection, "threading", SimpleNamespace(Timer=Timer))
+
+    def method(_, *, timeout):
+        assert made[-1].told[3:] == ["started, True"]
+        if fails:
+            raise FailedError(grpc.StatusCode.PERMISSION_DENIED)
+        return pb.GetCheckpointResponse()
+
+    with contextlib.suppress(RefusedError):
+        device.call(method, REQUEST)
+    (timer,) = made
+    line = "waiting for localhost:1, 20 seconds at most; Ctrl-C ends it"
+    assert timer.told == [3.0, device._waiting, [line], "started, True", "cancelled"]
+    timer.told[1](*timer.told[2])
+    assert device.lines == [line]
 
 
 # ---------------------------------------------------------------------- a server that is frozen

@@ -280,12 +280,14 @@ def dashboard(place, *first):
         *given(place, release="release.zip", log="transparency", log_policy="policy", release_trust="trust.json"),
         *given(place, rules="rules.jsonl", ledger="ledger.jsonl", federation="coordinator"),
         *("--log-database", "postgresql://log@host/log", "--deployment", "trial-2"),
+        *("--certificate", place / "one.pem", "--certificate", place / "two.pem"),
         *(part for key in WITNESSES for part in ("--witness", key.to_text())),
     )
     log = LogSource(place / "transparency", "postgresql://log@host/log", place / "policy", tuple(WITNESSES))
     names = ("release.zip", "trust.json", "rules.jsonl", "ledger.jsonl", "coordinator")
     release, trust, rules, ledger, federation = (place / name for name in names)
-    return words, Sources(release, log, trust, rules, ledger, federation, deployment="trial-2")
+    own = (place / "one.pem", place / "two.pem")
+    return words, Sources(release, log, trust, rules, ledger, federation, own, "trial-2")
 
 
 def of_pages(place):
@@ -403,6 +405,14 @@ def rows(place):
     """By the words of a command: where they lead, and what is handed on there."""
     for part in (of_pages, of_federations, of_logs, of_people, of_the_service):
         yield from part(place)
+
+
+def test_the_certificates_that_are_named_are_those_whose_ends_the_log_tells(place, monkeypatch):
+    monkeypatch.setattr("server.dashboard.cli.certificates_in", tuple)
+    words, _ = dashboard(place, "web", "organisation")
+    found = handed(cli.app, "server.dashboard.cli:DailyNotices", *words, "--port", a_free_port())
+    assert found["read"]() == (place / "one.pem", place / "two.pem")
+    assert abs(found["clock"]() - dt.datetime.now(dt.UTC)) < dt.timedelta(seconds=60)
 
 
 def test_every_option_reaches_what_it_names(place):

@@ -20,8 +20,18 @@ from federation.consent.receipts import SignedReceipt
 from federation.errors import IntaglioError
 from federation.recognition.model import ModelRelease
 from federation.release.manifest import SignedManifest
-from federation.rules.rulebook import Rulebook
+from federation.rules.rulebook import Rulebook, RuleSigners
 from federation.statements import sign, text_of_time, time_of_text
+from federation.transparency import (
+    AttemptEntry,
+    AttemptOutcome,
+    Opening,
+    PersonalEntry,
+    PersonalKind,
+    PublicEntry,
+    PublicKind,
+    entry_from_bytes,
+)
 from tests.agreeing import NOW, RULE_SIGNERS, SIGNERS, a_moratorium, a_receipt, by, public
 from tests.bundles import a_bundle, a_release, a_report, an_attack, signed
 from tests.values import GOOD
@@ -98,6 +108,14 @@ def _manifest() -> Any:
     return json.loads(signed(bundle).signed.to_bytes())
 
 
+_FACTS = {"key_id": "ab" * 32, "positions": [1, 7], "more": {"text": "\x7f\u00e9", "none": None}}
+
+
+def _entry(outcome: AttemptOutcome, count: int = 1) -> Any:
+    entry = AttemptEntry(NOW, "example.org", "door-access", outcome, bytes(range(32)), count)
+    return json.loads(entry.to_bytes())
+
+
 _KINDS: dict[str, tuple[Any, Callable[[Any], str], Callable[[bytes], object]]] = {
     "receipt": (
         json.loads(a_receipt(renews=bytes(range(16, 32)), retention_days=30).to_bytes()),
@@ -107,6 +125,24 @@ _KINDS: dict[str, tuple[Any, Callable[[Any], str], Callable[[bytes], object]]] =
     "manifest": (_manifest(), _written, SignedManifest.from_bytes),
     "release": (json.loads(a_release().to_bytes()), _written_release, ModelRelease.from_bytes),
     "login": (json.loads(GOOD["a login"].to_bytes()), _written, LoginRequest.from_bytes),
+    "rule signers": (json.loads(RULE_SIGNERS.to_bytes()), _written, RuleSigners.from_bytes),
+    "a comparison": (_entry(AttemptOutcome.OPENED), _written_release, entry_from_bytes),
+    "attempts": (_entry(AttemptOutcome.LIMITED, 5), _written_release, entry_from_bytes),
+    "a revocation": (
+        json.loads(PersonalEntry(PersonalKind.REVOCATION, NOW, bytes(range(32))).to_bytes()),
+        _written_release,
+        entry_from_bytes,
+    ),
+    "a declaration": (
+        json.loads(PublicEntry(PublicKind.SOFTWARE, NOW, b"a program").to_bytes()),
+        _written_release,
+        entry_from_bytes,
+    ),
+    "an opening": (
+        json.loads(Opening(PersonalKind.ERASURE, _FACTS, bytes(range(32))).secret_bytes()),
+        _written_release,
+        Opening.from_secret_bytes,
+    ),
     **{name: (GOOD[name].to_json(), _rules, _read_rules) for name in RULES},
     "a moratorium": (GOOD["a moratorium"].to_json() | {"identifier": "another-pause"}, _rules, _read_rules),
 }

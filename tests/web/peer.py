@@ -53,6 +53,7 @@ from federation.transparency import (
     Opening,
     PersonalKind,
     SignedCheckpoint,
+    VerifierKey,
     consistency_proof,
     inclusion_proof,
 )
@@ -309,12 +310,6 @@ def answer_listed(records):
     return said
 
 
-def answer_close(request):
-    """A sealed file with the right closing hash, as whoever changes it on purpose makes."""
-    sealed = bytes.fromhex(request["file"])[:-32]
-    return (sealed + hashlib.sha256(sealed).digest()).hex()
-
-
 def answer_device_of_consent(_request):
     """The device key of the consent vectors, which is no secret, and the time at which they are looked at."""
     return {"device": DEVICE.private_bytes_raw().hex(), "now": NOW}
@@ -400,6 +395,27 @@ def _refusal_of(written, trust):
     except (MalformedMessageError, ProofError) as error:
         return type(error).__name__
     return None
+
+
+def answer_reads(request):
+    """Which of these notes are signed checkpoints, and which of these texts are keys; of what kind, and by whom."""
+    return {"notes": [_note(text) for text in request["notes"]], "keys": [_key(text) for text in request["keys"]]}
+
+
+def _note(text):
+    try:
+        checkpoint = SignedCheckpoint.from_bytes(text.encode()).checkpoint
+    except MalformedMessageError:
+        return None
+    return [checkpoint.origin, checkpoint.head.size, checkpoint.head.root.hex()]
+
+
+def _key(text):
+    try:
+        key = VerifierKey.from_text(text)
+    except MalformedMessageError:
+        return None
+    return [key.name, int(key.kind)]
 
 
 def answer_assertion(request):

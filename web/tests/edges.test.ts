@@ -6,17 +6,20 @@ import { utf8 } from '../src/bytes'
 import { LoginRequest } from '../src/device/login'
 import { IntaglioError } from '../src/errors'
 import { ModelRelease } from '../src/face/release'
+import { Opening, readEntry } from '../src/log/entries'
 import { SignedManifest } from '../src/rules/manifest'
 import { Rulebook } from '../src/rules/rulebook'
 import { SignedReceipt } from '../src/wallet/receipts'
 import { python } from './vectors'
 
 const rules = async (text: string): Promise<void> => { await Rulebook.read(utf8(text), null) }
+const entry = (text: string): unknown => readEntry(utf8(text))
 const READ: Readonly<Record<string, (text: string) => unknown>> = {
   'receipt': (text) => SignedReceipt.fromBytes(utf8(text)),
   'manifest': (text) => SignedManifest.fromBytes(utf8(text)),
   'login': (text) => LoginRequest.fromBytes(utf8(text)),
   'release': (text) => new ModelRelease(utf8(text)),
+  'rule signers': rules, 'a comparison': entry, 'attempts': entry, 'a revocation': entry, 'a declaration': entry, 'an opening': (text) => new Opening(utf8(text)),
   'a pack': rules, 'a deployment': rules, 'an exception': rules, 'a moratorium': rules, 'a lifting': rules, 'a kiosk': rules, 'a client': rules,
 }
 

@@ -33,6 +33,12 @@ test('of more names than sixteen those given first are forgotten', () => {
   expect(Object.values(many)).toEqual(Array.from({ length: 16 }, (_, i) => `device ${i + 1}`))
 })
 
+test('a name that is given anew is the newest', () => {
+  const full = Array.from({ length: 16 }, (_, i) => new Uint8Array(20).fill(i)).reduce<Names>((names, code, i) => named(names, code, `device ${i}`), {})
+  const again = named(named(full, new Uint8Array(20), 'the first'), new Uint8Array(20).fill(16), 'one more')
+  expect(Object.values(again)).toEqual([...Array.from({ length: 14 }, (_, i) => `device ${i + 2}`), 'the first', 'one more'])
+})
+
 test('names are under the lock, and there again when it is opened', async () => {
   const wallet = await Wallet.create(KEY)
   await wallet.remember({ names: named({}, codeOf(ONE), 'a name that nobody else has') })
@@ -54,8 +60,11 @@ test('a wait is there after a reload until it is over, for the device that was a
   await keepWait({ name: 'a', until: 160, of: 60 })
   expect(await Promise.all([100, 159, 160, 99].map((now) => keptWait('a', now)))).toEqual([{ name: 'a', until: 160, of: 60 }, { name: 'a', until: 160, of: 60 }, null, null])
   expect([await keptWait('b', 100), await keptWait(null, 100)]).toEqual([null, null])
-  await keepWait({ name: 'a', until: 100_000, of: 100_000 })
-  expect(await keptWait('a', 99_999)).toBeNull() // longer than anybody is asked to wait
+  for (const [of, isOne] of [[86_400, true], [86_401, false], [NaN, false]] as const) { // the longest that anybody is asked to wait
+    const wait = { name: 'a', until: 100_000, of }
+    await keepWait(wait)
+    expect(await keptWait('a', 99_999)).toEqual(isOne ? wait : null)
+  }
 })
 
 test('with the keys the wait goes, and it is on disk when the page goes on', async () => {

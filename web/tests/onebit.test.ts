@@ -1,7 +1,7 @@
 /** The one-bit match under both parameter sets: the known answers of the Python side, and sessions with its matcher. */
 
 import { ed25519 } from '@noble/curves/ed25519.js'
-import { beforeAll, describe, expect, test } from 'vitest'
+import { beforeAll, describe, expect, test, vi } from 'vitest'
 
 import facts1024 from '../../tests/vectors/onebit/1024/session.json'
 import facts2048 from '../../tests/vectors/onebit/2048/session.json'
@@ -13,7 +13,7 @@ import { ONEBIT_1024, ONEBIT_2048, type Parameters, parametersFor, PARAMETER_SET
 import { Engine } from '../src/onebit/seal'
 import { fromBits, hashKeys, pad, toSlots } from '../src/onebit/slots'
 import { TemplateSecret } from '../src/onebit/template'
-import { changeDigest, Operation, transcriptBytes } from '../src/onebit/transcript'
+import { changeDigest, deviceChangeDigest, Operation, transcriptBytes } from '../src/onebit/transcript'
 import { Reply } from '../src/onebit/wire'
 import { type Damage, damaged, keystream, message, python } from './vectors'
 
@@ -160,6 +160,27 @@ describe('a reply that is none', () => {
     expect(Object.keys(DAMAGE).length).toBeGreaterThanOrEqual(10)
   })
 
+  test.each(PARAMETER_SETS)('has a table of 1 to $slots entries, as many as it says', async (parameters) => {
+    const good = await message(`${parameters.slots}/reply`)
+    const entries = Reply.fromBytes(good, parameters).table.length / 16
+    const before = good.slice(0, good.length - 16 * entries - 2)
+    const of = (said: number, bytes: number): Uint8Array => concat(before, Uint8Array.of(said & 255, said >> 8), new Uint8Array(bytes))
+    for (const said of [1, 255, 256, parameters.slots]) expect(Reply.fromBytes(of(said, 16 * said), parameters).table.length).toBe(16 * said)
+    for (const [said, bytes] of [[0, 0], [parameters.slots + 1, 16 * (parameters.slots + 1)], [2, 16], [1, 32], [1, 15], [256, 16]]) {
+      expect(() => Reply.fromBytes(of(said, bytes), parameters), `${said} in ${bytes} bytes`).toThrow('does not fit its table')
+    }
+    expect(() => Reply.fromBytes(before, parameters)).toThrow('is too short')
+    for (const place of [0, 1, 2, 3, 4, 5, 6, 7]) expect(() => Reply.fromBytes(good.map((byte, i) => (i === place ? byte ^ 8 : byte)), parameters), `byte ${place}`).toThrow('not a message of this kind')
+  })
+
+  test('is no error, and an error of ours is no reply', async () => {
+    const key = opening(ONEBIT_2048, zeros(ONEBIT_2048))
+    const read = vi.spyOn(Reply, 'fromBytes').mockImplementation(() => { throw new TypeError('a mistake') })
+    expect(() => key.openReply(new Uint8Array(), new Uint8Array())).toThrow('a mistake')
+    read.mockRestore()
+    expect(() => key.openReply(new Uint8Array(), new Uint8Array())).toThrow('opens one reply') // the try counts
+  })
+
   test.each(PARAMETER_SETS)('of zeros, of anything and of the largest residues does not open under $name', async (parameters) => {
     const good = await message(`${parameters.slots}/reply`)
     const polynomials = 2 * parameters.ringDimension * parameters.replyPrime.toString(2).length / 8
@@ -179,18 +200,25 @@ describe('a reply that is none', () => {
     const labels = hashKeys(good.salt, new Int32Array(ONEBIT_2048.ringDimension), ONEBIT_2048)
     const total = [0, 1].map((lane) => BigInt.asUintN(64, labels.reduce((all, label, i) => (i % 2 === lane ? all + label : all), 0n)))
     const padding = pad(good.salt, utf8('transcript'), [total[0], total[1]])
-    const reply = (token: Uint8Array): Uint8Array => {
-      good.table.set(padding.map((byte, i) => byte ^ token[i]), 32)
-      good.tokenDigest.set(sha256(token))
-      return good.toBytes()
+    const reply = (token: Uint8Array, place = 2, at = good): Uint8Array => {
+      at.table.set(padding.map((byte, i) => byte ^ token[i]), 16 * place)
+      at.tokenDigest.set(sha256(token))
+      return at.toBytes()
     }
     const token = randomBytes(16)
     expect(key.openReply(reply(token), utf8('transcript'))).toEqual(token) // so this is how a chosen token opens
+    for (const place of [0, 1, good.table.length / 16 - 1]) { // wherever it stands in the table
+      const other = Reply.fromBytes(good.toBytes(), ONEBIT_2048)
+      other.table.set(randomBytes(other.table.length))
+      expect(opening(ONEBIT_2048, zeros(ONEBIT_2048)).openReply(reply(token, place, other), utf8('transcript'))).toEqual(token)
+    }
     expect(opening(ONEBIT_2048, zeros(ONEBIT_2048)).openReply(reply(new Uint8Array(16)), utf8('transcript'))).toBeNull()
   })
 })
 
 describe('keys, secrets and codes', () => {
+  const face = Float64Array.from(facts2048.embedding).slice(0, 16) // short: its planes are made in no time
+
   test.each(PARAMETER_SETS)('a session key of $name encrypts once and opens once', (parameters) => {
     const key = SessionKey.generate(engineOf(parameters), randomBytes)
     expect(() => key.openReply(new Uint8Array(), new Uint8Array())).toThrow(UsageError)
@@ -203,7 +231,9 @@ describe('keys, secrets and codes', () => {
   test.each(PARAMETER_SETS)('what is no binary code is not encrypted under $name', (parameters) => {
     const key = SessionKey.generate(engineOf(parameters), randomBytes)
     expect(() => key.encrypt(zeros(parameters).fill(2))).toThrow('each 0 or 1')
-    expect(() => key.encrypt(new Uint8Array(parameters.slots - 1))).toThrow('each 0 or 1')
+    for (const length of [parameters.slots - 1, parameters.slots + 1]) expect(() => key.encrypt(new Uint8Array(length))).toThrow('each 0 or 1')
+    expect(() => key.encrypt(zeros(parameters).with(parameters.slots - 1, 2))).toThrow('each 0 or 1')
+    expect(key.encrypt(zeros(parameters).fill(1)).length).toBeGreaterThan(8) // the key is not spent by what was refused
   })
 
   test('a secret survives the wallet, and one of another length is refused', () => {
@@ -217,7 +247,6 @@ describe('keys, secrets and codes', () => {
   })
 
   test('two secrets share neither seed nor pad, and two templates of one face look unrelated', () => {
-    const face = Float64Array.from(facts2048.embedding)
     const secrets = ['one', 'other'].map((name) => TemplateSecret.generate(ONEBIT_2048, keystream(name)))
     const [one, other] = secrets.map((secret) => unpackBits(secret.template(face, randomBytes).slice(40)))
     const distance = one.reduce((sum, bit, i) => sum + (bit ^ other[i]), 0)
@@ -225,7 +254,6 @@ describe('keys, secrets and codes', () => {
   })
 
   test('a secret makes one template, and none when it was read back', () => {
-    const face = Float64Array.from(facts2048.embedding)
     const secret = TemplateSecret.generate(ONEBIT_2048, randomBytes)
     const again = TemplateSecret.fromSecretBytes(secret.secretBytes())
     expect(secret.template(face, randomBytes).length).toBe(8 + 32 + 256)
@@ -236,14 +264,30 @@ describe('keys, secrets and codes', () => {
   })
 
   test('the salt makes two digests of one padded template', () => {
-    const face = Float64Array.from(facts2048.embedding)
     const [one, other] = ['salt', 'another salt'].map((salt) => TemplateSecret.generate(ONEBIT_2048, keystream('one')).template(face, keystream(salt)))
     expect(hex(sha256(one))).not.toBe(hex(sha256(other)))
     expect(hex(one.slice(40))).toBe(hex(other.slice(40)))
   })
 
-  test.each([new Float64Array(128), new Float64Array(128).fill(NaN), new Float64Array(8).fill(1)])('a useless embedding is refused', (face) => {
-    expect(() => CodeSeed.generate(randomBytes).code(face, 2048)).toThrow(UsageError)
+  const ones = (count: number): Float64Array => new Float64Array(count).fill(1)
+  test.each<[string, Float64Array, number, string | null]>([
+    ['of zeros', new Float64Array(16), 16, 'zero or not finite'], ['with one number that is none', ones(16).with(15, NaN), 16, 'zero or not finite'], ['with one that has no end', ones(16).with(0, Infinity), 16, 'zero or not finite'],
+    ['of one number and zeros', new Float64Array(16).with(9, 1), 16, null], ['of as many numbers as bits', ones(16), 16, null], ['of fewer', ones(16), 40, null],
+    ['of more', ones(17), 16, 'a code needs 16 to 16 numbers, got 17'], ['of too few', ones(15), 40, 'a code needs 16 to 40 numbers, got 15'],
+  ])('an embedding %s makes a code, or is refused', (_, embedding, bits, refused) => {
+    const code = (): Uint8Array => CodeSeed.generate(randomBytes).code(embedding, bits)
+    if (refused === null) expect(code().length).toBe(bits)
+    else expect(code).toThrow(refused)
+  })
+
+  test('one seed has other planes for codes of another length, and for vectors of another one', () => {
+    const [seed, random] = [randomBytes(32), (count: number): Float64Array => Float64Array.from(randomBytes(count), (byte) => byte - 127.5)]
+    const kept = new CodeSeed(seed)
+    for (const [dimension, bits] of [[16, 64], [32, 32], [32, 64], [16, 64]]) { // the first two have as many numbers
+      const vector = random(dimension)
+      expect(kept.code(vector, bits)).toEqual(new CodeSeed(seed).code(vector, bits))
+    }
+    for (const length of [31, 33, 0]) expect(() => new CodeSeed(new Uint8Array(length))).toThrow(`a code seed has 32 bytes, got ${length}`)
   })
 
   test('there are no parameters for codes of another length', () => {
@@ -264,7 +308,28 @@ describe('transcripts', () => {
   })
 
   test.each(['parameters', 'purpose', 'audience'])('%s has 1 to 256 bytes', (field) => {
-    for (const text of ['', 'ß'.repeat(129)]) expect(() => transcriptBytes({ ...good, [field]: text })).toThrow('1 to 256 bytes')
+    for (const text of ['x', 'ß'.repeat(128)]) expect(transcriptBytes({ ...good, [field]: text }).length).toBe(transcriptBytes(good).length + utf8(text).length - 1)
+    for (const text of ['', 'ß'.repeat(129), 'x'.repeat(257)]) expect(() => transcriptBytes({ ...good, [field]: text })).toThrow('1 to 256 bytes')
+  })
+
+  test("the audience's nonce has at most 256 bytes, and each field is in what is signed", () => {
+    expect(transcriptBytes({ ...good, audienceNonce: new Uint8Array(256) }).length).toBe(transcriptBytes(good).length)
+    expect(() => transcriptBytes({ ...good, audienceNonce: new Uint8Array(257) })).toThrow('at most 256 bytes')
+    const others = {
+      parameters: 'q', operation: Operation.ENROL, sessionId: new Uint8Array(16).fill(1), nonce: new Uint8Array(32).fill(2), purpose: 'c', audience: 'd', audienceNonce: Uint8Array.of(3),
+      keyId: new Uint8Array(32).fill(4), templateDigest: new Uint8Array(32).fill(5), releaseDigest: new Uint8Array(32).fill(6), changeDigest: new Uint8Array(32).fill(7), logSize: 8n, probeDigest: new Uint8Array(32).fill(9), presentationChecked: true,
+    }
+    const known = [good, ...Object.entries(others).map(([name, value]) => ({ ...good, [name]: value })), { ...good, purpose: 'b', audience: 'a' }, { ...good, logSize: 2n ** 63n }]
+    expect(new Set(known.map((one) => hex(transcriptBytes(one)))).size).toBe(known.length)
+    expect(Object.keys(others).sort()).toEqual(Object.keys(good).sort())
+  })
+
+  test('a change of devices says which is let in and which is removed', () => {
+    const [one, other] = [new Uint8Array(32).fill(1), new Uint8Array(32).fill(2)]
+    const digests = [{ admits: one }, { removes: one }, { admits: other }, { admits: one, removes: other }, { admits: other, removes: one }].map((change) => hex(deviceChangeDigest(change)))
+    expect(new Set(digests).size).toBe(5)
+    const prefixed = (field: Uint8Array): Uint8Array => concat(Uint8Array.of(field.length, 0), field)
+    expect(digests[3]).toBe(hex(sha256(concat(prefixed(utf8('intaglio device change v1')), prefixed(one), prefixed(other)))))
   })
 
   test("the digest of a change is Python's, and nothing is zeros", async () => {

@@ -7,7 +7,7 @@ import { type Bytes, equal, hex, utf8 } from '../src/bytes'
 import { MalformedMessageError, UsageError } from '../src/errors'
 import { redLineOf, requirePurpose } from '../src/wallet/purposes'
 import { Receipt, type Signer, SignedReceipt } from '../src/wallet/receipts'
-import { canonicalBytes, type JsonValue } from '../src/wallet/statements'
+import { canonicalBytes, type JsonValue, parse } from '../src/wallet/statements'
 import { python } from './vectors'
 
 const FILES = import.meta.glob<string>('../../tests/vectors/consent/**/*.json', { eager: true, query: '?raw', import: 'default' })
@@ -66,6 +66,27 @@ describe('known answers', () => {
   })
 })
 
+describe('what is wrong with a receipt', () => {
+  const { receipt } = SignedReceipt.fromBytes(utf8(GOOD))
+  const two = new Receipt(receipt.receiptId, { ...receipt.terms, purposes: ['canteen', 'door-access'] }, receipt.binding, receipt.issuedAt, receipt.issuedAt + 100)
+  const other = new Uint8Array(32).fill(1)
+  const asked = { ...receipt.binding, purpose: 'door-access', audience: receipt.terms.audience, now: receipt.issuedAt + 5 }
+  test.each<[string | null, Partial<typeof asked>]>([
+    [null, {}], [null, { purpose: 'canteen' }], [null, { templateDigest: other }],
+    ['signed by another device than this one', { devicePublicKey: other }], ['for another template or key', { keyId: other }], ['for another model release', { releaseDigest: other }],
+    ['for another audience', { audience: 'another.example' }], ['for another purpose', { purpose: 'door' }],
+    [null, { now: receipt.issuedAt - 60 }], ['issued in the future', { now: receipt.issuedAt - 61 }], [null, { now: receipt.issuedAt + 99 }], ['expired', { now: receipt.issuedAt + 100 }],
+    ['signed by another device than this one', { devicePublicKey: other, keyId: other, now: 0 }], ['for another audience', { audience: 'another.example', purpose: 'door', now: receipt.issuedAt + 100 }],
+  ])('is %s where it differs in %j', (fault, change) => {
+    const { purpose, audience, now, ...binding } = { ...asked, ...change }
+    expect(new SignedReceipt(two, new Uint8Array(64)).findFault(binding, purpose, audience, now)).toBe(fault)
+  })
+
+  test.each([0, 63, 65])('a signature of %i bytes is none', (length) => {
+    expect(() => new SignedReceipt(two, new Uint8Array(length))).toThrow('a signature has 64 bytes')
+  })
+})
+
 describe('canonical form', () => {
   const VALUES: JsonValue[] = [
     { b: 1, a: [{ z: 'ß', y: '"\\/' }, -5] },
@@ -76,6 +97,17 @@ describe('canonical form', () => {
   test('it is that of Python', async () => {
     const expected = (await python('canonical', VALUES)) as string[]
     expect(VALUES.map((value) => new TextDecoder().decode(canonicalBytes(value)))).toEqual(expected)
+  })
+
+  test('a statement has at most 32 kB, and what is wrong with one is its cause', () => {
+    const of = (length: number): unknown => parse(utf8(`"${'a'.repeat(length - 2)}"`), (value: string) => ({ value, toBytes: () => canonicalBytes(value) }), 'a text')
+    expect(of(32_768)).toMatchObject({ value: 'a'.repeat(32_766) })
+    expect(() => of(32_769)).toThrow('a text has at most 32768 bytes, this one 32769')
+    const wrong = (data: Bytes, toBytes: () => Bytes): unknown => { try { return parse(data, () => ({ toBytes }), 'a text') } catch (error) { return error } }
+    const cause = new TypeError('a mistake')
+    expect(wrong(utf8('1'), () => { throw cause })).toMatchObject({ name: 'MalformedMessageError', message: 'the bytes are not a text of this version', cause })
+    expect(wrong(utf8('1'), () => utf8('2'))).toMatchObject({ name: 'MalformedMessageError', message: 'a text is not in canonical form' })
+    for (const data of [Uint8Array.of(0xef, 0xbb, 0xbf, 0x31), Uint8Array.of(0x22, 0xff, 0x22)]) expect(wrong(data, () => utf8('1'))).toMatchObject({ message: 'the bytes are not a text of this version' })
   })
 
   test.each<[string, unknown]>([

@@ -1,13 +1,15 @@
 /** Manifests of releases and the public rules: the page says what the Python side says. */
 
+import { ed25519 } from '@noble/curves/ed25519.js'
 import { beforeAll, describe, expect, test } from 'vitest'
 
-import { type Bytes, equal, utf8 } from '../src/bytes'
+import { type Bytes, concat, equal, hex, utf8 } from '../src/bytes'
 import { MalformedMessageError, ProofError, RefusedError } from '../src/errors'
 import { type ReleaseTrust, releaseTrustOf, SignedManifest } from '../src/rules/manifest'
 import { bound } from '../src/rules/rates'
 import { type Asked, requireAllowedBy } from '../src/rules/policy'
 import { Rulebook } from '../src/rules/rulebook'
+import { canonicalBytes } from '../src/wallet/statements'
 import { python } from './vectors'
 
 describe('release manifests', () => {
@@ -116,6 +118,55 @@ describe('release manifests', () => {
   test.each<[number, string]>([[0.0023, '0.23'], [0.00231, '0.24'], [1e-9, '0.01'], [0.5, '50'], [1, '100'], [0.29, '29'], [0.0768, '7.68']])(
     'a bound of %d is rounded up', (share, shown) => expect(bound(share)).toBe(shown),
   )
+
+  const signers = { maker: [1, 2], auditor: [3, 4], stranger: [5] }
+  const secretOf = (seed: number): Uint8Array => new Uint8Array(32).fill(seed)
+  const keyOf = (seed: number): string => hex(ed25519.getPublicKey(secretOf(seed)))
+  /** The good manifest with something else in it, signed by whom one likes. */
+  const made = (change: (manifest: any) => void = () => {}, by: Readonly<Record<string, readonly [number, string]>> = { maker: [2, 'maker'], auditor: [4, 'auditor'] }): SignedManifest => {
+    const { manifest } = JSON.parse(known.manifests['good']) as { manifest: any }
+    change(manifest)
+    const signed = Object.entries(by).map(([role, [seed, tag]]) =>
+      [role, { key: keyOf(seed), signature: hex(ed25519.sign(concat(utf8(`intaglio-release-${tag}/1\0`), canonicalBytes(manifest)), secretOf(seed))) }] as const)
+    return SignedManifest.fromBytes(canonicalBytes({ manifest, signatures: Object.fromEntries(signed) }))
+  }
+  const believing = (acceptsTrials = false): ReleaseTrust => ({ makers: signers.maker.map(keyOf), auditors: signers.auditor.map(keyOf), acceptsTrials })
+  /** Ten times the stated rate is 0.01. */
+  const strings = (mean: readonly [string, string], best: readonly [string, string]) => (manifest: any): void => {
+    const rate = ([low, high]: readonly [string, string]): unknown => ({ effective: '600.0', errors: Math.round(3000 * (Number(low) + Number(high)) / 2), high, low, trials: 3000 })
+    manifest.audit.wolf = { best: rate(best), mean: rate(mean), people: 600 }
+  }
+  const trial = (change: (manifest: any) => void = () => {}) => (manifest: any): void => { manifest.use = 'trial'; change(manifest) }
+  const verdict = (said: string) => (manifest: any): void => { manifest.audit.verdict = said }
+
+  test.each<[string, () => SignedManifest, boolean, string | null]>([
+    ['as it is', () => made(), false, null], ['signed by the first of each', () => made(undefined, { maker: [1, 'maker'], auditor: [3, 'auditor'] }), false, null],
+    ['of no maker', () => made(undefined, { auditor: [4, 'auditor'] }), false, 'not signed by its maker'], ['of no auditor', () => made(undefined, { maker: [2, 'maker'] }), false, 'not signed by its auditor'],
+    ["with a stranger for maker", () => made(undefined, { maker: [5, 'maker'], auditor: [4, 'auditor'] }), false, "by a key that is no trusted maker's"], ['with a stranger for auditor', () => made(undefined, { maker: [2, 'maker'], auditor: [5, 'auditor'] }), false, "by a key that is no trusted auditor's"],
+    ['whose maker audits', () => made(undefined, { maker: [2, 'maker'], auditor: [1, 'auditor'] }), false, "by a key that is no trusted auditor's"], ['whose auditor makes', () => made(undefined, { maker: [3, 'maker'], auditor: [4, 'auditor'] }), false, "by a key that is no trusted maker's"],
+    ['signed by its maker as an auditor', () => made(undefined, { maker: [2, 'auditor'], auditor: [4, 'auditor'] }), false, 'is not that of the key over this statement'], ['signed by its auditor as a maker', () => made(undefined, { maker: [2, 'maker'], auditor: [4, 'maker'] }), false, 'is not that of the key over this statement'],
+    ['that failed', () => made(verdict('FAIL')), true, 'the audit of the model release says FAIL, so it is not used'], ['that cannot tell', () => made(verdict('INSUFFICIENT')), true, 'says INSUFFICIENT'],
+    ['for a trial', () => made(trial()), true, null], ['for a trial that cannot tell', () => made(trial(verdict('INSUFFICIENT'))), true, null], ['for a trial that failed', () => made(trial(verdict('FAIL'))), true, 'says FAIL'],
+    ['for a trial, where none is accepted', () => made(trial()), false, 'marked as a trial, and trials are not accepted here'],
+    ['whose strings reach the limit', () => made(strings(['0.01', '0.01'], ['0.01', '0.9'])), false, null],
+    ['whose mean may be above', () => made(strings(['0.01', '0.0100001'], ['0.001', '0.9'])), false, 'is accepted at 0.01 to 0.0100001; general use needs at most 10 times the stated false match rate of 0.001'],
+    ['for a trial whose mean may be above', () => made(trial(strings(['0.01', '0.9'], ['0.01', '0.9']))), true, null],
+    ['whose mean is above', () => made(strings(['0.0100001', '0.5'], ['0.001', '0.9'])), false, 'at 0.0100001 to 0.5; general use needs'], ['whose best is above', () => made(strings(['0.001', '0.009'], ['0.0100001', '0.6'])), false, 'at 0.0100001 to 0.6; general use needs'],
+    ['both of which are above, the best more', () => made(strings(['0.02', '0.5'], ['0.03', '0.6'])), false, 'at 0.03 to 0.6'], ['both of which are above, the mean more', () => made(strings(['0.04', '0.7'], ['0.03', '0.6'])), false, 'at 0.04 to 0.7'],
+    ['for a trial whose best is above', () => made(trial(strings(['0.001', '0.009'], ['0.0100001', '0.6']))), true, 'at 0.0100001 to 0.6; even a trial may have at most 10 times'],
+    ['whose strings nobody measured', () => made((manifest) => { manifest.audit.wolf = 'not measured' }), false, 'general use needs at most 10 times'], ['for a trial whose strings nobody measured', () => made(trial((manifest) => { manifest.audit.wolf = 'not measured' })), true, null],
+  ])('a release %s is served, or why it is not', async (_, manifest, acceptsTrials, refused) => {
+    const serving = manifest().requireServable(believing(acceptsTrials), known.now)
+    if (refused === null) await serving
+    else await expect(serving).rejects.toThrow(refused)
+  })
+
+  test('a release is served from its first second to its last', async () => {
+    const { beginsAt, endsAt } = made().standing
+    for (const now of [beginsAt, endsAt - 1]) await made().requireServable(believing(), now)
+    await expect(made().requireServable(believing(), beginsAt - 1)).rejects.toThrow('is not valid before ')
+    await expect(made().requireServable(believing(), endsAt)).rejects.toThrow('; it must be audited again')
+  })
 
   test('a trial is used only where trials are accepted', async () => {
     await expect(read('trial').requireServable(trust, known.now)).rejects.toThrow(RefusedError)

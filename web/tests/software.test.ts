@@ -6,6 +6,7 @@ import { type Bytes, fromHex, hex, sha256, utf8 } from '../src/bytes'
 import { MalformedMessageError, ProofError } from '../src/errors'
 import { LogPolicy } from '../src/log/notes'
 import { hashPage, LIST, softwareIn } from '../src/log/software'
+import { Log } from './a_log'
 import { python } from './vectors'
 
 const FILES: Readonly<Record<string, string>> = { 'assets/a.js': 'a program', 'icon.svg': 'a picture', 'index.html': 'the page' }
@@ -26,6 +27,20 @@ describe('the hash of the page', () => {
     const found = await hashPage(served({ [path]: 'changed' }))
     expect(found.others).toEqual([name])
     expect(found.hash).toBe(hex(sha256(utf8(list({ ...FILES, [name]: 'changed' })))))
+  })
+
+  test('names each that is another one, of as many as there may be', async () => {
+    const many = Object.fromEntries(Array.from({ length: 200 }, (_, i) => [`assets/${i}.js`, `file ${i}`]))
+    const read: string[] = []
+    const served = (files: Readonly<Record<string, string>>, changed: Readonly<Record<string, string>> = {}) => (path: string): Promise<Bytes> => {
+      read.push(path)
+      return Promise.resolve(utf8(path === LIST ? list(files) : changed[path] ?? files[path.slice(1)]))
+    }
+    const found = await hashPage(served(many, { '/assets/0.js': 'a', '/assets/7.js': 'b', '/assets/199.js': 'c' }))
+    expect(found).toEqual({ hash: hex(sha256(utf8(list({ ...many, 'assets/0.js': 'a', 'assets/7.js': 'b', 'assets/199.js': 'c' })))), files: 200, others: ['assets/0.js', 'assets/7.js', 'assets/199.js'] })
+    read.length = 0
+    await expect(hashPage(served({ ...many, 'one-more': 'x' }))).rejects.toThrow('the page has no list of its files')
+    expect(read).toEqual([LIST]) // and nothing is fetched for it
   })
 
   test.each([['empty', ''], ['no list', 'words\n'], ['of too many files', list().repeat(70)], ['with a name that is none', list().replace('a.js', 'a js')]])('is not there with a list that is %s', async (_, listed) => {
@@ -71,6 +86,32 @@ describe('the log about the program', () => {
     const at = text.indexOf('extra ') + 40
     const changed = `${text.slice(0, at)}${text[at] === 'A' ? 'B' : 'A'}${text.slice(at + 1)}`
     await expect(softwareIn(utf8(changed), 1, HASH, policy, now)).rejects.toThrow()
+  })
+})
+
+describe('a statement of a build', () => {
+  const base64 = (value: unknown): string => btoa(typeof value === 'string' ? value : JSON.stringify(value))
+  const subject = (name: string, digest: string): unknown => ({ name, digest: { sha256: digest } })
+  const [THIS, OTHER] = ['aa'.repeat(32), 'bb'.repeat(32)]
+  const GOOD = { subject: [subject('intaglio-1.0-page.sha256', OTHER), subject('intaglio-2.0-page.sha256', THIS)], predicate: { buildDefinition: { resolvedDependencies: [{ digest: { gitCommit: 'c0' } }, { digest: { gitCommit: 'c1' } }] } } }
+  const envelope = (payload: unknown, more: object = {}): unknown => ({ payload: base64(payload), payloadType: 'application/vnd.in-toto+json', signatures: [{ keyid: 'k0' }, { keyid: 'k1' }], ...more })
+  const ask = (content: unknown, hash = THIS): Promise<unknown> => {
+    const log = new Log()
+    log.declare('policy', 'x')
+    return softwareIn(log.receipt(log.declare('software', typeof content === 'string' ? content : JSON.stringify(content))).logged, 1, hash, new LogPolicy({ key: log.signer.key(), witnesses: [], threshold: 0 }), log.time)
+  }
+
+  test('is about any of the pages that it names, from the first commit, by the first who signed', async () => {
+    for (const [hash, log] of [[THIS, 'has'], [OTHER, 'has'], ['cc'.repeat(32), 'another'], ['', 'another']]) expect(await ask(envelope(GOOD), hash)).toEqual({ log, commit: 'c0', signer: 'k0' })
+    expect(await ask(envelope({ ...GOOD, subject: [subject('intaglio.whl', THIS), subject('page.sha256', THIS), subject('x-page.sha256.txt', THIS)] }))).toMatchObject({ log: 'another' })
+  })
+
+  test.each<[string, unknown]>([
+    ['no JSON', 'x'], ['of nothing', 'null'], ['without a payload', { payloadType: 'application/vnd.in-toto+json', signatures: [{ keyid: 'k' }] }], ['of another type', envelope(GOOD, { payloadType: 'text/plain' })],
+    ['whose payload is no JSON', envelope('x')], ['that nobody signed', envelope(GOOD, { signatures: [] })], ['without subjects', envelope({ predicate: GOOD.predicate })], ['without a digest', envelope({ ...GOOD, subject: [{ name: 'x-page.sha256' }] })],
+    ['without a commit', envelope({ ...GOOD, predicate: { buildDefinition: { resolvedDependencies: [] } } })], ['of a payload in another spelling', envelope(GOOD, { payload: `${base64(GOOD)} ` })],
+  ])('is none when it is %s', async (_, content) => {
+    await expect(ask(content)).rejects.toMatchObject({ name: 'MalformedMessageError', message: 'the entry about the program is no signed statement of a build' })
   })
 })
 

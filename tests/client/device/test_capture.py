@@ -40,8 +40,10 @@ class FakeCamera:
 @pytest.fixture
 def plug_in(monkeypatch):
     def plug(frames, **options):
-        camera = FakeCamera(frames, **options)
-        monkeypatch.setattr(capture, "_opencv", lambda: types.SimpleNamespace(VideoCapture=lambda _: camera))
+        camera, numbers = FakeCamera(frames, **options), []
+        camera.numbers = numbers
+        opened = types.SimpleNamespace(VideoCapture=lambda number: numbers.append(number) or camera)
+        monkeypatch.setattr(capture, "_opencv", lambda: opened)
         return camera
 
     return plug
@@ -53,7 +55,9 @@ def nobody(_):
 
 def test_frames_arrive_in_red_green_blue_after_the_camera_has_warmed_up(plug_in):
     camera = plug_in([RED[:, :, ::-1]] * 100)
-    (frame,) = capture_faces(lambda frame: frame, 1)
+    (frame,) = capture_faces(lambda frame: frame, 1, camera=3)
+    assert camera.numbers == [3]
+    assert frame.flags.c_contiguous
     np.testing.assert_array_equal(frame, RED)
     assert camera.taken == capture._WARM_UP_FRAMES + 1
     assert camera.released
@@ -97,6 +101,54 @@ def test_several_faces_are_taken_a_moment_apart_and_the_frames_between_are_not_l
     assert camera.released
 
 
+def test_the_next_face_is_looked_for_as_soon_as_it_is_due(plug_in):
+    camera, looks = plug_in([RED + np.uint8(number) for number in range(100)]), []
+
+    def find(frame):
+        looks.append(camera.taken)
+        return frame
+
+    capture_faces(find, 3, clock=lambda: camera.taken / 5)  # five frames in a second
+    assert looks == [6, 10, 14]
+
+
+def test_a_picture_that_was_taken_before_the_last_one_is_not_another(plug_in):
+    first, second, third = RED, RED + np.uint8(1), RED + np.uint8(2)
+    frames = [first] * 6 + [second] * 4 + [first] * 4 + [third] * 9
+    plug_in([frame[:, :, ::-1] for frame in frames])
+    looks = []
+    taken = capture_faces(lambda frame: looks.append(frame) or frame, 3, clock=Clock())
+    assert [int(face[0, 0, 1]) for face in taken] == [0, 1, 2]
+    assert any(np.array_equal(look, first) for look in looks[2:])
+
+
+def test_what_is_wrong_at_last_is_said_after_sixty_looks_of_each_picture(plug_in):
+    problems = iter([*["too dark"] * 59, None, *["too far"] * 59, "too near", "not asked"])
+
+    def find(frame):
+        problem = next(problems)
+        if problem:
+            raise UnusableImageError(problem, "sit up")
+        return frame
+
+    camera = plug_in([RED] * 1000)
+    with pytest.raises(UnusableImageError, match=r"^the camera sees no usable face, too near: sit alone, near"):
+        capture_faces(find, 2, clock=itertools.count().__next__)
+    assert next(problems) == "not asked"
+    assert camera.released
+
+
+def test_who_fails_while_it_looks_switches_the_camera_off(plug_in):
+    camera = plug_in([RED] * 9)
+
+    def broken(_):
+        raise ValueError("made up")
+
+    with pytest.raises(ValueError, match="made up"):
+        capture_faces(broken, 1)
+    assert camera.released
+
+
 def test_a_picture_that_stands_still_is_not_two(plug_in):
     camera = plug_in([RED] * 500)
     with pytest.raises(UnusableImageError, match="the picture stands still"):
@@ -131,8 +183,8 @@ def test_it_gives_up_with_what_was_wrong_and_switches_the_camera_off(plug_in):
 )
 def test_a_camera_that_fails_says_so_and_is_switched_off(plug_in, frames, opens, message):
     camera = plug_in(frames, opens=opens)
-    with pytest.raises(UsageError, match=f"camera 0 {message}"):
-        capture_faces(nobody, 1)
+    with pytest.raises(UsageError, match=f"^camera 3 {message}"):
+        capture_faces(nobody, 1, camera=3)
     assert camera.released
 
 

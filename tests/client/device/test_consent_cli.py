@@ -144,7 +144,14 @@ def test_a_grant_lasts_as_long_as_is_said_for_what_was_enrolled_and_a_withdrawal
         "send_to": "https://example.org/withdraw",
         "file": str(end),
     }
-    assert SignedWithdrawal.from_bytes(end.read_bytes()).withdrawal.receipt_id == made.receipt_id
+    ended = SignedWithdrawal.from_bytes(end.read_bytes()).withdrawal
+    assert (ended.receipt_id, ended.withdrawn_at) == (made.receipt_id, NOW)
+    before = {file: file.read_bytes() for file in (path, end)}
+    for words in (("grant", TERMS, path, "--template-digest", DIGEST), ("withdraw", path, end)):
+        again = intaglio("receipts", *words, expected=2)
+        assert "exists and is not overwritten" in again.stderr
+        assert again.stdout == "", "nothing is said to be done before it is"
+    assert {file: file.read_bytes() for file in before} == before
 
 
 def test_a_receipt_is_granted_only_for_what_the_wallet_is_enrolled_for(intaglio, tmp_path):

@@ -117,26 +117,8 @@ class Diary:
     def keep(self, wallet: Wallet) -> None:
         self.lines.append(wallet)
 
-    def place_of(self, wanted) -> int:
-        return next(place for place, line in enumerate(self.lines) if wanted(line))
-
 
 # ---------------------------------------------------------------------- enrolment
-
-
-def test_seed_pad_and_consent_are_kept_before_the_template_leaves(server):
-    diary = Diary()
-    with server.device(a_wallet(a_release()), keep=diary.keep) as device:
-        diary.listen(device)
-        device.enrol(a_face(OWNER, 0), a_face(OWNER, 1))
-    sent = diary.place_of(lambda line: isinstance(line, pb.SubmitProbeRequest))
-    kept = diary.lines[sent - 1]
-    assert isinstance(kept, Wallet)
-    assert kept.template_secret == device.wallet.template_secret
-    assert kept.enrolment.receipt == diary.lines[sent].change.receipt
-    assert (kept.enrolment.state, kept.enrolment.answers) == (EnrolmentState.STARTED, 1)
-    assert device.wallet.enrolment.state is EnrolmentState.ENROLLED
-    assert diary.lines[-1] == device.wallet or diary.lines[-1].enrolment == device.wallet.enrolment
 
 
 def test_a_try_to_enrol_that_failed_leaves_nothing_that_the_next_one_could_use(server, storage):
@@ -154,12 +136,6 @@ def test_a_try_to_enrol_that_failed_leaves_nothing_that_the_next_one_could_use(s
     first, second = (line.change.template for line in diary.lines if isinstance(line, pb.SubmitProbeRequest))
     same = np.unpackbits(np.frombuffer(first[40:], np.uint8)) == np.unpackbits(np.frombuffer(second[40:], np.uint8))
     assert 0.4 < same.mean() < 0.6  # one picture, under another seed and another pad
-
-
-def test_a_wallet_that_is_enrolled_draws_no_second_template(server, wallet):
-    with server.device(wallet) as device, pytest.raises(UsageError, match="new wallet"):
-        device.enrol(a_face(OWNER, 0), a_face(OWNER, 1))
-    assert device.wallet.template_secret == wallet.template_secret
 
 
 @pytest.mark.parametrize("parameters", [ONEBIT_1024, ONEBIT_2048], ids=lambda each: each.name)
@@ -182,25 +158,6 @@ def test_the_code_length_of_the_release_decides_the_parameter_set(tls, storage, 
 
 
 # ---------------------------------------------------------------------- a session
-
-
-def test_the_key_of_a_session_is_made_before_a_face_is_there_and_serves_once(server, wallet, monkeypatch):
-    made, generate = [], SessionKey.generate
-
-    def count(*arguments):
-        made.append(generate(*arguments))
-        return made[-1]
-
-    monkeypatch.setattr(SessionKey, "generate", count)
-    with server.device(wallet) as device:
-        assert len(made) == 1
-        for _ in range(3):
-            assert device.verify(a_face(OWNER, 2)).decision is Decision.MATCH
-    assert len(made) == 3
-    assert len({key.secret_bytes for key in made}) == 3
-    for key in made:
-        with pytest.raises(UsageError, match="encrypts one probe"):
-            key.encrypt(np.zeros(1024, np.uint8))
 
 
 def test_a_device_opens_no_reply_that_the_log_does_not_name(server, wallet, monkeypatch):
@@ -265,15 +222,14 @@ LIES = {
 """What an issuer that has the registered key might say of another session."""
 
 
-@pytest.mark.parametrize("lie", LIES)
-def test_an_assertion_about_anything_else_than_this_session_is_not_handed_out(server, wallet, monkeypatch, lie):
-    nonce, issue = bytes(range(32)), AssertionIssuer.issue
+def test_an_assertion_about_anything_else_than_this_session_is_not_handed_out(server, wallet, monkeypatch):
+    nonce, issue, lies = bytes(range(32)), AssertionIssuer.issue, iter(LIES.values())
 
     def say(*arguments, pad, now):
         token = issue(*arguments, pad=pad, now=now)
         expected = asserted_to("example.org", "door-access", nonce)
         honest = verify_assertion(token, **expected, now=now)
-        changes = dict(LIES[lie])
+        changes = dict(next(lies))
         if ahead := changes.pop("ahead", 0):
             changes |= {"issued_at": honest.issued_at + ahead, "expires_at": honest.expires_at + ahead}
         place = {name: value for name, value in changes.items() if hasattr(honest.log, name)}
@@ -283,8 +239,10 @@ def test_an_assertion_about_anything_else_than_this_session_is_not_handed_out(se
     with server.device(wallet) as device:
         assert device.verify(a_face(OWNER, 2), audience_nonce=nonce).assertion is not None
         monkeypatch.setattr(AssertionIssuer, "issue", say)
-        with pytest.raises(ProofError, match="the assertion"):
-            device.verify(a_face(OWNER, 2), audience_nonce=nonce)
+        for _ in LIES:
+            with pytest.raises(ProofError, match=r"^the assertion"):
+                device.verify(a_face(OWNER, 2), audience_nonce=nonce)
+    assert next(lies, None) is None
 
 
 def test_a_wallet_of_another_release_is_not_even_connected(server, wallet):
@@ -395,15 +353,6 @@ def test_captures_that_do_not_match_each_other_renew_nothing_and_send_nothing(se
     assert (kept, diary.lines) == ([], [])
     assert storage.template(wallet.key_id) is not None
     assert device.wallet.enrolment == wallet.enrolment
-
-
-def test_a_renewed_template_needs_a_wallet_of_its_own(server, wallet):
-    other = wallet.with_enrolment(wallet.enrolment)
-    enrolled = replace(other, signing_key=Wallet.generate().signing_key)
-    with server.device(wallet) as device:
-        for into in (wallet, enrolled):
-            with pytest.raises(UsageError, match="new wallet"):
-                device.renew_template(a_face(OWNER, 2), a_face(OWNER, 3), into=into, keep=lambda _: None)
 
 
 def test_a_renewal_under_rules_that_stopped_ends_on_the_device(server, wallet):

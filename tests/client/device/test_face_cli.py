@@ -15,9 +15,10 @@ import typer
 from client.device import face_cli
 from client.device.outcomes import VerificationOutcome
 from client.rights.conditions import Conditions
-from federation.errors import UsageError
+from client.wallet.wallet import EnrolmentState
+from federation.errors import MalformedMessageError, ProofError, RefusedError, UnavailableError, UsageError
 from federation.onebit import Decision
-from tests.agreeing import PASSED, RATE, TERMS, TRIAL
+from tests.agreeing import NOW, PASSED, RATE, TERMS, TRIAL
 
 ASKED = """\
 From then on this wallet goes by the deployment next of the public rules.
@@ -70,6 +71,79 @@ def test_a_device_goes_by_the_files_that_were_named(monkeypatch):
     given = face_cli.conditions_of(one, Path("a"), Path("b"), terms=TERMS, days=30)
     assert given == Conditions("rules of a", "log of b", one.release, "standing", TERMS, 30)
     assert face_cli.conditions_of(one, Path("a"), Path("b")) == replace(given, terms=None, days=90)
+
+
+@pytest.mark.parametrize("warning", [None, "TRIAL: nobody audited this"])
+def test_a_release_is_read_with_whose_signatures_count_asked_whether_it_serves_now_and_its_warning_is_told(
+    warning, monkeypatch, capsys
+):
+    told, made = [], SimpleNamespace(manifest=SimpleNamespace(warning=warning))
+    monkeypatch.setattr(face_cli, "read_bundle", lambda path: told.append(path) or made)
+    monkeypatch.setattr(face_cli, "read_trust", lambda path: told.append(path) or "trust")
+    monkeypatch.setattr(face_cli, "require_servable", lambda *given, now: told.append((*given, now)))
+    monkeypatch.setattr(face_cli.time, "time", lambda: NOW + 0.9)
+    assert face_cli.read_release(Path("a"), Path("b")) is made
+    assert told == [Path("a"), Path("b"), (made, "trust", NOW)]
+    assert capsys.readouterr() == ("", f"{warning}\n" if warning else "")
+
+
+def test_of_a_release_that_does_not_serve_no_warning_is_told(monkeypatch, capsys):
+    def refuse(*_, now):
+        raise RefusedError(f"not at {now}")
+
+    monkeypatch.setattr(face_cli, "read_bundle", lambda _: bundle(TRIAL))
+    monkeypatch.setattr(face_cli, "read_trust", lambda _: "trust")
+    monkeypatch.setattr(face_cli, "require_servable", refuse)
+    with pytest.raises(RefusedError, match="not at"):
+        face_cli.read_release(Path("a"), Path("b"))
+    assert capsys.readouterr() == ("", "")
+
+
+def test_rules_are_read_as_they_are_now_and_whatever_is_wrong_with_them_is_the_file_s_fault(tmp_path, monkeypatch):
+    file, read = tmp_path / "rules", []
+    file.write_bytes(b"the rules")
+    monkeypatch.setattr(face_cli.time, "time", lambda: NOW + 0.9)
+
+    def from_file(data, *, read_at):
+        read.append((data, read_at))
+        if len(read) > 1:
+            raise error
+        return "read"
+
+    monkeypatch.setattr(face_cli.Rulebook, "from_file", from_file)
+    assert face_cli._read_rules(file) == "read"
+    for error in (MalformedMessageError("no rules"), ProofError("not signed"), RefusedError("too many")):
+        with pytest.raises(UsageError, match=f"^{file}: {error}$"):
+            face_cli._read_rules(file)
+    error = UnavailableError("not its fault")
+    with pytest.raises(UnavailableError, match=r"^not its fault$"):
+        face_cli._read_rules(file)
+    assert read == [(b"the rules", NOW)] * 5
+
+
+@pytest.mark.parametrize("state", EnrolmentState)
+def test_only_a_try_that_was_begun_is_begun_anew_where_the_server_knows_nothing_of_it(state, capsys):
+    def settle(trust):
+        if trust == "silent":
+            raise RefusedError("knows nothing")
+        return f"settled by {trust}"
+
+    owner = SimpleNamespace(settle=settle, enrolment=SimpleNamespace(state=state), wallet="as it was")
+    assert face_cli.settled(owner, "trust") == "settled by trust"
+    if state is EnrolmentState.STARTED:
+        assert face_cli.settled(owner, "silent") == "as it was"
+    else:
+        with pytest.raises(RefusedError, match="knows nothing"):
+            face_cli.settled(owner, "silent")
+    anew = "The server knows nothing of the earlier try; beginning anew.\n"
+    assert capsys.readouterr() == ("", anew if state is EnrolmentState.STARTED else "")
+
+
+def test_whoever_waits_is_told_what_happens_and_a_program_is_not(capsys):
+    face_cli.say("asking ...", as_json=True)
+    assert capsys.readouterr() == ("", "")
+    face_cli.say("asking ...", as_json=False)
+    assert capsys.readouterr() == ("", "asking ...\n")
 
 
 @pytest.mark.parametrize(

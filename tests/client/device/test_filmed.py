@@ -228,6 +228,12 @@ def test_one_film_does_not_serve_recognisers_that_cut_faces_differently(studio):
         challenge.filmed_probes(3, without=None, model=None, release=Release("now"), left=Left(Release("old"), None))
 
 
+def test_a_challenge_without_a_camera_is_refused_before_anything_is_loaded(studio):
+    with pytest.raises(UsageError, match=r"^a challenge is filmed: name a camera with --camera NUMBER, and no images$"):
+        challenge.filmed_probe(None, without=None, model=None, release=Release("now"))
+    assert studio.told == []
+
+
 def test_the_camera_is_switched_off_when_the_film_is_refused_and_nothing_is_cut(studio):
     studio.film = None
     with pytest.raises(UnusableImageError, match="the face jumped"):

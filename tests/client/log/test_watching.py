@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from client.log import watching
 from client.log.watching import LogMemory, LogTrust, Monitor, check_inclusion
 from federation.errors import MalformedMessageError, ProofError, UsageError
 from federation.transparency import (
@@ -66,11 +68,33 @@ def test_one_witness_who_signs_twice_is_one_witness():
         TWO_OF_THREE.check(SignedCheckpoint(twice), now=NOW)
 
 
-@pytest.mark.parametrize("time", [NOW - 3601, NOW + 61])
-def test_a_witness_who_signed_long_ago_or_in_the_future_does_not_count(time):
-    signed = cosigned(cosigned(MemoryLog().signed(), WITNESSES[:1]), WITNESSES[1:2], time=time)
-    with pytest.raises(ProofError, match="1 witnesses"):
+@pytest.mark.parametrize(
+    ("time", "counts"), [(NOW - 3601, False), (NOW - 3600, True), (NOW + 60, True), (NOW + 61, False)]
+)
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_witness_who_signed_long_ago_or_in_the_future_does_not_count(time, counts, place):
+    signed = MemoryLog().signed()
+    for number, witness in enumerate(WITNESSES[:2]):
+        signed = cosigned(signed, [witness], time=time if number == place else NOW)
+    if counts:
         TWO_OF_THREE.check(signed, now=NOW)
+        return
+    with pytest.raises(ProofError, match=r"^1 witnesses signed the checkpoint lately, and 2 are needed$"):
+        TWO_OF_THREE.check(signed, now=NOW)
+
+
+def test_what_a_policy_says_of_clocks_counts_for_the_log_and_for_each_witness():
+    trust = LogTrust(SIGNER.key, KEYS, threshold=1, max_age_seconds=10, max_ahead_seconds=2)
+    witnessed = cosigned(MemoryLog().signed(), WITNESSES[:1])
+    for now in (NOW + 10, NOW - 2):
+        trust.check(witnessed, now=now)
+    with pytest.raises(ProofError, match=r"^the checkpoint is 11 seconds old; at most 10 are allowed$"):
+        trust.check(witnessed, now=NOW + 11)
+    with pytest.raises(ProofError, match=r"^the checkpoint is dated 3 seconds in the future; check this clock$"):
+        trust.check(witnessed, now=NOW - 3)
+    for time in (NOW - 11, NOW + 3):
+        with pytest.raises(ProofError, match=r"^0 witnesses"):
+            trust.check(cosigned(MemoryLog().signed(), WITNESSES[:1], time=time), now=NOW)
 
 
 def test_a_forged_cosignature_is_refused_even_where_it_is_not_needed():
@@ -163,8 +187,16 @@ def test_memory_refuses_another_log_an_old_signature_and_a_proof_from_elsewhere(
         memory.advance(MemoryLog(signer=ANOTHER_LOG).growth(4), LogTrust(ANOTHER_LOG.key), now=NOW)
     with pytest.raises(ProofError, match="seconds old"):
         memory.advance(MemoryLog().growth(4), TRUST, now=NOW + 4000)
-    with pytest.raises(ProofError, match="begins at 3"):
+    with pytest.raises(ProofError, match="begins at 3 entries; 4 are remembered"):
         memory.advance(MemoryLog().growth(3), TRUST, now=NOW)
+    with pytest.raises(ProofError, match="seconds old"):
+        LogMemory.begin(MemoryLog().signed(4), TRUST, now=NOW + 4000)
+
+
+def test_from_an_empty_tree_nothing_is_proved():
+    memory = LogMemory.begin(MemoryLog().signed(0), TRUST, now=NOW)
+    with pytest.raises(ProofError, match="no proof from an empty tree; nothing is believed"):
+        memory.advance(replace(MemoryLog().growth(0), proof=(bytes(32),)), TRUST, now=NOW)
 
 
 # ------------------------------------------------------------------ monitor
@@ -246,6 +278,65 @@ def test_a_monitor_raises_on_too_many_entries_at_once_and_on_what_is_no_entry():
         Monitor().follow(MemoryLog(leaves=[b"nonsense"]), TRUST, now=NOW)
 
 
+@pytest.mark.parametrize("most", [4, 3])
+def test_a_monitor_reads_each_entry_once_and_no_more_than_it_can_use(monkeypatch, most):
+    """However few are handed out at a time."""
+    monkeypatch.setattr(watching, "_PAGE", 4)
+    log, asked = MemoryLog(), []
+    log.entries = lambda start, stop: asked.append((start, stop)) or log.leaves[start : min(stop, start + most)]
+    begun = Monitor().follow(replace_leaves(log, 1), TRUST, now=NOW)
+    asked.clear()
+    monitor = begun.follow(log, TRUST, now=NOW)
+    assert asked == {4: [(1, 5), (5, 9), (9, 10)], 3: [(1, 5), (4, 8), (7, 10)]}[most]
+    assert monitor == Monitor().follow(MemoryLog(), TRUST, now=NOW)
+    assert begun == Monitor().follow(replace_leaves(MemoryLog(), 1), TRUST, now=NOW), "what is remembered is a value"
+    asked.clear()
+    assert monitor.follow(log, TRUST, now=NOW) == monitor
+    assert asked == []
+
+
+def replace_leaves(log, size):
+    return MemoryLog(leaves=log.leaves[:size])
+
+
+def test_what_is_no_entry_is_said_with_its_page():
+    log = MemoryLog()
+    log.leaves[7] = b"nonsense"
+    log.entries = lambda start, _stop: log.leaves[start : start + 3]
+    with pytest.raises(ProofError, match=r"^something among the entries 6 to 8 is no entry$"):
+        Monitor().follow(log, TRUST, now=NOW)
+
+
+def test_a_monitor_remembers_size_tree_counts_and_checkpoint_under_their_names():
+    log = MemoryLog()
+    monitor = Monitor().follow(log, TRUST, now=NOW)
+    attempts = Counter(
+        (one.requester, one.purpose, "opened")
+        for one in map(entry_from_bytes, log.leaves)
+        if one.kind.value == "attempt"
+    )
+    kept = {
+        "size": 10,
+        "hashes": [digest.hex() for digest in monitor.frontier.hashes],
+        "kinds": {"enrolment": 2, "attempt": 8},
+        "attempts": [[*names, count] for names, count in sorted(attempts.items())],
+        "checkpoint": log.signed().to_bytes().decode(),
+    }
+    assert len(kept["attempts"]) == 4
+    assert json.loads(monitor.to_bytes()) == kept
+    for name, wrong in [
+        *((name, None) for name in kept if name not in {"kinds", "checkpoint"}),
+        *(("size", 11), ("size", "10"), ("hashes", ["zz"]), ("hashes", [None]), ("checkpoint", "secret words")),
+        *(("kinds", 5), ("attempts", [["a", "b", 1]]), ("checkpoint", 5)),
+    ]:
+        for damaged in (kept | {name: wrong}, {one: value for one, value in kept.items() if one != name}):
+            with pytest.raises(MalformedMessageError, match=r"^not the memory of a monitor, or of another version$"):
+                Monitor.from_bytes(json.dumps(damaged).encode())
+    for nothing in (b"[]", b"5", b"[" * 100_000, b"\xff"):
+        with pytest.raises(MalformedMessageError, match="not the memory of a monitor"):
+            Monitor.from_bytes(nothing)
+
+
 def test_a_monitor_raises_on_a_log_that_stands_still():
     with pytest.raises(ProofError, match="seconds old"):
         Monitor().follow(MemoryLog(), TRUST, now=NOW + 4000)
@@ -275,8 +366,13 @@ def test_what_people_were_shown_is_compared_with_what_the_monitor_read():
     for size in range(4, 11):
         with pytest.raises(ProofError, match="fork"):
             monitor.check_seen(a_forked_log().signed(size), log, TRUST)
-    with pytest.raises(ProofError, match="shown 11 entries"):
+    with pytest.raises(ProofError, match="shown 11 entries, this monitor 10"):
         monitor.check_seen(MemoryLog(leaves=[*log.leaves, b"more"]).signed(), log, TRUST)
+    old, asked = MemoryLog(time=NOW - 10**8), []
+    log.consistency_proof = lambda *sizes: asked.append(sizes) or old.consistency_proof(*sizes)
+    for size in (0, 3):
+        monitor.check_seen(old.signed(size), log, TRUST)
+    assert asked == [(3, 10)]
 
 
 @given(st.binary(max_size=40) | st.builds(lambda n: Monitor().to_bytes()[:n], st.integers(0, 90)))

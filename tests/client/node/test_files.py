@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import json
 import ssl
+from collections import Counter
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import httpx
 import numpy as np
 import pytest
+import torch
 from flwr.app import Context, RecordDict
 
+from client.node import metrics as node_metrics
 from client.node import reaching, records
 from client.node.app import NotAgreedError, _delay_class, _ledgers, _require_agreed, _rest_of_class
 from client.node.ledger import COORDINATOR, OWN, PEOPLE, Ledgers, WrongLedgerError
+from client.node.metrics import NodeMetrics
 from client.node.reaching import Reached, reach
 from client.node.turns import TURNS
-from federation.errors import BudgetExhaustedError, PeerError, UsageError
+from federation.errors import BudgetExhaustedError, PeerError, UnavailableError, UsageError
+from federation.learning.scales import ChipSet
+from federation.membership.fleet import NEWEST_SECONDS, OLDEST_SECONDS
 from federation.privacy.ledger import LedgerChain
 from federation.privacy.plan import LARGEST_EPSILON, epsilon_of_gaussians
+from federation.recognition.model import Adapter
 from tests.federated import the_plan
 from tests.people import synthetic_people
 
@@ -103,6 +111,82 @@ def test_nobody_takes_part_is_said(tmp_path):
     assert np.unique(everybody.people).tolist() == ["anna"]
 
 
+@pytest.fixture
+def chips_of(tmp_path):
+    """A folder with chips of some people and embeddings of others; gives the node's configuration."""
+
+    def write(sitters, embedded):
+        names = np.repeat(np.array(sitters), 10)
+        faces = np.zeros((len(names), 112, 112, 3), np.uint8)
+        faces[:, 0, 0, 0] = np.arange(len(names))
+        images = np.array([f"{name} {number}" for number, name in enumerate(names)])
+        (tmp_path / "chips.npz").write_bytes(ChipSet(faces, faces + 100, names, images).to_bytes())
+        (tmp_path / "e.npz").write_bytes(synthetic_people(embedded).to_bytes())
+        return a_context(
+            embeddings=str(tmp_path / "e.npz"), chips=str(tmp_path / "chips.npz"), model=str(tmp_path / "model")
+        )
+
+    return write
+
+
+def test_chips_are_those_of_people_who_take_part_and_the_first_of_each(chips_of):
+    chips = records.chips(chips_of(["anna", "ben", "cleo"], ["anna", "cleo", "dora"]))
+    assert chips.people.tolist() == ["anna"] * records.MOST_PAIRS + ["cleo"] * records.MOST_PAIRS
+    assert chips.reference[:, 0, 0, 0].tolist() == [*range(records.MOST_PAIRS), *range(20, 20 + records.MOST_PAIRS)]
+    assert records.pairs(5) == 5 * records.MOST_PAIRS
+
+
+@pytest.mark.parametrize(
+    ("listed", "expected"), [(None, ["anna", "cleo"]), ({"cleo": "x", "gone": "x"}, ["cleo"]), ({}, [])]
+)
+def test_a_tuned_network_embeds_the_listed_ones_and_else_everybody_without_denormal_numbers(
+    chips_of, monkeypatch, listed, expected
+):
+    context, seen = chips_of(["anna", "cleo", "left"], ["anna", "cleo"]), []
+    adapter = Adapter.identity(192)
+    everybody = records.embedded(context, adapter, 7, listed)
+    assert sorted(set(everybody.people.tolist())) == expected
+
+    @contextmanager
+    def no_denormals():
+        seen.append("in")
+        yield
+        seen.append("out")
+
+    monkeypatch.setattr(records, "no_denormals", no_denormals)
+    monkeypatch.setattr(records, "recogniser", lambda asked: seen.append(asked) or "a network")
+    monkeypatch.setattr(
+        ChipSet, "embed", lambda self, *given: seen.append((sorted(set(self.people.tolist())), *given)) or "embedded"
+    )
+    scales = np.arange(4.0)
+    tuned = SimpleNamespace(scales={"probe": scales})
+    assert records.embedded(context, tuned, 7, listed) == "embedded"
+    assert seen == ["in", context, (expected, "a network", scales, 7 * records.MOST_PAIRS), "out"]
+
+
+def test_only_the_network_that_comes_with_the_project_is_tuned(chips_of, monkeypatch):
+    asked = []
+    monkeypatch.setattr("client.faces.models.load_recogniser", lambda path: asked.append(path) or "somebody's own")
+    context = chips_of(["anna"], ["anna"])
+    with pytest.raises(UsageError, match="the recipe scales tunes the recogniser that comes with the project"):
+        records.recogniser(context)
+    assert [str(path) for path in asked] == [context.node_config["model"]]
+
+
+def test_threads_and_denormal_numbers_are_as_before_also_after_a_failure():
+    """What runs next in this process would be slower, or would take small numbers for zero."""
+    before, small = torch.get_num_threads(), torch.full((4,), 1e-39)
+    torch.set_num_threads(3)
+    try:
+        inside = []
+        with pytest.raises(TypeError, match="no number"), records.no_denormals():
+            raise TypeError("no number", inside.append((torch.get_num_threads(), (small * 1.0).count_nonzero())))
+        assert inside == [(1, 0)]
+        assert (torch.get_num_threads(), (small * 1.0).count_nonzero()) == (3, 4)
+    finally:
+        torch.set_num_threads(before)
+
+
 # --------------------------------------------------------------------------------------------------------- ledgers
 def test_a_ledger_that_cannot_be_used_says_where(tmp_path):
     (tmp_path / "file").write_text("")
@@ -176,10 +260,10 @@ GATEWAY = SimpleNamespace(address="fed.example.org:8443", authority="")
 def answering(monkeypatch):
     """A gateway that answers with these headers."""
 
-    def answer(headers):
+    def answer(headers, **more):
         shown = SimpleNamespace(getpeercert=lambda: {"notAfter": "Jan  5 09:34:43 2030 GMT"})
         stream = SimpleNamespace(get_extra_info=lambda _: shown)
-        reply = httpx.Response(200, headers=headers, extensions={"network_stream": stream})
+        reply = httpx.Response(200, headers=headers, extensions={"network_stream": stream}, **more)
         asked = []
 
         class Client(httpx.Client):
@@ -204,8 +288,118 @@ def test_a_gateway_tells_its_time_and_when_its_certificate_ends(answering):
     assert reached.days_left(noon) == pytest.approx(3 + (21 * 3600 + 34 * 60 + 43) / 86_400)
 
 
+def test_of_a_gateway_s_answer_no_more_is_read_than_its_head(answering):
+    """Whoever answers in its place could send for ever."""
+
+    class Endless(httpx.SyncByteStream):
+        taken, closed = 0, False
+
+        def __iter__(self):
+            Endless.taken += 1
+            yield b"x"
+
+        def close(self):
+            Endless.closed = True
+
+    answering({"date": "Tue, 01 Jan 2030 12:00:00 GMT"}, stream=Endless())
+    reach(GATEWAY, clock=lambda: 0.0)
+    assert (Endless.taken, Endless.closed) == (0, True)
+
+
 @pytest.mark.parametrize("headers", [{}, {"date": "soon"}])
 def test_what_answers_without_a_time_is_no_gateway(answering, headers):
     answering(headers)
     with pytest.raises(PeerError, match=r"fed\.example\.org:8443 is no gateway: its answer has no time"):
         reach(GATEWAY)
+
+
+def refused_by(code, words=""):
+    """What httpx raises of a handshake: OpenSSL's own error is the cause of a cause, or its context."""
+    error = ssl.SSLCertVerificationError(1, "certificate verify failed")
+    error.verify_code, error.verify_message = code, words
+    return error
+
+
+@pytest.mark.parametrize("link", ["__cause__", "__context__"])
+@pytest.mark.parametrize(
+    ("cause", "kind", "said"),
+    [
+        (OSError("refused"), UnavailableError, r"^the gateway at fed\.example\.org:8443 does not answer: all failed$"),
+        (
+            refused_by(10),
+            PeerError,
+            "certificate of the gateway at .* has expired, by this machine's clock: the coordi",
+        ),
+        (refused_by(9), UsageError, "certificate of the gateway at .* is not valid yet by this machine's clock, which"),
+        (refused_by(19, "self-signed"), PeerError, "whoever answers at .* is not the gateway .* joined: self-signed"),
+    ],
+    ids=["down", "expired", "not yet", "another authority"],
+)
+def test_a_handshake_that_fails_is_said_with_its_cure(monkeypatch, link, cause, kind, said):
+    outer, inner = httpx.ConnectError("all failed"), OSError("in between")
+    setattr(outer, link, inner)
+    setattr(inner, link, cause)
+
+    def fails(*_, **__):
+        raise outer
+
+    monkeypatch.setattr(reaching.ssl, "create_default_context", lambda cadata: cadata)
+    monkeypatch.setattr(reaching.httpx, "Client", fails)
+    with pytest.raises(kind, match=said):
+        reach(GATEWAY)
+
+
+def test_a_clock_is_taken_within_its_bounds_and_a_warning_begins_with_the_sixtieth_day():
+    for ahead, taken in (
+        (-OLDEST_SECONDS, False),
+        (-OLDEST_SECONDS + 0.01, True),
+        (NEWEST_SECONDS - 0.01, True),
+        (NEWEST_SECONDS, False),
+    ):
+        if taken:
+            Reached(ahead, 0.0).require_clock()
+            continue
+        with pytest.raises(UsageError, match=f"at most {NEWEST_SECONDS} s ahead and {OLDEST_SECONDS} s behind"):
+            Reached(ahead, 0.0).require_clock()
+    assert Reached(0.0, 86_400.0 * 10).days_left(86_400.0 * 7.5) == 2.5
+
+
+def test_what_is_left_of_a_budget_is_composed_anew_only_when_the_ledger_has_changed(tmp_path, monkeypatch):
+    own, composed = Ledgers(tmp_path, 8.0, 1e-5), []
+    accounts = LedgerChain.accounts
+    monkeypatch.setattr(LedgerChain, "accounts", lambda self: composed.append(self) or accounts(self))
+    metrics = NodeMetrics(own, Counter())
+    for charges in range(1, 3):
+        own.charge(f"{charges}/moments", 4.0)
+        for _ in range(2):
+            left = next(iter(metrics.collect())).samples[0]
+            assert left.value == pytest.approx(8.0 - epsilon_of_gaussians((4.0,) * charges, 1e-5))
+        assert len(composed) == charges
+
+
+def test_metrics_that_are_hidden_answer_nobody_and_leave_nothing_open(monkeypatch):
+    steps = []
+    server = SimpleNamespace(shutdown=lambda: steps.append("shutdown"), server_close=lambda: steps.append("close"))
+    thread = SimpleNamespace(join=lambda: steps.append("join"))
+    shown = []
+    monkeypatch.setattr(
+        node_metrics, "start_http_server", lambda port, **named: shown.append((port, named)) or (server, thread)
+    )
+    metrics = NodeMetrics(SimpleNamespace(own=LedgerChain, budget_epsilon=8.0), Counter({"hours": 2}))
+    hide = node_metrics.show(metrics, "[::1]", 9003)
+    ((port, named),) = shown
+    assert (port, named["addr"], steps) == (9003, "::1", [])
+    names = {sample.name: sample.value for family in named["registry"].collect() for sample in family.samples}
+    assert names["intaglio_node_refusals_total"] == 2
+    hide()
+    assert steps == ["shutdown", "close", "join"]
+
+
+def test_a_port_that_metrics_cannot_have_is_said(monkeypatch):
+    def taken(*_, **__):
+        raise OSError(98, "Address already in use")
+
+    monkeypatch.setattr(node_metrics, "start_http_server", taken)
+    metrics = NodeMetrics(SimpleNamespace(own=LedgerChain, budget_epsilon=8.0), Counter())
+    with pytest.raises(UsageError, match=r"cannot listen on 127\.0\.0\.3:9003"):
+        node_metrics.show(metrics, "127.0.0.3", 9003)

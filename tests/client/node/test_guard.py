@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -12,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import httpx
+import numpy as np
 import pytest
 from flwr.app import Context, RecordDict
 from flwr.common.config import parse_config_args
@@ -26,9 +30,12 @@ from client.node import start
 from client.node.guard import guard_app
 from client.node.reaching import Reached
 from client.node.start import node_config, require_ready
+from client.preparing import people
 from client.preparing.people import withdraw
-from federation.errors import RefusedError, UsageError
+from federation.errors import PeerError, RefusedError, UnavailableError, UsageError
+from federation.membership.fleet import NEWEST_SECONDS
 from federation.membership.joining import LocalPolicy
+from federation.recognition.embeddings import EmbeddingSet
 from tests.commands import Stand
 from tests.people import synthetic_people
 
@@ -146,6 +153,159 @@ async def test_an_answer_of_the_gateway_that_does_not_end_is_not_held(monkeypatc
         async with asking(lambda _: httpx.Response(200, content=endless()), a_policy()) as client:
             assert (await client.post(f"/v1/fleet/{call}")).status_code == 502
         assert sent["chunks"] <= 5
+
+
+class Chunks(httpx.AsyncByteStream):
+    """A body that counts what was taken of it."""
+
+    def __init__(self, *sizes):
+        self.sizes, self.taken = sizes, 0
+
+    async def __aiter__(self):
+        for size in self.sizes:
+            self.taken += 1
+            yield bytes(size)
+
+
+@pytest.mark.parametrize(("sizes", "taken", "status"), [((60, 40), 2, 200), ((60, 41, 1, 1), 2, 413)])
+async def test_a_call_of_flower_is_held_up_to_the_longest_and_no_byte_beyond(monkeypatch, sizes, taken, status):
+    monkeypatch.setattr("client.node.guard.MOST_BODY_BYTES", 100)
+    gateway, body = Gateway(), Chunks(*sizes)
+    fleet = guard_app(httpx.AsyncClient(transport=httpx.MockTransport(gateway), base_url="https://gateway"), a_policy())
+    sent = body.__aiter__()
+
+    async def receive():
+        chunk = await anext(sent, None)
+        return {"type": "http.request", "body": chunk or b"", "more_body": chunk is not None}
+
+    answers = []
+
+    async def send(message):
+        answers.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/v1/fleet/push-messages", "headers": [], "query_string": b""}
+    await fleet(scope, receive, send)
+    assert (answers[0]["status"], body.taken) == (status, taken)
+    assert [(call, len(request.content)) for call, request in gateway.asked] == (
+        [("push-messages", 100)] if status == 200 else []
+    )
+
+
+@pytest.mark.parametrize(("sizes", "status"), [((60, 40), 200), ((60, 41), 502)])
+async def test_an_answer_of_the_gateway_is_held_up_to_the_longest_and_no_byte_beyond(monkeypatch, sizes, status):
+    monkeypatch.setattr("client.node.guard.MOST_BODY_BYTES", 100)
+    async with asking(lambda _: httpx.Response(200, stream=Chunks(*sizes)), a_policy()) as client:
+        reply = await client.post("/v1/fleet/push-messages", content=b"")
+    assert (reply.status_code, len(reply.content)) == (status, 100 if status == 200 else 0)
+
+
+async def test_what_the_gateway_says_arrives_with_its_own_status_type_and_flower_s_headers(caplog):
+    said = {"content-type": "application/protobuf", "flwr-x": "kept", "set-cookie": "a=b", "content-encoding": "gzip"}
+    for status in (200, 401, 404, 500):
+        asked = []
+
+        def answer(request, status=status, asked=asked):
+            asked.append(request)
+            return httpx.Response(status, headers=said, content=gzip.compress(b"its body"))
+
+        async with asking(answer, a_policy()) as client:
+            reply = await client.post(
+                "/v1/fleet/push-messages", content=b"ours", headers={"flwr-y": "1", "cookie": "c"}
+            )
+        assert (reply.status_code, reply.content) == (status, b"its body")
+        assert {name: value for name, value in reply.headers.items() if name != "content-length"} == {
+            "content-type": "application/protobuf",
+            "flwr-x": "kept",
+        }
+        (request,) = asked
+        assert (str(request.url), request.content) == ("https://gateway/v1/fleet/push-messages", b"ours")
+        assert (request.headers["flwr-y"], request.headers.get("cookie")) == ("1", None)
+    assert caplog.text.count("does not take this node's calls: its body") == 1
+
+
+async def test_a_long_or_unprintable_complaint_of_the_coordinator_does_not_fill_the_log(caplog):
+    text = "a\tb\x1b[31m" + 400 * "c"
+    async with asking(lambda _: httpx.Response(401, text=text), a_policy()) as client:
+        await client.post("/v1/fleet/activate-node")
+    (said,) = [record.getMessage().partition(": ")[2] for record in caplog.records if "does not take" in record.msg]
+    assert said == "a b [31m" + 292 * "c"
+
+
+@pytest.mark.parametrize(
+    ("failure", "status"),
+    [
+        (httpx.ReadTimeout, 504),
+        (httpx.ConnectTimeout, 504),
+        (httpx.ConnectError, 502),
+        (httpx.RemoteProtocolError, 502),
+    ],
+)
+@pytest.mark.parametrize("call", ["pull-messages", "get-run"])
+async def test_a_gateway_that_does_not_answer_is_said_by_its_kind_whichever_call_it_is(failure, status, call):
+    gateway = Gateway()
+
+    def fail(request):
+        if request.url.path.endswith(call):
+            raise failure("", request=request)
+        return gateway(request)
+
+    async with asking(fail, a_policy()) as client:
+        assert (await client.post("/v1/fleet/pull-messages", content=b"")).status_code == status
+
+
+async def test_a_run_of_which_the_gateway_says_nothing_is_none_that_may_run(caplog):
+    gateway, tally = Gateway(), Counter()
+
+    def refusing(request):
+        answer = gateway(request)
+        return httpx.Response(404, content=answer.content) if request.url.path.endswith("get-run") else answer
+
+    assert await pulled(refusing, a_policy(), tally=tally) == []
+    assert tally == {"application": 1}
+    assert "run 7 is of application , and app-hashes do not name it" in caplog.text
+
+
+async def test_what_is_refused_is_named_in_the_log_with_its_run(caplog):
+    await pulled(Gateway(kind="train." + 100 * "x"), a_policy())
+    await pulled(Gateway(announced="cd" * 50), a_policy())
+    async with asking(Gateway(app=b"another"), a_policy()) as client:
+        await client.post("/v1/fleet/get-fab", content=b"")
+    arrived = hashlib.sha256(b"another").hexdigest()
+    assert [record.getMessage() for record in caplog.records if record.name == "client.node.guard"] == [
+        f"refused: run 7 sent {'train.' + 58 * 'x'!r}, and the policy's recipes do not name it",
+        f"refused: run 7 is of application {'cd' * 32}, and app-hashes do not name it",
+        f"refused: the application that arrived is {arrived}, and app-hashes do not name it",
+    ]
+
+
+async def test_an_application_that_arrives_and_is_not_named_is_counted():
+    tally = Counter()
+    async with asking(Gateway(app=b"another"), a_policy(), tally=tally) as client:
+        assert (await client.post("/v1/fleet/get-fab", content=b"")).status_code == 403
+    assert tally == {"application": 1}
+
+
+@pytest.mark.parametrize(("headers", "kind"), [({}, "application/protobuf"), ({"content-type": "x/y"}, "x/y")])
+async def test_no_work_is_an_answer_of_the_kind_that_was_asked_for(headers, kind):
+    async with asking(Gateway(), a_policy(opens=8 * 60, closes=11 * 60)) as client:
+        reply = await client.post("/v1/fleet/pull-messages", content=b"", headers=headers)
+    assert (reply.status_code, reply.content, reply.headers["content-type"]) == (200, b"", kind)
+
+
+async def test_outside_the_hours_a_node_may_still_sign_on_and_off():
+    gateway = Gateway()
+    async with asking(gateway, a_policy(opens=8 * 60, closes=11 * 60)) as client:
+        for call in ("activate-node", "send-node-heartbeat", "push-messages", "deactivate-node"):
+            assert (await client.post(f"/v1/fleet/{call}", content=b"")).status_code == 200
+    assert len(gateway.asked) == 4
+
+
+async def test_the_connection_to_the_gateway_is_closed_when_the_guard_ends():
+    client = httpx.AsyncClient(transport=httpx.MockTransport(Gateway()))
+    app = guard_app(client, a_policy())
+    async with app.router.lifespan_context(app):
+        assert not client.is_closed
+    assert client.is_closed
 
 
 async def test_work_that_the_policy_allows_arrives():
@@ -279,13 +439,31 @@ def test_a_node_whose_own_ledger_was_altered_does_not_start(folder):
         require_ready(folder)
 
 
+@pytest.mark.parametrize(
+    ("most", "said"), [(3, "1 people have more than 3 images of a camera; the first 3 take"), (4, "")]
+)
+def test_who_has_more_images_than_take_part_is_counted_in_the_log(folder, monkeypatch, caplog, most, said):
+    parts = [synthetic_people(["anna"], images=4), synthetic_people(["ben"], images=3)]
+    names = ("embeddings", "people", "profiles", "images")
+    both = EmbeddingSet(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+    (folder / "embeddings.npz").write_bytes(both.to_bytes())
+    for place in (start, people):
+        monkeypatch.setattr(place, "MOST_IMAGES", most)
+    require_ready(folder)
+    assert caplog.text.count("images of a camera") == bool(said)
+    assert said in caplog.text
+
+
+GATEWAY = "where the gateway is"
+
+
 class Supernode:
     """Flower's program, as far as a node looks at it."""
 
     pid = 2**22 + 17  # of nobody: Linux has fewer
 
-    def __init__(self, ends_with=None):
-        self.ends_with, self.looks, self.events = ends_with, 0, []
+    def __init__(self, ends_with=None, *, stubborn=False):
+        self.ends_with, self.stubborn, self.looks, self.events = ends_with, stubborn, 0, []
 
     def poll(self):
         self.looks += 1
@@ -299,6 +477,8 @@ class Supernode:
 
     def wait(self, seconds=None):
         self.events.append(("waited for", seconds))
+        if seconds is not None and self.stubborn:
+            raise subprocess.TimeoutExpired("flower", seconds)
 
 
 class GuardServer:
@@ -319,20 +499,43 @@ def running(folder, monkeypatch):
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     gateway = SimpleNamespace(address="fed.example.org:8443", authority="an authority")
     monkeypatch.setattr(start, "gateway_of", lambda _: gateway)
-    monkeypatch.setattr(start, "tethered", lambda command, **_: command)
+
+    def tethered(command, *, interpreter, parent):
+        assert (interpreter, parent) == (sys.executable, os.getpid()), "else Flower outlives this process"
+        return command
+
+    monkeypatch.setattr(start, "tethered", tethered)
     monkeypatch.setattr(start, "reach", lambda _: Reached(0.25, 2e9))
 
-    def run(supernode, **options):
-        guard = GuardServer()
+    def killpg(group, number):
+        assert group == Supernode.pid
+        killed.append(number)
+        if len(killed) > 1:
+            raise ProcessLookupError
+
+    class Impatient(threading.Event):
+        def wait(self, _seconds=None):
+            return self.is_set()
+
+    monkeypatch.setattr(start, "threading", SimpleNamespace(Thread=threading.Thread, Event=Impatient))
+    monkeypatch.setattr(start.os, "killpg", killpg)
+    killed = []
+
+    def run(supernode, *, guard=None, failing=None, folder=folder, **options):
+        guard = guard or GuardServer()
         hidden = []
         made = {"guard_app": "the guard", "gateway_client": "a client", "guard_server": guard}
         seen = Stand(monkeypatch, "client.node.start", made | {"show": lambda: hidden.append(True)})
+        if failing:
+            monkeypatch.setattr(start, "show", failing)
         started = []
         monkeypatch.setattr(
             start.subprocess, "Popen", lambda *words, **named: started.append((*words, named)) or supernode
         )
+        run.guard, run.started, run.killed = guard, started, killed
         status = start.run_node(folder, **options)
         assert guard.ended.wait(10)
+        assert killed == [signal.SIGKILL], "what Flower started would go on"
         ((command, named),) = started
         return SimpleNamespace(status=status, seen=seen, command=command, named=named, hidden=hidden, gateway=gateway)
 
@@ -385,6 +588,102 @@ def test_a_node_that_is_told_to_end_ends_flower_gently_first_and_ends_well(runni
     assert done.status == 0
     assert done.seen.calls["show"] == []
     assert supernode.events == ["asked to end", ("waited for", 10.0), ("waited for", None)]
+
+
+def test_a_node_that_is_started_from_elsewhere_hands_on_where_its_folder_really_is(folder, running, monkeypatch):
+    """Flower runs in another folder than this command."""
+    monkeypatch.chdir(folder.parent)
+    done = running(Supernode(0), folder=Path(folder.name))
+    assert done.named["cwd"] == folder
+    assert node_config(folder, require_ready(folder)) in done.command
+    assert done.seen["guard_server"]["key"] == folder / "guard-key.pem"
+
+
+@pytest.mark.parametrize("error", [UnavailableError("down"), PeerError("expired")])
+def test_a_gateway_that_does_not_answer_is_not_shown_as_it_was_before(monkeypatch, caplog, error):
+    def fails(_):
+        raise error
+
+    shown = SimpleNamespace(reached=Reached(0.25, 2e9))
+    monkeypatch.setattr(start, "reach", fails)
+    start.look(GATEWAY, shown, starting=False)
+    assert shown.reached is None
+    assert str(error) in caplog.text
+    wrong = Reached(NEWEST_SECONDS + 1.0, 2e9)
+    monkeypatch.setattr(start, "reach", lambda asked: {GATEWAY: wrong}[asked])
+    start.look(GATEWAY, shown, starting=False)
+    assert shown.reached == wrong
+
+
+def test_a_flower_that_does_not_end_is_killed_and_waited_for(running):
+    supernode = Supernode(stubborn=True)
+    assert running(supernode).status == 0
+    assert supernode.events == ["asked to end", ("waited for", 10.0), ("waited for", None)]
+
+
+def test_a_flower_that_ended_by_itself_is_not_asked_to(running):
+    supernode = Supernode(3)
+    assert running(supernode).status == 3
+    assert supernode.events == [("waited for", None)]
+
+
+@pytest.mark.parametrize("signs", [[signal.SIGTERM], [signal.SIGINT]], ids=["SIGTERM", "SIGINT"])
+def test_either_signal_ends_a_node_well(running, signs):
+    class Told(Supernode):
+        def poll(self):
+            self.looks += 1
+            if self.looks == 2:
+                for sign in signs:
+                    signal.raise_signal(sign)
+
+    supernode = Told()
+    assert running(supernode).status == 0
+    assert supernode.events[0] == "asked to end"
+
+
+@pytest.mark.parametrize("step", ["show", "look"])
+def test_whatever_ends_a_node_flower_and_guard_end_with_it(running, monkeypatch, step):
+    supernode, looks = Supernode(9), []
+    clock = iter(range(0, 10**9, 7 * 3600))
+
+    def fails(*_given, starting=True):
+        looks.append(starting)
+        if step == "show" or len(looks) > 1:
+            raise UsageError("it failed")
+
+    if step == "look":
+        monkeypatch.setattr(start, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+        monkeypatch.setattr(start, "look", fails)
+    with pytest.raises(UsageError, match="it failed"):
+        running(supernode, metrics=("127.0.0.3", 9003) if step == "show" else None, failing=fails)
+    assert supernode.events == ["asked to end", ("waited for", 10.0), ("waited for", None)]
+    assert running.killed == [signal.SIGKILL]
+    assert running.guard.ended.wait(10)
+
+
+class NoServer(GuardServer):
+    """A guard that does not come to listen: it ends at once, or never."""
+
+    def __init__(self, *, ends):
+        super().__init__()
+        self.started, self.should_exit = False, ends
+
+
+@pytest.mark.parametrize(("ends", "least"), [(True, 0.0), (False, 20.0)])
+def test_a_guard_that_does_not_listen_starts_no_flower(running, monkeypatch, ends, least):
+    clock = [100.0]
+    passing = {
+        "time": lambda: 0.0,
+        "monotonic": lambda: clock[0],
+        "sleep": lambda seconds: clock.append(clock.pop() + seconds),
+    }
+    monkeypatch.setattr(start, "time", SimpleNamespace(**passing))
+    guard = NoServer(ends=ends)
+    with pytest.raises(UnavailableError, match="the guard of this node did not start; its port may be taken"):
+        running(Supernode(), guard=guard)
+    assert running.started == []
+    assert least <= clock[0] - 100 <= 20.1
+    guard.should_exit = True
 
 
 def test_a_node_looks_at_its_gateway_again_after_six_hours_and_not_before(running, monkeypatch):

@@ -13,6 +13,7 @@ from client.faces.datasets import Problem
 from client.node import cli as node_cli
 from client.node.preparing import Preparation
 from client.node.reaching import WARN_DAYS, Reached
+from client.preparing.crew import Crew
 from federation.errors import UsageError
 from tests.commands import Stand
 
@@ -107,3 +108,58 @@ def test_a_certificate_that_ends_soon_is_spoken_of(days, words):
 def test_a_wrong_clock_is_said_with_its_side_and_by_how_much(ahead, words):
     with pytest.raises(UsageError, match=f"this machine's clock is {words}"):
         Reached(ahead, 0.0).require_clock()
+
+
+@pytest.mark.parametrize(("answer", "joins"), [("y\n", True), ("n\n", False), ("\n", False)])
+def test_without_a_fingerprint_somebody_is_asked_and_only_a_yes_joins(monkeypatch, tmp_path, answer, joins):
+    (tmp_path / "invitation").write_text("an invitation")
+    read = SimpleNamespace(coordinator_fingerprint="0001 0002")
+    signed = SimpleNamespace(request=SimpleNamespace(fingerprint="ours 0003"))
+    made = Stand(monkeypatch, "client.node.cli", {"invitation_from_text": read, "join": signed})
+    monkeypatch.setattr(node_cli, "sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
+    monkeypatch.setattr(node_cli, "time", SimpleNamespace(time=lambda: 1_900_000_000.9))
+    words = ["join", str(tmp_path / "invitation"), str(tmp_path / "north")]
+    result = CliRunner().invoke(cli.app, words, input=answer)
+    assert "the coordinator must read out: 0001 0002" in result.output
+    assert (result.exit_code == 0, made.calls["join"] != []) == (joins, joins)
+    if joins:
+        assert made["join"] == {"invitation_text": "an invitation", "folder": tmp_path / "north", "now": 1_900_000_000}
+        assert f"send {tmp_path / 'north' / 'request.json'} to the coordinator" in result.output
+        assert "before it trusts the roster: ours 0003" in result.output
+
+
+@pytest.mark.parametrize(
+    ("told", "code"), [("0001 0002", 0), (" 0001   0002 ", 0), ("0001", 3), ("0001 0003", 3), ("", 3), ("00010002", 3)]
+)
+def test_a_fingerprint_is_compared_word_by_word_before_anything_is_made(monkeypatch, tmp_path, told, code):
+    (tmp_path / "invitation").write_text("an invitation")
+    read = SimpleNamespace(coordinator_fingerprint="0001 0002")
+    signed = SimpleNamespace(request=SimpleNamespace(fingerprint="ours"))
+    made = Stand(monkeypatch, "client.node.cli", {"invitation_from_text": read, "join": signed})
+    words = ["join", str(tmp_path / "invitation"), str(tmp_path / "north"), "--fingerprint", told]
+    result = CliRunner().invoke(cli.app, words)
+    assert (result.exit_code, len(made.calls["join"])) == (code, code == 0)
+
+
+def test_an_invitation_that_is_no_text_is_said_by_its_file(tmp_path):
+    (tmp_path / "invitation").write_bytes(b"\xff")
+    lines, errors = said("join", str(tmp_path / "invitation"), str(tmp_path / "north"), "--fingerprint", "x", code=4)
+    assert lines == []
+    assert f"{tmp_path / 'invitation'} is not text" in " ".join(errors)
+
+
+def test_a_preparation_works_with_a_process_for_each_core_unless_it_is_told(monkeypatch):
+    monkeypatch.setattr("client.preparing.crew.cores", lambda: 7)
+    for words, crew in (((), Crew(7)), (("--processes", "2"), Crew(2))):
+        with monkeypatch.context() as patch:
+            made = Stand(patch, "client.node.preparing", {"prepare": Preparation(**(USUAL | {"problems": ()}))})
+            said("node", "prepare", "images", "north", *words)
+        assert made["prepare"]["crew"] == crew
+
+
+def test_metrics_are_shown_only_where_a_port_is_named(monkeypatch):
+    for words, metrics in (((), None), (("--metrics-port", "9003"), ("127.0.0.1", 9003))):
+        with monkeypatch.context() as patch:
+            made = Stand(patch, "client.node.start", {"run_node": 0})
+            said("node", "start", "north", *words)
+        assert made["run_node"] == {"folder": Path("north"), "metrics": metrics}

@@ -18,7 +18,7 @@ from client.wallet.wallet import Enrolment, EnrolmentState, Wallet, read_wallet,
 from federation.errors import RefusedError, UsageError
 from federation.onebit import TemplateSecret
 from federation.onebit.parameters import ONEBIT_1024
-from federation.sealing import ScryptCost
+from federation.sealing import Passphrase, ScryptCost
 from federation.wire.owner import OwnerOperation
 from server.matching.owners import is_signed
 from tests.running import write_release, write_rules
@@ -83,6 +83,12 @@ def test_a_path_is_a_path_and_the_variable_names_an_identity_too(run, tmp_path, 
 def test_the_name_of_an_identity_leads_nowhere_else(name):
     with pytest.raises(UsageError, match="an identity is @"):
         opening.wallet_path(name)
+
+
+def test_a_name_of_an_identity_has_up_to_64_characters():
+    for name in ("a", "7", "a-b_c.d", "a" * 64):
+        assert opening.wallet_path(f"@{name}") == Path.home() / ".intaglio" / f"{name}.wallet"
+    assert opening.wallet_path(Path("dir/w")) == opening.wallet_path("dir/w") == Path("dir/w")
 
 
 def test_a_backup_holds_one_signed_revocation_and_nothing_else(run, enrolled, tmp_path):
@@ -171,11 +177,67 @@ def test_nobody_types_a_passphrase_for_a_file_that_is_there_or_a_backup_that_can
     assert "not enrolled" in run("backup", "c", "--wallet", "w", expected=2).stderr
 
 
-def test_a_new_wallet_has_its_passphrase_typed_twice(run, tmp_path, monkeypatch):
-    asked = []
-    monkeypatch.setattr("client.wallet.cli.ask_passphrase", lambda *a, **k: asked.append((a, k)) or OLD)
-    run("create", "--wallet", "w", "--passphrase-file", "secret")
-    assert asked == [((Path("secret"),), {"confirm": True})]
+@pytest.fixture
+def told(run, monkeypatch):
+    """What commands call, in order; nothing is written."""
+    told, wallet = [], Wallet.generate().with_enrolment(ENROLMENT)
+
+    def say(name, gives=None):
+        return lambda *given, **named: told.append((name, *given, *named.items())) or gives
+
+    for name, gives in {
+        "open_wallet": (wallet, Passphrase(OLD)),
+        "open_wallet_alone": (wallet, Passphrase(OLD)),
+        "ask_new_passphrase": NEW,
+        "ask_passphrase": OLD,
+        "create_wallet": wallet,
+        "write_wallet": None,
+        "keep_alone": None,
+    }.items():
+        monkeypatch.setattr(f"client.wallet.cli.{name}", say(name, gives))
+    monkeypatch.setattr(Backup, "of", lambda opened, *, now: told.append(("of", opened, now)) or Backup("proof"))
+    monkeypatch.setattr(Backup, "write", lambda _, *given: told.append(("write", *given)))
+    monkeypatch.setattr("client.wallet.cli.time.time", lambda: 77.9)
+    return told, wallet
+
+
+def test_each_command_opens_asks_and_writes_in_this_order_with_the_files_that_it_was_given(run, told):
+    told, wallet = told
+    w, old, new = Path("w"), Path("old"), Path("new")
+    files = ("--wallet", "w", "--passphrase-file", "old")
+    for words, calls in {
+        ("create", *files): [("keep_alone", w), ("ask_passphrase", old, ("confirm", True)), ("create_wallet", w, OLD)],
+        ("show", *files): [("open_wallet", w, old)],
+        ("backup", "b", *files, "--new-passphrase-file", "new"): [
+            *[("open_wallet", w, old), ("of", wallet, 77), ("keep_alone", Path("b"))],
+            *[("ask_new_passphrase", new), ("write", Path("b"), NEW)],
+        ],
+        ("passphrase", *files, "--new-passphrase-file", "new"): [
+            *[("open_wallet_alone", w, old), ("ask_new_passphrase", new), ("write_wallet", w, wallet, NEW)],
+        ],
+    }.items():
+        run(*words)
+        assert told == calls
+        told.clear()
+    assert run("passphrase").stdout == "changed\n"
+
+
+@pytest.mark.parametrize("command", ["create", "backup"])
+def test_what_came_meanwhile_is_not_overwritten(run, told, tmp_path, monkeypatch, command):
+    """Between the first look and the lock."""
+    told, _ = told
+    monkeypatch.setattr("client.wallet.cli.keep_alone", lambda path: path.write_bytes(b"another's"))
+    words = {"create": ("create", "--wallet", "new"), "backup": ("backup", "new")}[command]
+    assert "new exists and is not overwritten; choose another path" in run(*words, expected=2).stderr
+    assert (tmp_path / "new").read_bytes() == b"another's"
+    assert {name for name, *_ in told} <= {"open_wallet", "of"}
+
+
+def test_a_folder_of_identities_that_cannot_be_made_is_said(run, told, tmp_path):
+    (tmp_path / ".intaglio").write_bytes(b"")
+    said = run("create", "--wallet", "@office", expected=2).stderr
+    assert f"cannot make {tmp_path}/.intaglio: File exists" in said
+    assert told[0] == []
 
 
 def test_only_files_that_are_whole_wallets_are_identities(run, tmp_path):
@@ -184,14 +246,10 @@ def test_only_files_that_are_whole_wallets_are_identities(run, tmp_path):
     (folder / "a.wallet").mkdir()
     (folder / ".b.wallet").write_bytes(b"")
     (folder / "c.backup").write_bytes(b"")
-    (folder / "d.wallet").write_bytes(b"")
-    assert json.loads(run("list", "--json").stdout) == {"@d": str(folder / "d.wallet")}
-
-
-def test_the_moment_of_a_backup_is_in_it(run, enrolled, tmp_path, monkeypatch):
-    monkeypatch.setattr("client.wallet.cli.time.time", lambda: 1_893_456_000.7)
-    run("backup", "b", "--wallet", "w")
-    assert Backup.read(tmp_path / "b", NEW).revocation.issued_at == 1_893_456_000
+    for name in ("d", "z", "e.f"):
+        (folder / f"{name}.wallet").write_bytes(b"")
+    found = {f"@{name}": str(folder / f"{name}.wallet") for name in ("d", "e.f", "z")}
+    assert list(json.loads(run("list", "--json").stdout).items()) == list(found.items())
 
 
 def test_a_backup_overwrites_nothing(run, enrolled, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +13,7 @@ from client.wallet import opening, person
 from client.wallet.opening import NEW_PASSPHRASE_VARIABLE, PASSPHRASE_VARIABLE, ask_new_passphrase, ask_passphrase
 from client.wallet.wallet import Wallet
 from federation.errors import UsageError
+from federation.sealing import Passphrase
 
 
 @pytest.fixture(autouse=True)
@@ -99,3 +101,23 @@ def test_the_first_wallet_of_a_person_gets_a_passphrase_of_their_own_and_a_folde
     assert asked == prompt("New passphrase of your wallet", twice=True)
     assert place.parent.stat().st_mode & 0o777 == 0o700
     assert "passphrase of your own" in capsys.readouterr().err
+    (tmp_path / "said").write_text("of the file")
+    asked.clear()
+    told.clear()
+    assert person.new_wallet(place, tmp_path / "said")[1].secret_bytes() == b"of the file"
+    assert (asked, told) == ([], [("alone", place, False), (place, b"of the file")])
+
+
+def test_a_wallet_that_is_opened_to_be_written_is_kept_alone_before_its_passphrase_is_asked(tmp_path, monkeypatch):
+    told, wallet = [], Wallet.generate()
+    (tmp_path / "w").write_bytes(b"sealed")
+    monkeypatch.setattr(opening, "keep_alone", lambda path: told.append(("alone", path)))
+    monkeypatch.setattr(opening, "ask_passphrase", lambda file: told.append(("asked", file)) or "typed here")
+    monkeypatch.setattr(
+        opening, "read_wallet", lambda path, said: told.append(("read", path, said.secret_bytes())) or wallet
+    )
+    opened, asked = [("asked", Path("said")), ("read", tmp_path / "w", b"typed here")], Passphrase("typed here")
+    for open_, before in ((opening.open_wallet, []), (opening.open_wallet_alone, [("alone", tmp_path / "w")])):
+        assert open_(tmp_path / "w", Path("said")) == (wallet, asked)
+        assert told == [*before, *opened]
+        told.clear()

@@ -1,9 +1,11 @@
 import base64
 import hashlib
+import json
 import os
 import pickle
 import shutil
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from client.log.watching import LogMemory
 from client.wallet import wallet as module
 from client.wallet.wallet import WALLET, Enrolment, EnrolmentState, Wallet, create_wallet, read_wallet, write_wallet
-from federation.errors import UsageError
+from federation.errors import RefusedError, UsageError
 from federation.onebit import TemplateSecret
 from federation.onebit.parameters import ONEBIT_1024, ONEBIT_2048
 from federation.sealing import Passphrase, ScryptCost, unsealed
+from tests.agreeing import DEVICE, RECEIPT
+from tests.transparency_log import MemoryLog
 
 CHEAP = ScryptCost(log2_n=15)
 PASSPHRASE = "correct horse battery"  # noqa: S105 - made up for the tests
@@ -26,9 +31,13 @@ ENROLMENT = Enrolment(
 HEADER_BYTES = 48
 
 
+SEEN = LogMemory(MemoryLog().signed())
+
+
 @pytest.fixture(scope="module")
 def wallet():
-    return Wallet.generate().with_enrolment(ENROLMENT).with_template_secret(TemplateSecret.generate(ONEBIT_1024))
+    enrolled = Wallet.generate().with_enrolment(ENROLMENT).with_log(SEEN)
+    return enrolled.with_template_secret(TemplateSecret.generate(ONEBIT_1024))
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +71,126 @@ def test_a_wallet_comes_back_whole(tmp_path, wallet, parameters):
     opened = read_wallet(tmp_path / "w", PASSPHRASE)
     assert secrets_of(opened) == secrets_of(written)
     assert opened.template_secret.parameters is parameters
-    assert (opened.key_id, opened.enrolment) == (wallet.key_id, ENROLMENT)
+    assert (opened.key_id, opened.enrolment, opened.log) == (wallet.key_id, ENROLMENT, SEEN)
+
+
+@pytest.mark.parametrize("state", EnrolmentState)
+def test_what_a_wallet_does_not_have_is_not_there_when_it_comes_back(state):
+    """Each alone, in the content that is sealed."""
+    whole = Wallet.generate().with_enrolment(replace(ENROLMENT, state=state)).with_log(SEEN)
+    for wallet in (
+        whole,
+        whole.with_log(None),
+        replace(whole, enrolment=None),
+        *(whole.with_enrolment(replace(whole.enrolment, **{name: None})) for name in ("deployment", "receipt")),
+        whole.with_enrolment(replace(whole.enrolment, answers=0)),
+    ):
+        again = module._wallet_from_content(module._content_of(wallet), Path("w"))
+        assert (again.key_id, again.template_secret) == (wallet.key_id, None)
+        assert (again.enrolment, again.log) == (wallet.enrolment, wallet.log)
+
+
+def test_what_is_sealed_stands_under_its_names(wallet):
+    secret = wallet.template_secret
+    assert json.loads(module._content_of(wallet)) == {
+        "signing_key": base64.b64encode(wallet.signing_key.private_bytes_raw()).decode(),
+        "template_secret": {
+            "code_length": 1024,
+            "seed_and_pad": base64.b64encode(secret.seed.value + secret.pad).decode(),
+        },
+        "enrolment": {
+            "purpose": "door-access",
+            "audience": "example.org",
+            "release_digest": bytes(range(32)).hex(),
+            "state": "started",
+            "deployment": "trial",
+            "receipt": '{"receipt":"made up"}',
+            "answers": 7,
+        },
+        "log": SEEN.checkpoint.to_bytes().decode(),
+    }
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({name: 5} for name in ("signing_key", "template_secret", "enrolment", "log")),
+        *({name: "secret words"} for name in ("signing_key", "template_secret", "enrolment", "log")),
+        *({"enrolment": {name: ["secret words"]}} for name in ("purpose", "audience", "release_digest", "state")),
+        *({"enrolment": {name: "Secret Words"}} for name in ("release_digest", "state", "deployment", "answers")),
+        *({"enrolment": {"answers": answers}} for answers in (-1, 501, True, None)),
+        {"enrolment": {"receipt": 5}},
+        {"template_secret": {"code_length": 1000}},
+        {"template_secret": {"code_length": 2048}},
+        {"template_secret": {"seed_and_pad": "secret words"}},
+    ],
+    ids=str,
+)
+def test_content_in_which_one_thing_is_something_else_is_no_wallet(wallet, change):
+    content = json.loads(module._content_of(wallet))
+    for name, value in change.items():
+        content[name] = content[name] | value if isinstance(value, dict) else value
+    said = "^the wallet at w opens, but another version of this program wrote it$"
+    with pytest.raises(UsageError, match=said) as no:
+        module._wallet_from_content(json.dumps(content).encode(), Path("w"))
+    assert no.value.__cause__ is None
+    for name in content:
+        with pytest.raises(UsageError, match="another version"):
+            module._wallet_from_content(json.dumps({k: v for k, v in content.items() if k != name}).encode(), Path("w"))
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"5", b"[" * 100_000, b"\xff"])
+def test_content_that_is_something_else_altogether_is_no_wallet(content):
+    with pytest.raises(UsageError, match="another version"):
+        module._wallet_from_content(content, Path("w"))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"purpose": "White Space"}, "purpose and audience are"),
+        ({"audience": "White Space"}, "purpose and audience are"),
+        ({"deployment": "White Space"}, "the deployment"),
+        ({"release_digest": bytes(31)}, "32 bytes"),
+        ({"release_digest": bytes(33)}, "32 bytes"),
+        ({"answers": -1}, "0 to 500 sessions"),
+        ({"answers": 501}, "0 to 500 sessions"),
+        ({"answers": True}, "0 to 500 sessions"),
+    ],
+)
+def test_an_enrolment_that_makes_no_sense_cannot_be_built(change, said):
+    with pytest.raises(UsageError, match=said):
+        replace(ENROLMENT, **change)
+
+
+def test_one_template_answers_five_hundred_sessions_and_no_more():
+    last = replace(ENROLMENT, answers=499).with_one_more_answer()
+    assert last == replace(ENROLMENT, answers=500)
+    with pytest.raises(RefusedError, match="has answered 500 sessions, all that one template may"):
+        last.with_one_more_answer()
+    assert ENROLMENT.with_one_more_answer() == replace(ENROLMENT, answers=8)
+
+
+def test_who_agreed_to_nothing_has_no_consent():
+    with pytest.raises(RefusedError, match="no receipt"):
+        replace(ENROLMENT, receipt=None).require_consent()
+    agreed = replace(ENROLMENT, receipt=RECEIPT.sign(DEVICE).to_bytes()).require_consent()
+    assert [one.receipt for one in agreed.receipts] == [RECEIPT]
+
+
+def test_a_step_further_changes_the_state_alone_and_only_the_last_one_lets_go_of_the_secrets(wallet):
+    for state in EnrolmentState:
+        after = wallet.with_state(state)
+        assert after.enrolment == replace(ENROLMENT, state=state)
+        assert (after.signing_key, after.log) == (wallet.signing_key, SEEN)
+        assert after.template_secret is (None if state is EnrolmentState.REVOKED else wallet.template_secret)
+    with pytest.raises(UsageError, match="not enrolled"):
+        replace(wallet, enrolment=None).with_state(EnrolmentState.REVOKED)
+
+
+def test_a_wallet_is_called_by_key_and_state(wallet):
+    assert repr(wallet) == f"Wallet(key_id={wallet.key_id.hex()[:16]}, started, secrets=<redacted>)"
+    assert "not enrolled" in repr(Wallet.generate())
 
 
 def test_the_key_id_is_the_digest_of_the_devices_public_key_and_of_nothing_else(wallet):
@@ -130,9 +258,10 @@ def test_one_passphrase_opens_and_writes_several_files_in_any_order(tmp_path):
     kept = {name: Wallet.generate().with_enrolment(ENROLMENT) for name in costs}
     for name, cost in costs.items():
         write_wallet(tmp_path / name, kept[name], PASSPHRASE, cost)
-    for name in "abacbcab":
+    for name in "abac":
         assert read_wallet(tmp_path / name, one).key_id == kept[name].key_id
         write_wallet(tmp_path / name, kept[name], one, costs[name])
+    for name in costs:
         assert read_wallet(tmp_path / name, PASSPHRASE).key_id == kept[name].key_id
 
 

@@ -43,7 +43,7 @@ ENDS = {
     "a pack that was replaced by a ban": ((pack(40, begins=-20), ban(2, begins=-6)), -6),
     "a pack after a gap": ((pack(-9, begins=-20), pack(40, 2, begins=-2)), 40),
     "this moment ends": ((pack(0),), 0),
-    "a pack that begins": ((pack(40, begins=2),), 40),
+    "this moment where a pack is to begin": ((pack(40, begins=2),), 0),
     "nothing": ((ban(1, begins=-1),), 0),
 }
 

@@ -57,10 +57,10 @@ def inputs_of(session, seed=0):
 class Parties:
     """All parties of one session; a test drives them stage by stage and does wrong between the stages."""
 
-    def __init__(self, session, seed=1, node=Node):
+    def __init__(self, session, seed=1, node=Node, charges=None, names=()):
         draw = repeatable(seed)
         self.session, self.inputs = session, inputs_of(session)
-        self.coordinator = Coordinator(session, verify_identity)
+        self.coordinator = Coordinator(session, verify_identity, names=names)
         self.nodes = {
             member: node(
                 session,
@@ -69,6 +69,7 @@ class Parties:
                 sign=identity(member).sign,
                 verify=verify_identity,
                 random=draw,
+                charge=(charges or {}).get(member, ""),
             )
             for member in session.members
         }

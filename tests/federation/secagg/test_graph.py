@@ -354,7 +354,7 @@ def test_half_of_the_holders_cannot_be_told_that_a_member_left():
         both_secrets_of_a_sparse_member(11)
     with (
         patch("tests.federation.secagg.parties.Node", Unchecked),
-        patch.object(Parties.__init__, "__defaults__", (1, Unchecked)),
+        patch.object(Parties.__init__, "__defaults__", (1, Unchecked, None, ())),
     ):
         assert both_secrets_of_a_sparse_member(11)
 

@@ -169,6 +169,15 @@ def test_facts_that_have_no_one_spelling_are_refused(value):
         canonical({"fact": value})
 
 
+@pytest.mark.parametrize("facts", [None, True, 5, "key_id", ["key_id"], []])
+def test_facts_are_an_object_and_whoever_logs_something_else_is_malformed(facts):
+    with pytest.raises(UsageError, match="facts are an object"):
+        Opening(PersonalKind.REVOCATION, facts, bytes(32))
+    data = json.dumps({"facts": facts, "kind": "revocation", "salt": "00" * 32}, separators=(",", ":")).encode()
+    with pytest.raises(MalformedMessageError, match="facts are an object"):
+        Opening.from_secret_bytes(data)
+
+
 def test_salts_and_facts_of_the_wrong_size_are_refused():
     with pytest.raises(UsageError, match="salt"):
         an_opening(salt=b"short")

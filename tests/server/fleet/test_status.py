@@ -13,6 +13,7 @@ import time
 import urllib.request
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -39,6 +40,7 @@ from server.fleet.gateway import Gateway
 from server.fleet.members import Coordinator
 from server.fleet.metrics import FederationMetrics
 from server.fleet.run_queue import RunQueue
+from server.fleet.status import FederationStatus
 from server.fleet.submitting import remember_ledger
 from server.visitors.door import Door
 from tests.server.fleet.a_superlink import FIRST_RUN, ASuperlink, leave_record
@@ -183,6 +185,23 @@ def test_a_damaged_record_or_ledger_is_named_and_the_rest_is_said(coordinator, s
     assert done.exit_code == 0
     assert str(tmp_path / "ledger.jsonl") in done.stdout
     assert "member north: online" in done.stdout
+
+
+@pytest.mark.usefixtures("superlink")
+def test_a_ledger_is_summed_up_again_when_it_has_changed_and_not_with_every_look(coordinator, monkeypatch):
+    looks = []
+    read = lambda data: looks.append(data) or SimpleNamespace(accounts=lambda: (data,))  # noqa: E731 - one expression
+    monkeypatch.setattr(federation_status, "ledger_from_file", read)
+    ledger, other = (coordinator.folder.parent / name for name in ("ledger.jsonl", "other.jsonl"))
+    first = ledger.read_bytes()
+    for _ in range(2):
+        assert FederationStatus.read(coordinator.folder).accounts == (first,)
+    ledger.write_bytes(b"more")
+    os.utime(ledger, ns=(1, ledger.stat().st_mtime_ns + 1))
+    other.write_bytes(b"another")
+    remember_ledger(coordinator.folder, other)
+    assert FederationStatus.read(coordinator.folder).accounts == (b"more", b"another")
+    assert looks == [first, b"more", b"another"]
 
 
 # ------------------------------------------------------------------------------------------------------ metrics

@@ -478,8 +478,8 @@ def test_a_witness_that_hangs_is_waited_for_once_and_has_one_thread_and_one_requ
 
 def test_a_round_ends_at_its_deadline(site, monkeypatch):
     gate, now = threading.Event(), [0.0]
-    site.closing.callback(gate.set)
     log = site.log(site.witness(lambda _: None if gate.wait(LONG) else response(500)), wait_seconds=1.0)
+    site.closing.callback(gate.set)  # before the listener is closed, which waits for it
     changed = log._witnesses._changed
     original = changed.wait
 

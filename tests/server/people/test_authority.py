@@ -554,10 +554,22 @@ def test_a_number_that_nobody_kept_is_revoked_too_and_a_server_s_is_not(tls):
     assert revoked(tls) == {0xABCDEF}
     with pytest.raises(UsageError, match="the number of a server's certificate"):
         authority.revoke_number(tls, serial(tls, "server"), now=NOW)
+    with pytest.raises(UsageError, match="the number of the authority itself"):
+        authority.revoke_number(tls, serial(tls, "ca"), now=NOW)
     for wrong in (0, -1, 1 << 160):
         with pytest.raises(UsageError, match="1 to 40 hex digits"):
             authority.revoke_number(tls, wrong, now=NOW)
     assert revoked(tls) == {0xABCDEF}
+
+
+def test_a_certificate_that_somebody_kept_as_another_file_does_not_take_the_one_of_its_name_along(tls):
+    first = serial(tls, "bob")
+    (tls / "bob.pem").rename(tls / "bob-before.pem")
+    authority.issue(tls, "bob", now=NOW + DAY)
+    before = {name: (tls / name).read_bytes() for name in ("bob.pem", "bob-key.pem", "bob-before.pem")}
+    assert authority.revoke_number(tls, first, now=NOW + 2 * DAY)
+    assert revoked(tls) == {first}
+    assert {name: (tls / name).read_bytes() for name in before} == before
 
 
 def test_an_operator_revokes_by_a_number_as_the_list_shows_it(tls):
@@ -581,13 +593,24 @@ def test_an_operator_revokes_by_a_number_as_the_list_shows_it(tls):
     assert "name a person or a device" in typed("pki", "revoke", tls, "bob", "--serial", "1", expected=2).stderr
 
 
-def test_a_beginning_that_several_numbers_have_revokes_none_of_them(tls, monkeypatch):
-    alike = [SimpleNamespace(serial=0xAB12, name="alice"), SimpleNamespace(serial=0xAB34, name="bob")]
-    monkeypatch.setattr(authority, "known", lambda _: alike)
-    told = typed("pki", "revoke", tls, "--serial", "ab", expected=2).stderr
-    assert "2 certificates have numbers that begin with ab; give the whole one" in told
+def test_a_beginning_that_several_numbers_have_or_that_is_short_revokes_none_of_them(tls, monkeypatch):
+    known = {0xABCDEF1234: "alice", 0xABCDEF12: "carol", 0xABCDEF1356: "bob", 0xAB12: "dan"}
+    monkeypatch.setattr(
+        authority, "known", lambda _: [SimpleNamespace(serial=n, name=name) for n, name in known.items()]
+    )
+    told = typed("pki", "revoke", tls, "--serial", "abcdef1", expected=2).stderr
+    assert "abcdef1 may be the beginning of many numbers: give 8 digits or more" in told
+    known[0xABCDEF1399] = "erin"
+    told = typed("pki", "revoke", tls, "--serial", "abcdef13", expected=2).stderr
+    assert "2 certificates have numbers that begin with abcdef13; give the whole one" in told
     assert revoked(tls) == set()
-    assert "certificate ab12 of alice is revoked" in typed("pki", "revoke", tls, "--serial", "ab1").stdout
+    for said, whose in (
+        ("ab12", "ab12 of dan"),
+        ("abcdef12", "abcdef12 of carol"),
+        ("abcdef123", "abcdef1234 of alice"),
+    ):
+        assert f"certificate {whose} is revoked" in typed("pki", "revoke", tls, "--serial", said).stdout
+    assert revoked(tls) == {0xAB12, 0xABCDEF12, 0xABCDEF1234}
 
 
 def test_an_operator_signs_what_waits_in_the_database_and_is_told_what_is_not_signed(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import shutil
 import sqlite3
 import stat
 
@@ -16,7 +17,7 @@ from server.log.storage import Addition
 from server.restoring import backing_up
 from server.restoring.backing_up import back_up
 from server.storage.sqlstorage import open_storage
-from tests.durable import is_locked
+from tests.durable import Disk, is_locked
 
 NOW = dt.datetime(2030, 1, 31, 3, 0, 7, tzinfo=dt.timezone(dt.timedelta(hours=2)))
 DAY = dt.timedelta(days=1)
@@ -75,6 +76,7 @@ def test_a_log_that_lies_elsewhere_is_the_one_that_is_copied(served, tmp_path):
     with opened_log(log, None) as transparency:
         transparency.append([Addition(PublicEntry(PublicKind.POLICY, 1_900_000_000, b"three"))])
     assert back_up(database, log, tmp_path / "backup", now=NOW - DAY)[1] == 3
+    (log / "checkpoint").unlink()
     _, entries = back_up(database, log, tmp_path / "backup", now=NOW, log_database=str(tmp_path / "other.db"))
     assert entries == 2
 
@@ -83,10 +85,14 @@ def test_older_ones_go_once_a_new_one_is_whole_and_what_else_lies_there_stays(se
     folder = tmp_path / "backup"
     for days in (40, 31, 30, 29):
         back_up(*served, folder, now=NOW - days * DAY)
-    for name in ("notes", "2020-01-01T000000", "2020-01-01T000000Z.zip"):
+    for name in ("notes", "2020-01-01T000000", "2020-01-01T000000Z.zip", "2020-02-30T000000Z", "2020-1-1T000000Z"):
         (folder / name).mkdir()
     (folder / "2019-01-01T000000Z").symlink_to("notes")
+    (folder / "2019-01-04T000000Z").write_bytes(b"a file")
     (folder / ".2019-01-02T000000Z.part").mkdir()
+    (folder / ".2019-01-03T000000Z.part").symlink_to("notes")
+    (folder / ".2019-01-04T000000Z.part").write_bytes(b"a file")
+    (folder / ".somebodyZ.part").mkdir()
     before = set(made(folder)) - {".2019-01-02T000000Z.part"}
     place, _ = back_up(*served, folder, now=NOW, keep_days=30)
     gone = {f"{NOW.astimezone(dt.UTC) - days * DAY:%Y-%m-%dT%H%M%SZ}" for days in (40, 31)}
@@ -95,6 +101,13 @@ def test_older_ones_go_once_a_new_one_is_whole_and_what_else_lies_there_stays(se
     assert (folder / "latest").readlink().name == place.name
     back_up(*served, folder, now=NOW + 100 * DAY)
     assert place.is_dir()
+
+
+def test_a_clock_that_is_wrong_takes_all_but_the_one_before(served, tmp_path):
+    folder = tmp_path / "backup"
+    names = [back_up(*served, folder, now=NOW + days * DAY, keep_days=30)[0].name for days in (0, 1, 2, 400, 3)]
+    assert made(folder) == [*names[2:3], *names[4:], names[3], "latest"]
+    assert (folder / "latest").readlink().name == names[4]
 
 
 def spoiled_database(copy, _):
@@ -120,11 +133,71 @@ def test_what_is_damaged_is_no_backup_and_removes_none(served, tmp_path, monkeyp
     monkeypatch.setattr(backing_up, "copy_file", copy)
     with pytest.raises((ProofError, UsageError), match=r"damaged|the stored tree is not"):
         back_up(*served, folder, now=NOW, keep_days=1)
-    assert made(folder) == [".2030-01-31T010007Z.part", old.name, "latest"]
+    assert made(folder) == [old.name, "latest"]
     assert (folder / "latest").readlink().name == old.name
-    monkeypatch.undo()
-    place, _ = back_up(*served, folder, now=NOW)
-    assert made(folder) == [old.name, place.name, "latest"]
+
+
+def emptied(_, log):
+    """What a service that is started again makes in the place of a log that is lost."""
+    (log / "log.db").write_bytes(b"")
+
+
+def of_another_log(_, log):
+    for path in log.iterdir():
+        path.unlink()
+    log.rmdir()
+    log_init(log, "example.org/log")
+    with opened_log(log, None) as transparency:
+        transparency.append([Addition(PublicEntry(PublicKind.POLICY, 1, b"%d" % n)) for n in range(9)])
+    (log / "checkpoint").unlink()
+
+
+def both_put_back(database, log):
+    shutil.copy(database.with_name("earlier.db"), database)
+    shutil.copy(log / "earlier.db", log / "log.db")
+
+
+def of_another_program(database, _):
+    database.unlink()
+    with sqlite3.connect(database) as connection:
+        connection.execute("CREATE TABLE notes (text TEXT)")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (emptied, "the log has 0 entries, and it had 2 before"),
+        (of_another_log, "the log's first 2 entries are others than before"),
+        (both_put_back, "the log has 1 entries, and it had 2 before"),
+        (of_another_program, "not the database of a matching service"),
+    ],
+)
+def test_what_does_not_belong_together_or_was_put_back_is_no_backup_and_removes_none(tmp_path, change, said):
+    database, log, folder = tmp_path / "matching.db", tmp_path / "log", tmp_path / "backup"
+    log_init(log, "example.org/log")
+    for content in (b"one", b"two"):
+        with open_storage(str(database)) as storage, opened_log(log, None) as transparency:
+            transparency.append([Addition(PublicEntry(PublicKind.POLICY, 1_900_000_000, content))])
+            storage.catch_up([], transparency.head, keeps_tickets=True)
+        if content == b"one":
+            shutil.copy(database, database.with_name("earlier.db"))
+            shutil.copy(log / "log.db", log / "earlier.db")
+    old, _ = back_up(str(database), log, folder, now=NOW - 60 * DAY)
+    change(database, log)
+    with pytest.raises(IntaglioError, match=said):
+        back_up(str(database), log, folder, now=NOW, keep_days=1)
+    assert made(folder) == [old.name, "latest"]
+    assert (folder / "latest").readlink().name == old.name
+
+
+def test_a_new_backup_is_on_disk_under_its_name_before_anything_leads_there(served, tmp_path):
+    folder = tmp_path / "backup"
+    back_up(*served, folder, now=NOW)
+    with Disk(folder) as disk:
+        place, _ = back_up(*served, folder, now=NOW + DAY)
+    named, led = disk.steps.index(("name", place)), disk.steps.index(("name", folder / "latest"))
+    assert ("sync", folder) in disk.steps[named:led]
+    disk.require_durable()
 
 
 def test_what_cannot_be_backed_up_says_why_and_leaves_the_last_one(served, tmp_path):
@@ -140,13 +213,15 @@ def test_what_cannot_be_backed_up_says_why_and_leaves_the_last_one(served, tmp_p
     ):
         with pytest.raises(IntaglioError, match=said):
             back_up(*wrong, now=NOW + DAY)
-    assert [name for name in made(folder) if name[0] != "."] == [place.name, "latest"]
+    assert made(folder) == [place.name, "latest"]
     assert (folder / "latest").readlink().name == place.name
 
 
 def test_backups_of_one_second_are_several_and_latest_leads_to_the_last(served, tmp_path):
     folder = tmp_path / "backup"
+    folder.mkdir()
+    (folder / "2030-01-31T010008Z").symlink_to("nowhere")
     names = [back_up(*served, folder, now=NOW + dt.timedelta(milliseconds=later))[0].name for later in (0, 1, 2)]
-    assert names == [f"2030-01-31T0100{second}Z" for second in ("07", "08", "09")]
-    assert made(folder) == [*names, "latest"]
+    assert names == [f"2030-01-31T0100{second}Z" for second in ("07", "09", "10")]
+    assert made(folder) == [*names[:1], "2030-01-31T010008Z", *names[1:], "latest"]
     assert (folder / "latest").readlink().name == names[-1]

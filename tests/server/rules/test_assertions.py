@@ -9,8 +9,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from federation.errors import UsageError
 from federation.rules.entries import Issuer
+from server.rules import assertions
 from server.rules.assertions import AssertionIssuer, create_issuer
 from tests.bundles import a_bundle
+from tests.durable import files
 
 DAMAGED = {
     "no JSON": lambda text: text[:-3],
@@ -58,6 +60,26 @@ def test_a_former_folder_without_the_secret_is_said_and_no_new_one_is_made(tmp_p
     assert not (tmp_path / "new").exists()
     assert caught.value.__suppress_context__
     assert all(secret not in str(caught.value) for secret in json.loads(text).values())
+
+
+def test_a_token_that_has_the_former_key_under_that_name_makes_no_new_one_and_a_folder_that_is_there_none_at_all(
+    tmp_path, monkeypatch
+):
+    """Whoever types what stands in a page twice goes on with the key that was stolen."""
+    in_token, asked = Ed25519PrivateKey.generate(), []
+    monkeypatch.setattr(assertions, "new_ed25519_key", lambda where: asked.append(where) or in_token)
+    create_issuer(tmp_path / "former", "https://verify.example.org")
+    before = files(tmp_path)
+    with pytest.raises(UsageError, match=r"the key in the token is the one of .*former: name another one"):
+        create_issuer(tmp_path / "new", "https://verify.example.org", "pkcs11:one", tmp_path / "former")
+    assert asked == [None, "pkcs11:one"]
+    with pytest.raises(UsageError, match="former exists; name a new folder"):
+        create_issuer(tmp_path / "former", "https://verify.example.org", "pkcs11:two")
+    (tmp_path / "former/issuer.json").unlink()
+    with pytest.raises(UsageError, match=r"former holds no issuer\.json"):
+        create_issuer(tmp_path / "new", "https://verify.example.org", "pkcs11:three", tmp_path / "former")
+    assert asked == [None, "pkcs11:one"]
+    assert files(tmp_path) == {name: data for name, data in before.items() if name != "former/issuer.json"}
 
 
 def test_whoever_serves_another_key_is_told_of_a_following_deployment_and_not_of_new_rules(tmp_path):

@@ -12,6 +12,7 @@ from federation.commandline.signing_keys import ed25519_key
 from federation.consent.purposes import Category, Tier
 from federation.rules.entries import PolicyPack, PurposeRule
 from federation.rules.rulebook import Rulebook
+from federation.statements import text_of_time
 from server.cli import app
 from server.rules.cli import append_rule, signed_by
 from tests.bundles import a_bundle, a_release, signed
@@ -69,14 +70,18 @@ def test_each_place_gets_the_next_version_of_its_pack_that_ends_later_and_the_re
         assert new.rules == tuple(dataclasses.replace(rule, ends_at=new.ends_at) for rule in old.rules)
 
 
-def test_what_was_to_end_before_its_pack_does_so_still_and_a_ban_stays_one(rules, monkeypatch):
+def test_what_was_to_end_before_its_pack_does_so_still_and_is_named_and_a_ban_stays_one(rules, monkeypatch):
     now = int(time.time())
     old = book_of(rules).pack("DE", now)
     short = PurposeRule("a-trial", Category.PHYSICAL_ACCESS, Tier.MINIMAL, now, now + 20 * DAY)
     add(rules, dataclasses.replace(old, version=2, begins_at=now, rules=(short, *old.rules)))
     add(rules, PolicyPack("FR", 1, now, now + 9 * DAY, ()))
+    at(monkeypatch, now + 10 * DAY)
+    (told,) = prolong(rules, "--days", 300, expected=2).stderr.splitlines()[:1]
+    assert told.startswith(f"a-trial ends in DE at {text_of_time(short.ends_at)} all the same, before its pack")
     at(monkeypatch, now + 100 * DAY)
-    prolong(rules)
+    (told,) = prolong(rules).stderr.splitlines()
+    assert told.startswith(f"a-trial ends in DE at {text_of_time(short.ends_at)} all the same, before its pack")
     kept, prolonged = book_of(rules).pack("DE", now + 100 * DAY).rules
     assert kept == short
     assert (prolonged.purpose, prolonged.ends_at) == (PURPOSE, now + 465 * DAY)

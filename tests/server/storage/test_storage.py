@@ -35,7 +35,7 @@ from server.sql import Mode, Transaction
 from server.storage import schema
 from server.storage.limits import AttemptHistory, AttemptLimits
 from server.storage.sessions import Repeated, Session, SessionLimits, Step
-from server.storage.sqlstorage import SqlStorage, open_storage
+from server.storage.sqlstorage import SqlStorage, _names, open_storage
 from server.storage.storage import MissedAttempt, MissedEnd, Owner, Storage
 from tests.stored import (
     DEVICE,
@@ -1596,6 +1596,15 @@ def test_each_step_holds_the_names_that_it_decides_about(tmp_path, monkeypatch):
             steps[name]()
             found[name] = set(held_names)
     assert found == LOCKED
+
+
+@pytest.mark.parametrize("operation", list(Operation))
+def test_a_session_holds_the_names_of_the_template_that_it_puts_in_force_beside_its_own(operation):
+    """An admission's session is another key's: one that is revoked meanwhile would stay as it was read before."""
+    held = dataclasses.replace(a_template(OTHER_DEVICE), admission=ADMISSION.to_bytes())
+    admitted = {digest(7)} if operation is Operation.ADMIT_DEVICE else set()
+    assert _names(operation, held) == {OTHER_KEY, account_of(OTHER_DEVICE)} | admitted
+    assert _names(operation, None) == set()
 
 
 @pytest.mark.parametrize(("lasts", "level"), [(True, 2), (False, 1)])

@@ -2,10 +2,16 @@
 
 import { concat, fromHex, hex, sha256, utf8 } from '../bytes'
 import { MalformedMessageError, PeerError, ProofError } from '../errors'
-import { LoggedEntry, type LogPolicy, SignedCheckpoint } from './notes'
+import { NAME } from '../wallet/statements'
+import { fromBase64, LoggedEntry, type LogPolicy, SignedCheckpoint } from './notes'
 import { verifyConsistency } from './tree'
 
 const TAG = utf8('intaglio-log-commitment/1\0')
+const MOST_CONTENT_BYTES = 32 * 1024
+const DIGEST = /^[0-9a-f]{64}$/
+const PERSONAL: readonly string[] = ['admission', 'attempt', 'enrolment', 'erasure', 'renewal', 'revocation']
+const PUBLIC: readonly string[] = ['deployment', 'moratorium', 'policy', 'release', 'software']
+const OUTCOMES: readonly string[] = ['invalid', 'limited', 'not-covered', 'opened', 'prohibited', 'replayed']
 
 /** An entry of the log, as far as a device reads it. */
 export interface Entry {
@@ -21,20 +27,22 @@ export interface Entry {
   readonly content?: string
 }
 
-/** Canonical JSON: ASCII, keys sorted, no spaces. */
+/** Canonical JSON: ASCII, keys sorted, no spaces. Throws RangeError on a fraction, or a number that a double cannot hold. */
 export function canonical(value: unknown): string {
-  const ordered = JSON.stringify(value, (_, item: unknown) =>
-    item !== null && typeof item === 'object' && !Array.isArray(item)
-      ? Object.fromEntries(Object.entries(item).sort(([a], [b]) => (a < b ? -1 : 1)))
-      : item)
-  return ordered.replace(/[\x80-\uffff]/g, (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`)
+  const ordered = JSON.stringify(value, (_, item: unknown) => {
+    if (typeof item === 'number' && !Number.isSafeInteger(item)) throw new RangeError('not a whole number')
+    return isObject(item) ? Object.fromEntries(Object.entries(item).sort(([a], [b]) => (a < b ? -1 : 1))) : item
+  })
+  return ordered.replace(/[\x7f-\uffff]/g, (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`)
 }
+
+const isObject = (value: unknown): value is Record<string, unknown> => typeof value === 'object' && value !== null && !Array.isArray(value)
 
 function parsed(data: Uint8Array, what: string): Record<string, unknown> {
   try {
     const content = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(data)
-    const value = JSON.parse(content) as Record<string, unknown>
-    if (canonical(value) !== content || typeof value !== 'object' || value === null) throw new RangeError('not canonical')
+    const value: unknown = JSON.parse(content)
+    if (canonical(value) !== content || !isObject(value)) throw new RangeError('not canonical')
     return value
   } catch {
     throw new MalformedMessageError(`${what} is not canonical JSON`) // the cause could quote personal data
@@ -44,10 +52,28 @@ function parsed(data: Uint8Array, what: string): Record<string, unknown> {
 /** Reads an entry. Throws MalformedMessageError when it is none of this version. */
 export function readEntry(data: Uint8Array): Entry {
   const value = parsed(data, 'an entry')
-  if (typeof value['kind'] !== 'string' || !Number.isSafeInteger(value['time']) || value['version'] !== 1) {
-    throw new MalformedMessageError('an entry has a kind, a time and a version')
+  const { kind, time, version, ...others } = value
+  if (typeof kind !== 'string' || !Number.isSafeInteger(time) || (time as number) < 0 || version !== 1 || !isOf(kind, others)) {
+    throw new MalformedMessageError('an entry has a time, a version, a kind and what belongs to that, and nothing else')
   }
   return value as unknown as Entry
+}
+
+/** Whether the other fields are those of an entry of that kind. */
+function isOf(kind: string, { commitment, content, count, outcome, purpose, requester, ...more }: Record<string, unknown>): boolean {
+  const others = [content, count, outcome, purpose, requester]
+  if (Object.keys(more).length > 0) return false
+  if (PUBLIC.includes(kind)) return isContent(content) && [commitment, ...others.slice(1)].every((one) => one === undefined)
+  if (typeof commitment !== 'string' || !DIGEST.test(commitment)) return false
+  if (kind !== 'attempt') return PERSONAL.includes(kind) && others.every((one) => one === undefined)
+  const isCounted = count === undefined || (Number.isSafeInteger(count) && (count as number) > 1 && outcome !== 'opened') // each comparison has an entry of its own
+  return isCounted && content === undefined && OUTCOMES.includes(outcome as string) && [requester, purpose].every((name) => typeof name === 'string' && NAME.test(name))
+}
+
+function isContent(content: unknown): boolean {
+  if (typeof content !== 'string') return false
+  const { length } = fromBase64(content)
+  return length > 0 && length <= MOST_CONTENT_BYTES
 }
 
 /** Salt and facts behind an entry's commitment. Personal data. */
@@ -58,12 +84,11 @@ export class Opening {
 
   /** @throws MalformedMessageError not an opening. */
   constructor(data: Uint8Array) {
-    const { kind, facts, salt } = parsed(data, 'an opening')
-    if (typeof kind !== 'string' || typeof salt !== 'string' || !/^[0-9a-f]{64}$/.test(salt) || typeof facts !== 'object' || facts === null) {
-      throw new MalformedMessageError('an opening has a kind, facts and a salt')
-    }
+    const { kind, facts, salt, ...more } = parsed(data, 'an opening')
+    const isWhole = typeof kind === 'string' && PERSONAL.includes(kind) && typeof salt === 'string' && DIGEST.test(salt) && isObject(facts)
+    if (!isWhole || canonical(facts).length > MOST_CONTENT_BYTES || Object.keys(more).length > 0) throw new MalformedMessageError('an opening has a kind, facts and a salt, and nothing else')
     this.kind = kind
-    this.facts = facts as Record<string, unknown>
+    this.facts = facts
     this.#salt = fromHex(salt)
   }
 
@@ -210,7 +235,7 @@ function requireGrowth(memory: string | null, newer: SignedCheckpoint, proof: re
   const older = new SignedCheckpoint(utf8(memory))
   if (older.origin !== newer.origin) throw new ProofError('the checkpoint is of another log')
   if (newer.head.size < older.head.size) throw new ProofError('the log was rolled back: it has fewer entries than this device has seen')
-  if (older.head.size > 0) verifyConsistency(older.head, newer.head, proof)
+  verifyConsistency(older.head, newer.head, proof)
 }
 
 /** The entry at `position` that `opening` stands behind, proved to be in the log. */

@@ -1,8 +1,8 @@
 /** Signed checkpoints and tlog-proofs, as C2SP writes them. As `federation/transparency/notes.py` and `proofs.py`. */
 
-import { type Bytes, concat, hex, sha256, utf8 } from '../bytes'
+import { type Bytes, concat, equal, hex, sha256, utf8 } from '../bytes'
 import { MalformedMessageError, ProofError } from '../errors'
-import { leafHash, type TreeHead, verifyInclusion } from './tree'
+import { EMPTY_ROOT, leafHash, type TreeHead, verifyInclusion } from './tree'
 
 const MOST_NOTE_BYTES = 64 * 1024
 const MOST_SIGNATURES = 32
@@ -11,6 +11,8 @@ const DASH = '\u2014'
 const PROOF_HEADER = 'c2sp.org/tlog-proof@v1'
 const NOTE = 1
 const COSIGNATURE = 4
+const COSIGNATURE_HEADER = 'cosignature/v1'
+const LATEST = 2n ** 63n - 1n
 const MOST_WITNESSES = 16
 const MAX_AGE_SECONDS = 3600
 const MAX_AHEAD_SECONDS = 60
@@ -27,8 +29,11 @@ export function fromBase64(text: string): Bytes {
   return Uint8Array.from(raw, (character) => character.charCodeAt(0))
 }
 
+/** Of a log or a witness: no space, no control character, no +; as Python's `str.isspace` says. */
+const isKeyName = (name: string): boolean => /^(?:[^\0-\x20+\x85\s]|\ufeff)+$/.test(name)
+
 function decimal(text: string): number {
-  if (!/^(?:0|[1-9][0-9]{0,15})$/.test(text) || !Number.isSafeInteger(Number(text))) throw new MalformedMessageError('not a number of entries')
+  if (!/^(?:0|[1-9][0-9]*)$/.test(text) || !Number.isSafeInteger(Number(text))) throw new MalformedMessageError('not a number of entries')
   return Number(text)
 }
 
@@ -64,16 +69,17 @@ export class SignedCheckpoint {
     if (lines.length > MOST_SIGNATURES || /[\0-\x09\x0b-\x1f]/.test(this.#text)) throw new MalformedMessageError('not a note')
     this.#signatures = lines.map((line) => {
       const [dash, name, encoded, ...more] = line.split(' ')
-      if (dash !== DASH || !name || !encoded || more.length > 0) throw new MalformedMessageError('not a signature line')
+      if (dash !== DASH || !isKeyName(name) || !encoded || more.length > 0) throw new MalformedMessageError('not a signature line')
       const raw = fromBase64(encoded)
       if (raw.length < 5) throw new MalformedMessageError('a signature is not empty')
       return { name, keyId: hex(raw.subarray(0, 4)), value: raw.slice(4) }
     })
-    const [origin, size, root] = this.#text.split('\n')
-    if (!origin || size === undefined || root === undefined) throw new MalformedMessageError('a checkpoint has an origin, a size and a root')
+    const [origin, size, root, ...extensions] = this.#text.split('\n')
+    if (root === undefined || [origin, ...extensions.slice(0, -1)].includes('')) throw new MalformedMessageError('a checkpoint has an origin, a size and a root, and no line that is empty')
+    if (origin === COSIGNATURE_HEADER) throw new MalformedMessageError('the notes of such a log would look like cosignatures')
     this.origin = origin
     this.head = { size: decimal(size), root: fromBase64(root) }
-    if (this.head.root.length !== 32) throw new MalformedMessageError('a root has 32 bytes')
+    if (this.head.root.length !== 32 || (this.head.size === 0 && !equal(this.head.root, EMPTY_ROOT))) throw new MalformedMessageError('a root has 32 bytes, and that of an empty tree is the hash of nothing')
   }
 
   /**
@@ -102,7 +108,8 @@ export class SignedCheckpoint {
     let time: number | null = null
     for (const { value } of this.#of(key, COSIGNATURE)) {
       const stated = new DataView(value.buffer).getBigUint64(0, false)
-      await key.verify(value.slice(8), utf8(`cosignature/v1\ntime ${stated}\n${this.#text}`))
+      if (stated > LATEST) throw new ProofError(`the cosignature of ${key.origin} has an impossible time`)
+      await key.verify(value.slice(8), utf8(`${COSIGNATURE_HEADER}\ntime ${stated}\n${this.#text}`))
       time = Math.max(time ?? 0, Number(stated))
     }
     return time
@@ -127,8 +134,8 @@ export class LogKey {
    * @throws MalformedMessageError not such a key.
    */
   constructor(encoded: string, kind: typeof NOTE | typeof COSIGNATURE = NOTE) {
-    const parts = /^([^+\s]+)\+([0-9a-f]{8})\+(.*)$/s.exec(encoded)
-    if (parts === null) throw new MalformedMessageError('a verifier key is written NAME+ID+KEY')
+    const parts = /^([^+]+)\+([0-9a-f]{8})\+(.*)$/s.exec(encoded)
+    if (parts === null || !isKeyName(parts[1])) throw new MalformedMessageError('a verifier key is written NAME+ID+KEY')
     const raw = fromBase64(parts[3])
     this.origin = parts[1]
     this.#key = raw.slice(1)

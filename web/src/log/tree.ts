@@ -9,6 +9,9 @@ export interface TreeHead {
   readonly root: Uint8Array
 }
 
+/** Of a tree without entries. */
+export const EMPTY_ROOT = sha256(new Uint8Array())
+
 /** Hash of one entry. */
 export const leafHash = (entry: Uint8Array): Bytes => sha256(concat(Uint8Array.of(0), entry))
 const nodeHash = (left: Uint8Array, right: Uint8Array): Bytes => sha256(concat(Uint8Array.of(1), left, right))

@@ -18,7 +18,7 @@ const DOMAIN = utf8('intaglio code 1\0')
 /** The secret from which one device expands its hyperplanes. */
 export class CodeSeed {
   readonly #value: Uint8Array
-  #planes: Float64Array | undefined
+  #planes: { readonly bits: number; readonly d: number; readonly rows: Float64Array } | undefined
 
   constructor(value: Uint8Array) {
     if (value.length !== SEED_BYTES) throw new UsageError(`a code seed has ${SEED_BYTES} bytes, got ${value.length}`)
@@ -50,9 +50,9 @@ export class CodeSeed {
     if (!vector.every(Number.isFinite) || vector.every((x) => x === 0)) {
       throw new UsageError('the embedding is zero or not finite; the recogniser failed on this image')
     }
-    if (this.#planes?.length !== bits * d) this.#planes = hyperplanes(this.#value, d, bits)
-    const planes = this.#planes
-    return Uint8Array.from({ length: bits }, (_, bit) => Number(dot(planes, bit * d, vector, 0, d) > 0))
+    if (this.#planes?.bits !== bits || this.#planes.d !== d) this.#planes = { bits, d, rows: hyperplanes(this.#value, d, bits) }
+    const { rows } = this.#planes
+    return Uint8Array.from({ length: bits }, (_, bit) => Number(dot(rows, bit * d, vector, 0, d) > 0))
   }
 }
 

@@ -58,8 +58,9 @@ export class Engine {
     using plainModulus = new this.#seal.Modulus(BigInt(this.parameters.plainModulus))
     parameters.setPlainModulus(plainModulus)
     const context = new this.#seal.SEALContext(parameters, true, this.#seal.SecLevelType.tc128)
-    if (!context.parametersSet()) throw new UsageError('SEAL refuses the parameters')
-    return context
+    if (context.parametersSet()) return context
+    context.delete()
+    throw new UsageError('SEAL refuses the parameters')
   }
 
   /** The secret key with the given ternary coefficients. The caller disposes of it. */

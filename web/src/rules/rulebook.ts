@@ -126,7 +126,7 @@ export class Rulebook {
    * @throws RefusedError an entry contradicts an earlier one.
    */
   static async read(data: Bytes, seen: RulesSeen | null): Promise<Rulebook> {
-    const lines = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(data).replace(/\n$/, '').split('\n')
+    const lines = textOf(data).replace(/\n$/, '').split('\n')
     if (seen !== null && (lines.length < seen.lines || digestOf(lines.slice(0, seen.lines)) !== seen.digest)) {
       throw new ProofError('the public rules lost an entry or changed their signers since this device enrolled; contest it')
     }
@@ -198,6 +198,14 @@ export class Rulebook {
 /** Whether something with a beginning and an end counts at `now`. */
 export const isInForce = ({ beginsAt, endsAt }: { readonly beginsAt: number; readonly endsAt: number }, now: number): boolean =>
   beginsAt <= now && now < endsAt
+
+function textOf(data: Bytes): string {
+  try {
+    return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(data)
+  } catch {
+    throw new MalformedMessageError('the public rules are UTF-8')
+  }
+}
 
 const digestOf = (lines: readonly string[]): string => hex(sha256(utf8(lines.join('\n'))))
 

@@ -8,6 +8,7 @@
 import { type Bytes, fromHex, hex, utf8 } from '../bytes'
 import { UsageError } from '../errors'
 import { seal, type SealedKind, unseal } from './sealed'
+import { requireHex, requireName } from './statements'
 
 export const BACKUP: SealedKind = { name: 'backup', magic: utf8('intaglio backup\0'), version: 1 }
 const [KEY_ID_BYTES, SIGNATURE_BYTES] = [32, 64]
@@ -36,9 +37,11 @@ export async function openBackup(data: Bytes, passphrase: string): Promise<Revoc
   const content = new TextDecoder().decode(await unseal(data, BACKUP, passphrase))
   try {
     const { audience, issued_at: issuedAt, key_id: keyId, signature } = JSON.parse(content) as Record<string, any>
-    const revocation = { keyId: fromHex(keyId), audience: String(audience), issuedAt: Number(issuedAt), signature: fromHex(signature) }
-    if (revocation.keyId.length !== KEY_ID_BYTES || revocation.signature.length !== SIGNATURE_BYTES || !Number.isSafeInteger(issuedAt) || issuedAt < 0) throw new RangeError('lengths')
-    return revocation
+    requireName('an audience', audience)
+    requireHex('a key id', keyId, KEY_ID_BYTES)
+    requireHex('a signature', signature, SIGNATURE_BYTES)
+    if (!Number.isSafeInteger(issuedAt) || issuedAt < 0) throw new RangeError('no time')
+    return { keyId: fromHex(keyId), audience, issuedAt, signature: fromHex(signature) }
   } catch {
     throw new UsageError('the backup opens, but another version of this program wrote it') // the cause may quote the content
   }

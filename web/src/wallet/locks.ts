@@ -52,8 +52,9 @@ export function lockText(lock: Lock): string {
  * @throws UsageError the secret is too short to be one.
  */
 export async function sealingKey({ lock, secret }: Key, devicePublicKey: Bytes): Promise<CryptoKey> {
-  const stretched = lock.kind === 'passkey' ? requirePrf(secret) : stretch(secret, lock.salt)
+  const stretched = lock.kind === 'passkey' ? requirePrf(secret).slice() : stretch(secret, lock.salt)
   const material = await crypto.subtle.importKey('raw', stretched, 'HKDF', false, ['deriveKey'])
+  stretched.fill(0) // of the secret the caller disposes
   const info = concat(utf8(`intaglio-page-wallet/5\0${lock.kind}\0`), devicePublicKey)
   return crypto.subtle.deriveKey(
     { name: 'HKDF', hash: 'SHA-256', salt: lock.salt, info }, material,

@@ -68,6 +68,8 @@ export async function unseal(data: Bytes, kind: SealedKind, passphrase: string):
   }
 }
 
-function keyOf(stretched: Bytes, use: 'encrypt' | 'decrypt'): Promise<CryptoKey> {
-  return crypto.subtle.importKey('raw', stretched, 'AES-GCM', false, [use])
+async function keyOf(stretched: Bytes, use: 'encrypt' | 'decrypt'): Promise<CryptoKey> {
+  const key = await crypto.subtle.importKey('raw', stretched, 'AES-GCM', false, [use])
+  stretched.fill(0)
+  return key
 }

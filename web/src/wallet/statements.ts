@@ -12,7 +12,8 @@ import { MalformedMessageError, ProofError, UsageError } from '../errors'
 export type JsonValue = string | number | readonly JsonValue[] | { readonly [key: string]: JsonValue }
 
 const MOST_BYTES = 32 * 1024
-const NAME = /^[a-z0-9](?:[a-z0-9._/-]{0,62}[a-z0-9])?$/
+/** As `requireName` asks for it. */
+export const NAME = /^[a-z0-9](?:[a-z0-9._/-]{0,62}[a-z0-9])?$/
 const JURISDICTION = /^[A-Z]{2}(?:-[A-Z0-9]{1,3})?$/
 const ADDRESS = /^(?:https:\/\/|mailto:|tel:)[!-~]{3,250}$/
 const PRINTABLE = /^(?:[^\p{C}\p{Z}]| )*$/u

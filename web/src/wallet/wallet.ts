@@ -338,7 +338,9 @@ export class Wallet {
   async #record(): Promise<Stored> {
     const memory = utf8(JSON.stringify(this.#memory))
     const length = new Uint8Array(Uint32Array.of(memory.length).buffer)
-    const content = concat(length, memory, this.#secret?.secretBytes() ?? new Uint8Array())
+    const secret = this.#secret?.secretBytes() ?? new Uint8Array()
+    const content = concat(length, memory, secret)
+    secret.fill(0)
     const [devicePublicKey, shown, nonce] = [this.devicePublicKey, this.#shown, randomBytes(NONCE_BYTES)] // fresh for every write
     const sealed = new Uint8Array(await crypto.subtle.encrypt(algorithm(nonce, clear(devicePublicKey, shown)), this.#sealingKey, content))
     content.fill(0)
