@@ -79,6 +79,12 @@ test('of a probe less is asked than of a reference, as the gate does', () => {
   expect([said(face(), seen), said(face(), seen, undefined, 'probe')]).toEqual(['off', null])
 })
 
+test('in a small frame a face is far that has too few pixels for what it is to serve as', () => {
+  const small = { ...frame(), width: 150, height: 120 }
+  const told = (eyes: number, profile: 'reference' | 'probe'): unknown => said(face({ x: 75, y: 60, eyes }), small, undefined, profile)
+  expect([told(17.9, 'reference'), told(18, 'reference'), told(12.9, 'probe'), told(13, 'probe'), told(11.9, 'probe')]).toEqual(['far', null, 'far', null, 'far'])
+})
+
 test('what is most in the way comes first', () => {
   expect(said(face({ eyes: 30, x: 600, tilted: 45 }), frame({ grey: 0 }), null)).toBe('far')
   expect(said(face({ x: 600, tilted: 45 }), frame({ grey: 0 }), null)).toBe('off')

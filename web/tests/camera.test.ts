@@ -73,6 +73,14 @@ beforeEach(() => {
 })
 afterEach(() => { vi.restoreAllMocks(); vi.unstubAllGlobals(); document.body.replaceChildren() })
 
+test('the preview lies under an outline, an arrow and a line of words; it plays in the page, without sound', () => {
+  const { camera } = eyes()
+  const made = [...camera.element.querySelectorAll('*')].filter((one) => one.localName !== 'path').map((one) => [one.localName, one.getAttribute('class'), one.getAttribute('role'), one.getAttribute('aria-hidden')])
+  expect(made).toEqual([['div', 'frame', null, null], ['video', null, null, null], ['svg', 'outline', null, 'true'], ['svg', 'arrow', null, 'true'], ['p', 'hint', 'status', null], ['ol', 'taken', null, 'true']])
+  const { muted, playsInline } = camera.element.querySelector('video')!
+  expect([camera.element.className, muted, playsInline]).toEqual(['camera', true, true])
+})
+
 test('good frames become pictures, and what would make a frame better is said', async () => {
   const { camera, shown } = eyes({ watch: ['far', 'still', null, null], look: [fault('why.same'), null] })
   const taken = await camera.take({ profile: 'reference', count: 1, before: [] })

@@ -1,6 +1,6 @@
 /** The device's flows, with the server's half of the mathematics, the transcript and the log done by Python. */
 
-import { create, type DescMessage } from '@bufbuild/protobuf'
+import { create, type DescMessage, toBinary } from '@bufbuild/protobuf'
 import { afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest'
 
 import { type Bytes, equal, hex, packBits, randomBytes, sha256, utf8 } from '../src/bytes'
@@ -16,9 +16,10 @@ import { Engine } from '../src/onebit/seal'
 import { TemplateSecret } from '../src/onebit/template'
 import { Receipt, SignedReceipt } from '../src/wallet/receipts'
 import { Wallet } from '../src/wallet/wallet'
-import { Decision, OwnerService } from '../src/wire/federation/wire/v1/verification_pb'
+import { Decision, OwnerProofSchema, OwnerService } from '../src/wire/federation/wire/v1/verification_pb'
 import { KEY } from './keys'
 import { face, Service, site, type Site, TICKET } from './service'
+import { python } from './vectors'
 
 const DAY_SECONDS = 86_400
 
@@ -304,6 +305,18 @@ describe('flows', () => {
     await expect((await owner()).export()).rejects.toThrow('not the one that was asked for')
     expect(asked).toBe(2)
   })
+})
+
+test('what an owner signs is for one operation, in Python too', async () => {
+  await enrol()
+  const [calls, proofs]: [string[], string[]] = [[], []]
+  service.alterRequest = (call, request) => { if (request.proof !== undefined) { calls.push(call); proofs.push(hex(toBinary(OwnerProofSchema, request.proof))) } return request }
+  const mine = await owner()
+  await mine.receipts()
+  await mine.export()
+  await mine.erase()
+  const holds = await python('owner_proofs', { public_key: hex((await Wallet.open(KEY.secret))!.devicePublicKey), proofs })
+  expect([calls, holds]).toEqual([['ListReceipts', 'Export', 'Revoke', 'Erase'], [['list-receipts'], ['export'], ['revoke'], ['erase']]])
 })
 
 describe('renewal of a consent', () => {

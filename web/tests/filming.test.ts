@@ -163,10 +163,22 @@ describe('a session that waits for a film', () => {
     const taken = studio.take(written.filming, new AbortController().signal, () => { told.push('begin') })
     expect(told).toEqual(['begin'])
     expect(written.show((frame, seconds) => studio.see(frame, seconds))).toEqual([null, 'left', 'up', 'right'])
+    const [atOnce, late] = [bitmap(), bitmap()]
+    expect(studio.see(atOnce, 9)).toEqual(OVER)
     await taken
-    const late = bitmap()
     expect(studio.see(late, 9)).toEqual(OVER)
-    expect(late.width).toBe(0)
+    expect([atOnce.width, late.width]).toEqual([0, 0])
+  })
+
+  test('gives each frame on with its time, and what is to be done next back', async () => {
+    const [studio, seen] = [new Studio(), [] as unknown[][]]
+    const prompts = [{ asked: 'left', done: 0, of: 2, isOver: false }, { asked: null, done: 2, of: 2, isOver: true }]
+    const taken = studio.take({ see: (...given: unknown[]) => { seen.push(given); return prompts[seen.length - 1] } } as unknown as Filming, new AbortController().signal, () => undefined)
+    const frames = [bitmap(), bitmap()]
+    expect(frames.map((frame, i) => studio.see(frame, i + 0.5))).toEqual(prompts)
+    expect(seen).toEqual([[frames[0], 0.5], [frames[1], 1.5]])
+    await taken
+    for (const frame of frames) frame.close()
   })
 
   test.each([true, false])('ends when the person stops it, before or meanwhile (%s)', async (isBefore) => {

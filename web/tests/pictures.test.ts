@@ -147,3 +147,8 @@ test.each(['arrayBuffer', 'createImageBitmap'] as const)('a picture that is stil
   expect(it.state).toMatchObject({ numbers: [], problem: '', kept: 0, shown: 0 })
   vi.restoreAllMocks()
 })
+
+test('several files are chosen at once, of the formats that every browser reads', () => {
+  const { input, go } = place('enrol', 4)
+  expect([input.type, input.multiple, input.accept, input.closest('label')!.htmlFor, go.type, go.className]).toEqual(['file', true, 'image/jpeg,image/png,image/webp,image/gif,image/bmp', 'files', 'button', 'main'])
+})

@@ -313,6 +313,22 @@ test('a code that is none is said to be none, and lets nobody in', () => {
   }
 })
 
+test('while somebody is at work on something there is only what they need', () => {
+  const around: Record<string, string> = {}
+  for (const name of NAMES.filter((one) => !one.startsWith('dialog'))) {
+    shown(name)
+    const { place, status } = SITUATIONS[name]
+    const found = `${element('#languages').hidden ? 'no languages' : 'languages'}, ${element('#below').childElementCount === 0 ? 'nothing' : 'records'} below`
+    const at = status === null ? 'before all is loaded' : place.at
+    expect([found, around[at] ?? found], name).toEqual([found, found])
+    around[at] = found
+  }
+  expect(around).toEqual({
+    ...Object.fromEntries(['start', 'done', 'code', 'lost', 'gone', 'failed'].map((at) => [at, 'languages, records below'])), ...Object.fromEntries(['looking', 'filming', 'working', 'locking'].map((at) => [at, 'no languages, nothing below'])),
+    ...Object.fromEntries(['agreeing', 'preparing', 'before all is loaded'].map((at) => [at, 'languages, nothing below'])),
+  })
+})
+
 test('a backup is saved under the name of its device, and once it is, it is said where', async () => {
   const file = new Blob(['sealed'])
   shown('home, backup', true, { backup: file })

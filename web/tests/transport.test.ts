@@ -6,6 +6,7 @@ import { afterEach, describe, expect, test, vi } from 'vitest'
 import { Transport } from '../src/device/transport'
 import { IntaglioError, MalformedMessageError, PeerError, ProofError, RefusedError, UnavailableError, UsageError } from '../src/errors'
 import { ExportResponseSchema, OwnerService } from '../src/wire/federation/wire/v1/verification_pb'
+import { python } from './vectors'
 
 const LIMIT = 512 * 1024
 const method = OwnerService.method.export
@@ -52,7 +53,7 @@ test('an answer is as long as the longest message, and no longer', async () => {
 })
 
 describe('a server that asks for a pause', () => {
-  test.each([['5', 5], ['86400', 86_400], ['86401', 1], ['-1', 1], ['soon', 1]])('of %s seconds is believed for %i', async (told, seconds) => {
+  test.each([['5', 5], ['86400.000', 86_400], ['86400.001', 1], ['-1', 1], ['soon', 1], ['', 1], ['0x10', 1], ['Infinity', 1]])('of %s seconds is believed for %i', async (told, seconds) => {
     const error = await errorOf(failed('UNAVAILABLE', 'later', { 'retry-after-seconds': told }))
     expect(error).toBeInstanceOf(UnavailableError)
     expect((error as UnavailableError).retryAfter).toBe(seconds)
@@ -65,6 +66,18 @@ test.each<[string, typeof PeerError]>([
 ])('the status %s is an error of its own', async (status, kind) => {
   const error = await errorOf(failed(status))
   expect([error.constructor, error.name]).toEqual([kind, kind.name])
+})
+
+test('every status is the error that it is in Python; what the page has no name for is a broken protocol', async () => {
+  const known = (await python('statuses', {})) as Record<string, string>
+  const names: [string, string][] = []
+  for (const status of Object.keys(known)) {
+    names.push([status, (await errorOf(failed(status, 'no', { 'retry-after-seconds': '5' }))).name])
+    vi.restoreAllMocks()
+  }
+  const nameless = ['BudgetExhaustedError', 'RoundAbortedError']
+  expect(Object.fromEntries(names)).toEqual(Object.fromEntries(Object.entries(known).map(([status, name]) => [status, nameless.includes(name) ? 'PeerError' : name])))
+  expect(new Set(Object.values(known)).size).toBe(8)
 })
 
 test('what a server says is cut, and holds nothing that a terminal or a page could obey', async () => {
