@@ -215,6 +215,12 @@ def test_unlike_is_what_the_threshold_of_the_release_says():
     require_one_person(turned([0, 40, 80]), NAMES, half)  # two that are far apart, and one that is like both
 
 
+def test_no_picture_is_unlike_itself_however_little_the_release_accepts():
+    """The angle of a vector with itself is not always zero in floating point."""
+    for person in range(20):
+        require_one_person(faces(person), NAMES, release(threshold=0))
+
+
 def test_half_of_them_is_no_majority():
     """Each of the first and the last is unlike two of three others, and the two between them unlike one."""
     with pytest.raises(UsageError, match=r"^one.jpg and four.jpg do not show one person"):
