@@ -148,6 +148,8 @@ def test_two_grey_levels_are_one_picture_and_a_little_more_are_two():
         same = np.full_like(picture, other)
         with pytest.raises(UsageError, match=r"^two.jpg is the same picture as one.jpg"):
             require_different([picture, same], ["one.jpg", "two.jpg"])
+        with pytest.raises(UsageError, match=r"^three.jpg is the same picture as two.jpg"):
+            require_different([picture + np.uint8(50), picture, same], NAMES)
         same[0, 0, 0] = further
         require_different([picture, same], ["one.jpg", "two.jpg"])
 
