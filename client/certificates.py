@@ -148,7 +148,7 @@ class PairFiles:
         replace_file(self._certificate, _read(self._next))
         for done in (self._next, self._next_key):  # the key goes last: there must be one as long as the other waits
             try:
-                done.unlink(missing_ok=True)
+                done.unlink()
                 sync_folder(self.directory)
             except OSError as error:
                 raise UsageError(f"cannot remove {done}: {error.strerror}") from error

@@ -34,7 +34,6 @@ class Stopwatch:
 
     def __init__(self) -> None:
         self.milliseconds = 0.0
-        self._begun = 0.0
 
     def __enter__(self) -> None:
         self._begun = time.perf_counter()

@@ -148,6 +148,8 @@ def test_two_grey_levels_are_one_picture_and_a_little_more_are_two():
         same = np.full_like(picture, other)
         with pytest.raises(UsageError, match=r"^two.jpg is the same picture as one.jpg"):
             require_different([picture, same], ["one.jpg", "two.jpg"])
+        with pytest.raises(UsageError, match=r"^three.jpg is the same picture as two.jpg"):
+            require_different([picture + np.uint8(50), picture, same], NAMES)
         same[0, 0, 0] = further
         require_different([picture, same], ["one.jpg", "two.jpg"])
 
@@ -213,6 +215,12 @@ def test_unlike_is_what_the_threshold_of_the_release_says():
     with pytest.raises(UsageError, match="do not show one person"):
         require_one_person(across, NAMES, release(threshold=511))
     require_one_person(turned([0, 40, 80]), NAMES, half)  # two that are far apart, and one that is like both
+
+
+def test_no_picture_is_unlike_itself_however_little_the_release_accepts():
+    """The angle of a vector with itself is not always zero in floating point."""
+    for person in range(20):
+        require_one_person(faces(person), NAMES, release(threshold=0))
 
 
 def test_half_of_them_is_no_majority():
