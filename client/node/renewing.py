@@ -50,7 +50,7 @@ def gateway_of(folder: Path) -> Notice:
     invitation, path = invitation_of(folder), folder / NOTICE
     if not path.exists():
         return Notice.of(invitation)
-    return notice_from_text(path.read_text(errors="replace"), invitation)
+    return notice_from_text(_read(path).decode(errors="replace"), invitation)
 
 
 def take_notice(text: str, folder: Path) -> Notice:
@@ -124,4 +124,5 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}; run `intaglio join` first") from error
+        advice = "take the coordinator's last notice again" if path.name == NOTICE else "run `intaglio join` first"
+        raise UsageError(f"cannot read {path}: {error.strerror}; {advice}") from error
