@@ -161,6 +161,23 @@ def test_what_is_active_is_the_first_images_of_each_person_and_camera_and_nobody
     assert EmbeddingSet.from_bytes((tmp_path / "active.npz").read_bytes()).to_bytes() == expected.to_bytes()
 
 
+@pytest.mark.parametrize(
+    "damage", [lambda mark: mark[:-1], lambda mark: mark + "0", lambda mark: mark.upper(), lambda _: "ben"]
+)
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_mark_that_is_none_lets_nobody_back_in(folder, damage, place):
+    for name in ("anna", "ben"):
+        withdraw(name, folder)
+    lines = (folder / "withdrawn").read_text().splitlines()
+    lines[place] = damage(lines[place])
+    (folder / "withdrawn").write_text("".join(f"{line}\n" for line in lines))
+    before = files(folder)
+    for act in (refresh_active, lambda folder: has_withdrawn({"ben"}, folder), lambda folder: withdraw("dora", folder)):
+        with pytest.raises(UsageError, match=r"withdrawn was altered; restore it: it says who withdrew"):
+            act(folder)
+        assert files(folder) == before
+
+
 def test_nobody_who_takes_part_leaves_nothing_to_be_read(tmp_path):
     (tmp_path / "embeddings.npz").write_bytes(synthetic_people(["anna"]).to_bytes())
     refresh_active(tmp_path)
