@@ -147,7 +147,10 @@ def has_withdrawn(people: set[str], folder: Path) -> set[str]:
 @contextmanager
 def changing(folder: Path) -> Iterator[None]:
     """Holds off every other change of who takes part."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise UsageError(f"cannot open {folder}: {error.strerror}; name the organisation's folder") from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)  # released when it is closed, or when the process dies
         yield

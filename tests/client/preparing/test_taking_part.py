@@ -134,6 +134,16 @@ def test_embeddings_that_were_made_by_other_means_stay_and_who_withdrew_is_not_a
     assert sorted(path.name for path in tmp_path.iterdir()) == ["active.npz", "embeddings.npz", "withdrawn"]
 
 
+@pytest.mark.parametrize("place", ["nowhere", "withdrawn"])
+def test_what_is_no_folder_is_nobody_s(tmp_path, place):
+    (tmp_path / "withdrawn").write_text("")
+    with pytest.raises(
+        UsageError, match=rf"cannot open .*{place}: (No such file|Not a) .*; name the organisation's folder"
+    ):
+        withdraw("ben", tmp_path / place)
+    assert files(tmp_path) == {"withdrawn": b""}
+
+
 def test_who_is_not_there_changes_no_file_but_the_marks(folder):
     before = files(folder)
     assert withdraw("stranger", folder) == 0
@@ -412,6 +422,26 @@ def test_a_draft_that_got_its_name_meanwhile_is_forgotten_under_that_name(tmp_pa
     forget(["anna"], tmp_path)
     monkeypatch.undo()
     assert not kept.has(part)
+
+
+def test_what_cannot_be_deleted_of_somebody_is_said(tmp_path, monkeypatch):
+    kept, part = Staging(tmp_path, RECIPE), a_part(tmp_path)
+    kept.put(part, made("a" * 64))
+
+    def fails(_path, **_how):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "unlink", fails)
+    with pytest.raises(UsageError, match=r"cannot delete .*: Permission denied; delete it by other means"):
+        forget(["anna"], tmp_path)
+
+
+def test_a_picture_whose_name_is_no_text_is_one_all_the_same(tmp_path):
+    part = Part("anna", REFERENCE, 0, (tmp_path / os.fsdecode(b"\xff.png"),))
+    part.paths[0].write_bytes(b"a picture")
+    kept = Staging(tmp_path, RECIPE)
+    kept.put(part, made("a" * 64))
+    assert kept.get(part).images == ("a" * 64,)
 
 
 def place_of(found):
