@@ -271,6 +271,7 @@ def refresh_active(folder: Path) -> TakingPart:
             active.add(_columns_of(rows, _COLUMNS, used))
         if not images:
             (folder / ACTIVE).unlink(missing_ok=True)
+            sync_folder(folder)
             raise RefusedError("nobody in this organisation takes part any more, so it has nothing to add")
         replace_file(folder / ACTIVE, active.write_to)
     return TakingPart(images, several)

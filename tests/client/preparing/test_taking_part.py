@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,7 +34,7 @@ from federation.errors import RefusedError, UsageError
 from federation.learning.scales import ChipSet
 from federation.recognition.embeddings import EmbeddingSet
 from federation.recognition.profiles import PROBE, REFERENCE
-from tests.durable import files, is_locked
+from tests.durable import Disk, files, is_locked
 from tests.people import synthetic_people
 
 RECIPE = Recipe("ab" * 32, "as in tests", None, 0, None)
@@ -132,6 +133,22 @@ def test_embeddings_that_were_made_by_other_means_stay_and_who_withdrew_is_not_a
     assert (tmp_path / "embeddings.npz").read_bytes() == before
     assert those_in(tmp_path) == [["anna", "ben"], ["anna"]]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["active.npz", "embeddings.npz", "withdrawn"]
+
+
+@pytest.mark.parametrize("last", ["the last one", "moved away", "one of several"])
+def test_no_power_cut_brings_back_what_a_node_reads_of_who_withdrew(folder, last):
+    if last == "the last one":
+        publish([synthetic_people(["ben"])], {}, {"weights": b"w"}, folder)
+        refresh_active(folder)
+    elif last == "moved away":
+        (folder / "embeddings.npz").unlink()
+    with (
+        Disk(folder, folder) as disk,
+        nullcontext() if last != "the last one" else pytest.raises(RefusedError, match="nobody"),
+    ):
+        withdraw("ben", folder)
+    disk.require_durable()
+    assert (folder / "active.npz").exists() is (last == "one of several")
 
 
 @pytest.mark.parametrize("place", ["nowhere", "withdrawn"])
