@@ -86,6 +86,7 @@ def rekey(folder: Path) -> Rekeying:
         text = _read(folder / INVITATION).decode()
         join(text, draft, now=invitation.expires_at - 1)  # it was open when this organisation joined by it
         (folder / REKEYING).unlink(missing_ok=True)  # it asks for keys that somebody removed
+        sync_folder(folder)  # before others wait: it would be sent for those
         draft.rename(waiting)
         sync_folder(folder)
     rekeying = Rekeying.sign(SignedJoinRequest.from_bytes(_read(waiting / REQUEST)), old)

@@ -162,6 +162,22 @@ def test_new_keys_wait_with_a_request_that_the_old_one_signed(north):
     assert rekey(north).signed != made.signed
 
 
+def test_a_request_for_other_keys_is_gone_from_the_disk_before_new_ones_wait(north, monkeypatch):
+    rekey(north)
+    shutil.rmtree(north / NEXT)
+    steps, unlink, rename, sync = [], Path.unlink, Path.rename, renewing.sync_folder
+
+    def noting(what, original):
+        return lambda path, *given, **how: steps.append((what, path.name)) or original(path, *given, **how)
+
+    monkeypatch.setattr(Path, "unlink", noting("unlink", unlink))
+    monkeypatch.setattr(Path, "rename", noting("rename", rename))
+    monkeypatch.setattr(renewing, "sync_folder", noting("sync", sync))
+    rekey(north)
+    steps = [step for step in steps if step[1] in {"rekey.json", ".next", "north"}]
+    assert steps == [("unlink", "rekey.json"), ("sync", "north"), ("rename", ".next"), ("sync", "north")]
+
+
 def test_what_is_not_joined_gets_no_new_keys(tmp_path):
     (tmp_path / NEXT).mkdir()
     with pytest.raises(UsageError, match=r"cannot read .*organisation\.pem: No such file or directory; run `intaglio"):
