@@ -229,13 +229,15 @@ def test_who_withdraws_during_the_work_is_neither_joined_nor_counted_and_others_
     images = put(tmp_path / "faces", {"anna": pictures(1), "ben": pictures(2)})
     held = []
     publish = preparing.publish
+    before = preparing.prepared_people
+    monkeypatch.setattr(preparing, "prepared_people", lambda *given: held.append(is_locked(folder)) or before(*given))
     monkeypatch.setattr(preparing, "publish", lambda *given: held.append(is_locked(folder)) or publish(*given))
     done = prepare(
         images, folder, condition=Condition.MASK,
         progress=lambda count, total: withdraw("ben", folder) if count == total else None,
     )  # fmt: skip
     assert rows_in(folder) == rows_of("anna", (1,))
-    assert (done.people, done.prepared, done.withdrawn, held) == (1, 1, 1, [True])
+    assert (done.people, done.prepared, done.withdrawn, held) == (1, 1, 1, [True] * 4)
     assert loaded.asked
 
 

@@ -358,6 +358,27 @@ def test_a_disk_that_is_full_at_any_step_leaves_what_was_there(folder, monkeypat
     assert len(list(folder.glob(".prepared-*"))) == 1
 
 
+def test_what_the_link_leads_to_is_on_disk_before_it_does(tmp_path, monkeypatch):
+    """A power cut right after would leave a link to nothing, or half of the names."""
+    seen, replace_path, made = [], Path.replace, tmp_path / "new"
+    made.mkdir()
+    with Disk(made) as disk:
+
+        def replaced(path, to):
+            if Path(to).name == "prepared":
+                seen.append(set(disk.left()))
+            return replace_path(path, to)
+
+        monkeypatch.setattr(Path, "replace", replaced)
+        publish([synthetic_people(["anna"]), chips_of("anna")], {}, {"weights": b"w"}, made)
+    (left,) = seen
+    inside = (made / "prepared").readlink().name
+    assert left == {
+        *(f"{inside}/{name}" for name in ("embeddings.npz", "chips.npz", "made-with.json", "model/weights")),
+        *("embeddings.npz", "chips.npz", "model", f"{inside}.link"),
+    }
+
+
 def test_prepared_people_are_gone_through_without_chips_or_with_them():
     names = ["anna", "ben"]
     whole = Prepared([synthetic_people([name]) for name in names], [chips_of(name) for name in names], {}, {})
