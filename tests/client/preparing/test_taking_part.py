@@ -379,6 +379,20 @@ def test_what_the_link_leads_to_is_on_disk_before_it_does(tmp_path, monkeypatch)
     }
 
 
+def test_the_link_leads_elsewhere_on_disk_before_what_it_led_to_is_removed(folder, monkeypatch):
+    """A power cut right after would leave it leading to nothing."""
+    seen, rmtree, old = [], shutil.rmtree, (folder / "prepared").readlink().name
+    with Disk(folder) as disk:
+
+        def removed(path, **how):
+            seen.append((path.name, disk.left()["prepared"].decode()))
+            rmtree(path, **how)
+
+        monkeypatch.setattr(people.shutil, "rmtree", removed)
+        publish([synthetic_people(["anna"])], {}, {"weights": b"w"}, folder)
+    assert seen == [(old, (folder / "prepared").readlink().name)]
+
+
 def test_prepared_people_are_gone_through_without_chips_or_with_them():
     names = ["anna", "ben"]
     whole = Prepared([synthetic_people([name]) for name in names], [chips_of(name) for name in names], {}, {})
