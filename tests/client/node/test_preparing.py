@@ -130,6 +130,19 @@ def test_chips_and_weights_are_kept_where_the_policy_lists_the_recipe(tmp_path, 
     assert loaded.asked[1] is loaded.recogniser
 
 
+def test_no_picture_is_kept_of_those_who_stay_once_the_policy_lists_the_recipe_no_more(tmp_path, loaded):
+    folder = an_organisation(tmp_path / "south", '["moments", "scales", "threshold"]')
+    prepare(put(tmp_path / "first", {"anna": pictures(1)}), folder, condition=Condition.MASK)
+    assert (folder / "chips.npz").exists()
+    policy = folder / "policy.toml"
+    policy.write_text(policy.read_text().replace('"scales", ', ""))
+    done = prepare(put(tmp_path / "second", {"ben": pictures(2)}), folder, condition=Condition.MASK)
+    made = prepared_people(folder)
+    assert (done.people, done.chips, made.chips, made.model) == (2, False, None, {})
+    assert not [path for path in folder.rglob("*") if path.name == "chips.npz" and path.exists()]
+    assert loaded.asked
+
+
 @pytest.mark.parametrize("fails", ["somebody else's model", "another way", "nobody"])
 def test_a_preparation_that_is_refused_leaves_everything_as_it_was(tmp_path, loaded, monkeypatch, fails):
     folder = an_organisation(tmp_path / "south", '["moments", "scales", "threshold"]')
