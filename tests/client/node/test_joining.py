@@ -207,6 +207,16 @@ def test_new_keys_take_the_old_ones_places_only_with_a_roster_that_is_taken(reke
     } | {"roster": roster.encode()}
 
 
+def test_new_keys_take_their_places_also_where_somebody_removed_the_request(rekeyed, tmp_path):
+    source, roster = rekeyed
+    folder = tmp_path / "north"
+    shutil.copytree(source, folder)
+    (folder / "rekey.json").unlink()
+    trust(roster, folder, replace=True)
+    assert (folder / "roster").read_text() == roster
+    assert not (folder / NEXT).exists()
+
+
 def test_a_roster_without_the_new_keys_leaves_them_waiting(begun, rekeyed, tmp_path):
     folder = tmp_path / "north"
     shutil.copytree(rekeyed[0], folder)
