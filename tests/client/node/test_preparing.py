@@ -218,6 +218,7 @@ def test_a_preparation_that_died_goes_on_with_the_parts_that_are_missing(tmp_pat
     finally:
         Dying.after = 2
     assert Dying.asked == [("ben", 0), ("ben", 1)]
+    assert loaded.asked == [((None,), {"one_thread": True})] * 2, "who finds faces was given"
     assert (seen, done.looked, done.resumed, done.images) == ([(3, 6), (5, 6), (6, 6)], 6, 3, 6)
 
 

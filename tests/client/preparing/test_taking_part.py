@@ -307,7 +307,8 @@ def test_what_was_prepared_before_and_what_crashes_left_goes_and_nothing_else(fo
     (folder / strays[1]).symlink_to(strays[0])
     (folder / "kept").mkdir()
     old = (folder / "prepared").readlink().name
-    publish([synthetic_people(["dora"])], {}, {"weights": b"v"}, folder)
+    publish([synthetic_people(["dora"])], {}, {"weights": b"v", "profile": b"p"}, folder)
+    assert prepared_people(folder).model == {"weights": b"v", "profile": b"p"}
     new = (folder / "prepared").readlink().name
     assert new != old
     assert sorted(path.name for path in folder.iterdir() if path.name.startswith(".")) == [new]
