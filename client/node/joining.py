@@ -147,7 +147,7 @@ def trust_roster(text: str, folder: Path, *, replace: bool = False) -> tuple[str
 def require_trusted_or(text: str, folder: Path, *, replace: bool) -> None:
     """Raises UsageError when another roster is trusted already, unless it is to be replaced."""
     path = folder / ROSTER
-    if path.exists() and path.read_text() != text and not replace:
+    if path.exists() and _read(path, "move it away") != text.encode() and not replace:
         raise UsageError("another roster is trusted already; compare the fingerprints, then say --replace")
 
 

@@ -50,7 +50,7 @@ def gateway_of(folder: Path) -> Notice:
     invitation, path = invitation_of(folder), folder / NOTICE
     if not path.exists():
         return Notice.of(invitation)
-    return notice_from_text(path.read_text(errors="replace"), invitation)
+    return notice_from_text(_read(path).decode(errors="replace"), invitation)
 
 
 def take_notice(text: str, folder: Path) -> Notice:
@@ -86,6 +86,7 @@ def rekey(folder: Path) -> Rekeying:
         text = _read(folder / INVITATION).decode()
         join(text, draft, now=invitation.expires_at - 1)  # it was open when this organisation joined by it
         (folder / REKEYING).unlink(missing_ok=True)  # it asks for keys that somebody removed
+        sync_folder(folder)  # before others wait: it would be sent for those
         draft.rename(waiting)
         sync_folder(folder)
     rekeying = Rekeying.sign(SignedJoinRequest.from_bytes(_read(waiting / REQUEST)), old)
@@ -124,4 +125,5 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}; run `intaglio join` first") from error
+        advice = "take the coordinator's last notice again" if path.name == NOTICE else "run `intaglio join` first"
+        raise UsageError(f"cannot read {path}: {error.strerror}; {advice}") from error

@@ -23,6 +23,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 from collections import Counter
@@ -69,6 +70,7 @@ _CHIPS_AT_ONCE: Final = 64
 """Rows in memory: a megabyte or two of either kind."""
 _PREPARED: Final = "prepared"
 _MADE_WITH: Final = "made-with.json"
+_MARK: Final = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +147,10 @@ def has_withdrawn(people: set[str], folder: Path) -> set[str]:
 @contextmanager
 def changing(folder: Path) -> Iterator[None]:
     """Holds off every other change of who takes part."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise UsageError(f"cannot open {folder}: {error.strerror}; name the organisation's folder") from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)  # released when it is closed, or when the process dies
         yield
@@ -173,9 +178,12 @@ def prepared_people(folder: Path) -> Prepared | None:
         from federation.learning.scales import ChipSet  # noqa: PLC0415 - torch takes seconds, and few organisations keep chips
 
         chips = Stored(place / CHIPS, _CHIP_COLUMNS, _CHIPS_AT_ONCE, ChipSet, advice)
-    made_with = json.loads(_read(place / _MADE_WITH, advice))
-    embeddings = _embeddings_in(place / EMBEDDINGS, advice)
-    return Prepared(embeddings, chips, made_with, {file.name: file.read_bytes() for file in (place / MODEL).iterdir()})
+    try:
+        made_with = json.loads(_read(place / _MADE_WITH, advice))
+        model = {file.name: _read(file, advice) for file in (place / MODEL).iterdir()}
+    except (ValueError, RecursionError, OSError) as error:
+        raise UsageError(f"{place} is damaged; {advice}") from error
+    return Prepared(_embeddings_in(place / EMBEDDINGS, advice), chips, made_with, model)
 
 
 def publish(blocks: Iterable[Block], made_with: Mapping[str, str], model: Mapping[str, bytes], folder: Path) -> None:
@@ -229,7 +237,7 @@ def withdraw(person: str, folder: Path) -> int:
             (folder / ACTIVE).unlink(missing_ok=True)
             sync_folder(folder)
             return 0
-        out = sum(int((rows.people == person).sum()) for rows in _everybody(folder))
+        out = sum(int((rows.people == person).sum()) for rows in _embeddings_in(folder / EMBEDDINGS))
         if (folder / _PREPARED).is_symlink() and (now := prepared_people(folder)) and out:
             publish(now.of_people(now.people - {person}).blocks(), now.made_with, now.model, folder)
         refresh_active(folder)
@@ -248,7 +256,7 @@ def refresh_active(folder: Path) -> TakingPart:
     marks, stays = _marks(folder), dict[str, bool]()
     images, seen, several = Counter[tuple[str, str]](), dict[str, str](), set[str]()
     with Columns(folder) as active:
-        for rows in _everybody(folder):
+        for rows in _embeddings_in(folder / EMBEDDINGS):
             labels = list(zip(rows.people.tolist(), rows.profiles.tolist(), rows.images.tolist(), strict=True))
             for person in {person for person, _, _ in labels} - stays.keys():
                 stays[person] = _mark(person) not in marks
@@ -263,6 +271,7 @@ def refresh_active(folder: Path) -> TakingPart:
             active.add(_columns_of(rows, _COLUMNS, used))
         if not images:
             (folder / ACTIVE).unlink(missing_ok=True)
+            sync_folder(folder)
             raise RefusedError("nobody in this organisation takes part any more, so it has nothing to add")
         replace_file(folder / ACTIVE, active.write_to)
     return TakingPart(images, several)
@@ -372,15 +381,15 @@ def _mark(person: str) -> str:
 
 
 def _marks(folder: Path) -> set[str]:
-    path = folder / WITHDRAWN
-    return set(path.read_text().split()) if path.exists() else set()
+    """Digests of those who withdrew. Raises UsageError for a damaged file: somebody could come back."""
+    path, advice = folder / WITHDRAWN, "restore it: it says who withdrew"
+    marks = set(_read(path, advice).decode(errors="replace").split()) if path.exists() else set[str]()
+    if not all(_MARK.fullmatch(mark) for mark in marks):
+        raise UsageError(f"{path} was altered; {advice}")
+    return marks
 
 
-def _everybody(folder: Path) -> Iterable[EmbeddingSet]:
-    return _embeddings_in(folder / EMBEDDINGS, "run `intaglio node prepare`")
-
-
-def _embeddings_in(path: Path, advice: str) -> Iterable[EmbeddingSet]:
+def _embeddings_in(path: Path, advice: str = "run `intaglio node prepare`") -> Iterable[EmbeddingSet]:
     return Stored(path, _COLUMNS, _EMBEDDINGS_AT_ONCE, EmbeddingSet, advice)
 
 

@@ -89,10 +89,17 @@ class Staging:
 
 
 def forget(people: Collection[str], folder: Path) -> None:
-    """Deletes what unfinished preparations made of some people."""
+    """Deletes what unfinished preparations made of some people.
+
+    Raises:
+        UsageError: something of it cannot be deleted.
+    """
     for person in people:
         for path in folder.glob(f"{_FOLDER}*/{_mark(person)}-*"):
-            path.unlink(missing_ok=True)
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise UsageError(f"cannot delete {path}: {error.strerror}; delete it by other means") from error
 
 
 def _mark(person: str) -> str:

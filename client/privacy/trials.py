@@ -44,10 +44,17 @@ class TrialFile:
         self.done = done
 
     def append(self, measurement: Measurement) -> None:
-        """Adds one row, on disk when this returns."""
-        self._file.write(_line(measurement.to_row()))
-        # A crash before this line may leave a part of the row, which the next sweep cuts off.
-        os.fsync(self._file.fileno())
+        """Adds one row, on disk when this returns.
+
+        Raises:
+            UsageError: it cannot be written.
+        """
+        try:
+            self._file.write(_line(measurement.to_row()))
+            # A crash before this line may leave a part of the row, which the next sweep cuts off.
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise UsageError(f"cannot write to the file of trials: {error.strerror}; what is there stays") from error
         self.done.append(measurement)
 
     def pending(self, trials: list[Trial]) -> list[Trial]:

@@ -366,12 +366,13 @@ def test_a_question_out_of_place_is_paid_by_nobody(ask, at_work, happened, relea
     assert happened == turn
 
 
-def test_a_release_for_embeddings_of_another_length_is_measured_on_nobody(ask, at_work, happened, monkeypatch):
+def test_a_release_for_embeddings_of_another_length_is_measured_on_nobody(ask, at_work, happened, monkeypatch, caplog):
     kind, plan, question = QUESTIONS[EVALUATION]
     at_work(plan)
     monkeypatch.setattr(secure_sums, "facts_of", lambda _: dataclasses.replace(FACTS, dimension=DIMENSION + 1))
     reply = ask(kind, RecordDict({**question, **protocol_content({EVALUATION: b"the shares"})}))
     assert (reply.error.code, happened) == (Refusal.BAD_DATA.value, [("turn", 3, EVALUATION, b"the shares")])
+    assert f"this organisation have {DIMENSION + 1} numbers, and those asked for {DIMENSION}" in caplog.text
 
 
 def test_a_step_of_tuning_is_made_while_denormal_numbers_are_none(ask, at_work, monkeypatch):
@@ -459,13 +460,14 @@ def test_a_run_that_is_refused_goes_no_further(ask, beginning, happened, fails):
     assert [name for name, *_ in happened] == BEGINS[: BEGINS.index(fails) + 1]
 
 
-def test_embeddings_of_another_length_than_the_plan_s_open_no_sum(ask, beginning, happened, monkeypatch):
+def test_embeddings_of_another_length_than_the_plan_s_open_no_sum(ask, beginning, happened, monkeypatch, caplog):
     assert beginning == []
     other = dataclasses.replace(FACTS, dimension=DIMENSION - 1)
     monkeypatch.setattr(records, "facts_of", lambda *_: other)
     reply = ask(ADVERTISE, advertise_request(PLAN, SHOWN))
     assert reply.error.code == Refusal.BAD_DATA.value
     assert [name for name, *_ in happened] == ["agreed", "ring", "admitted"]
+    assert f"this organisation have {DIMENSION - 1} numbers, and those asked for {DIMENSION}" in caplog.text
     reply = ask(ADVERTISE, advertise_request(EVALUATED, SHOWN))  # of which release is measured, the question says
     assert reply.has_content()
 

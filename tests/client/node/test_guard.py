@@ -632,6 +632,8 @@ def test_a_gateway_that_does_not_answer_is_not_shown_as_it_was_before(monkeypatc
     monkeypatch.setattr(start, "reach", lambda asked: {GATEWAY: wrong}[asked])
     start.look(GATEWAY, shown, starting=False)
     assert shown.reached == wrong
+    with pytest.raises(UsageError, match="ahead of the coordinator's"):
+        start.look(GATEWAY, shown, starting=True)
 
 
 def test_a_flower_that_does_not_end_is_killed_and_waited_for(running):

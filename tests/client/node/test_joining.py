@@ -10,9 +10,10 @@ import pytest
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 
 from client.node import renewing
-from client.node.joining import POLICY, join, policy_of, trust_roster
+from client.node.joining import POLICY, invitation_of, join, policy_of, trust_roster
 from client.node.renewing import NEXT, gateway_of, rekey, take_notice, trust
-from federation.errors import RefusedError, UsageError
+from client.preparing.people import has_withdrawn, prepared_people, publish, refresh_active, withdraw
+from federation.errors import IntaglioError, RefusedError, UsageError
 from federation.identity import IdentityKey
 from federation.membership.joining import (
     JoinRequest,
@@ -24,7 +25,9 @@ from federation.membership.joining import (
 from federation.membership.renewal import Rekeying
 from federation.privacy.bounds import BOUNDS
 from server.fleet.members import Coordinator
+from tests.client.preparing.test_taking_part import chips_of
 from tests.durable import files
+from tests.people import synthetic_people
 
 NOW = dt.datetime(2030, 1, 1, 12, tzinfo=dt.UTC)
 SECONDS = int(NOW.timestamp())
@@ -159,6 +162,22 @@ def test_new_keys_wait_with_a_request_that_the_old_one_signed(north):
     assert rekey(north).signed != made.signed
 
 
+def test_a_request_for_other_keys_is_gone_from_the_disk_before_new_ones_wait(north, monkeypatch):
+    rekey(north)
+    shutil.rmtree(north / NEXT)
+    steps, unlink, rename, sync = [], Path.unlink, Path.rename, renewing.sync_folder
+
+    def noting(what, original):
+        return lambda path, *given, **how: steps.append((what, path.name)) or original(path, *given, **how)
+
+    monkeypatch.setattr(Path, "unlink", noting("unlink", unlink))
+    monkeypatch.setattr(Path, "rename", noting("rename", rename))
+    monkeypatch.setattr(renewing, "sync_folder", noting("sync", sync))
+    rekey(north)
+    steps = [step for step in steps if step[1] in {"rekey.json", ".next", "north"}]
+    assert steps == [("unlink", "rekey.json"), ("sync", "north"), ("rename", ".next"), ("sync", "north")]
+
+
 def test_what_is_not_joined_gets_no_new_keys(tmp_path):
     (tmp_path / NEXT).mkdir()
     with pytest.raises(UsageError, match=r"cannot read .*organisation\.pem: No such file or directory; run `intaglio"):
@@ -186,6 +205,16 @@ def test_new_keys_take_the_old_ones_places_only_with_a_roster_that_is_taken(reke
         for name, data in before.items()
         if not name.startswith(NEXT) and name != "rekey.json"
     } | {"roster": roster.encode()}
+
+
+def test_new_keys_take_their_places_also_where_somebody_removed_the_request(rekeyed, tmp_path):
+    source, roster = rekeyed
+    folder = tmp_path / "north"
+    shutil.copytree(source, folder)
+    (folder / "rekey.json").unlink()
+    trust(roster, folder, replace=True)
+    assert (folder / "roster").read_text() == roster
+    assert not (folder / NEXT).exists()
 
 
 def test_a_roster_without_the_new_keys_leaves_them_waiting(begun, rekeyed, tmp_path):
@@ -236,3 +265,66 @@ def test_the_gateway_is_where_the_newest_notice_says_and_else_where_the_invitati
     with pytest.raises(UsageError, match="this notice is not newer than what is known already"):
         take_notice(text, north)
     assert files(north) == before | {"notice": text.strip().encode() + b"\n"}
+
+
+# ------------------------------------------------------------------------------------------------- damaged files
+@pytest.fixture
+def folder(north, begun):
+    (north / "notice").write_text(begun[1].notice(now=SECONDS))
+    gateway_of(north)
+    publish([synthetic_people(["anna", "ben"]), chips_of("anna", "ben")], {"recogniser": "r"}, {"weights": b"w"}, north)
+    withdraw("ben", north)
+    return north
+
+
+READERS = {
+    "invitation": (invitation_of, gateway_of),
+    "policy.toml": (policy_of,),
+    "notice": (gateway_of,),
+    "roster": (lambda folder: trust_roster((folder / "kept").read_text(), folder),),
+    "organisation.pem": (rekey, lambda folder: trust_roster((folder / "kept").read_text(), folder)),
+    "withdrawn": (
+        lambda folder: has_withdrawn({"ben"}, folder),
+        refresh_active,
+        lambda folder: withdraw("anna", folder),
+    ),
+    "prepared/made-with.json": (prepared_people,),
+    "prepared/model": (prepared_people,),
+    "embeddings.npz": (refresh_active,),
+}
+DAMAGES = {
+    "bytes that are no text": b"\xff\xfe",
+    "other text": b"{",
+    "a folder": None,
+}
+
+
+SAID = r"cannot read .*; |is damaged; |was altered; |no archive that|not an? (invitation|notice)|is no TOML|private key"
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("name", READERS)
+def test_a_damaged_file_is_said_and_changes_nothing(folder, name, damage):
+    shutil.copy(folder / "roster", folder / "kept")
+    for read in READERS[name]:
+        if read is not rekey and name != "withdrawn":
+            read(folder)
+    path = folder / name
+    if path.is_dir():
+        path = path / "weights"
+    path.resolve().unlink()
+    path = path.resolve()
+    if DAMAGES[damage] is None:
+        path.mkdir()
+    else:
+        path.write_bytes(DAMAGES[damage])
+    before = files(folder)
+    for read in READERS[name]:
+        if name in {"roster", "prepared/model"} and damage != "a folder":
+            continue  # any text is another roster, and any bytes are weights
+        with pytest.raises(IntaglioError, match=SAID) as caught:
+            read(folder)
+        assert files(folder) == before
+        if damage == "a folder":
+            assert isinstance(caught.value, UsageError)
+            assert path.name in str(caught.value)

@@ -130,6 +130,19 @@ def test_chips_and_weights_are_kept_where_the_policy_lists_the_recipe(tmp_path, 
     assert loaded.asked[1] is loaded.recogniser
 
 
+def test_no_picture_is_kept_of_those_who_stay_once_the_policy_lists_the_recipe_no_more(tmp_path, loaded):
+    folder = an_organisation(tmp_path / "south", '["moments", "scales", "threshold"]')
+    prepare(put(tmp_path / "first", {"anna": pictures(1)}), folder, condition=Condition.MASK)
+    assert (folder / "chips.npz").exists()
+    policy = folder / "policy.toml"
+    policy.write_text(policy.read_text().replace('"scales", ', ""))
+    done = prepare(put(tmp_path / "second", {"ben": pictures(2)}), folder, condition=Condition.MASK)
+    made = prepared_people(folder)
+    assert (done.people, done.chips, made.chips, made.model) == (2, False, None, {})
+    assert not [path for path in folder.rglob("*") if path.name == "chips.npz" and path.exists()]
+    assert loaded.asked
+
+
 @pytest.mark.parametrize("fails", ["somebody else's model", "another way", "nobody"])
 def test_a_preparation_that_is_refused_leaves_everything_as_it_was(tmp_path, loaded, monkeypatch, fails):
     folder = an_organisation(tmp_path / "south", '["moments", "scales", "threshold"]')
@@ -205,6 +218,7 @@ def test_a_preparation_that_died_goes_on_with_the_parts_that_are_missing(tmp_pat
     finally:
         Dying.after = 2
     assert Dying.asked == [("ben", 0), ("ben", 1)]
+    assert loaded.asked == [((None,), {"one_thread": True})] * 2, "who finds faces was given"
     assert (seen, done.looked, done.resumed, done.images) == ([(3, 6), (5, 6), (6, 6)], 6, 3, 6)
 
 
@@ -229,13 +243,15 @@ def test_who_withdraws_during_the_work_is_neither_joined_nor_counted_and_others_
     images = put(tmp_path / "faces", {"anna": pictures(1), "ben": pictures(2)})
     held = []
     publish = preparing.publish
+    before = preparing.prepared_people
+    monkeypatch.setattr(preparing, "prepared_people", lambda *given: held.append(is_locked(folder)) or before(*given))
     monkeypatch.setattr(preparing, "publish", lambda *given: held.append(is_locked(folder)) or publish(*given))
     done = prepare(
         images, folder, condition=Condition.MASK,
         progress=lambda count, total: withdraw("ben", folder) if count == total else None,
     )  # fmt: skip
     assert rows_in(folder) == rows_of("anna", (1,))
-    assert (done.people, done.prepared, done.withdrawn, held) == (1, 1, 1, [True])
+    assert (done.people, done.prepared, done.withdrawn, held) == (1, 1, 1, [True] * 4)
     assert loaded.asked
 
 

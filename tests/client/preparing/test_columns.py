@@ -91,6 +91,10 @@ def of_several_lengths(_):
     return saved(["a"], vectors=np.zeros((2, 2)))
 
 
+def of_several_lengths_the_other_way(_):
+    return saved(["a", "b"], vectors=np.zeros((1, 2)))
+
+
 def of_objects(_):
     return saved(["a"], vectors=np.array([{}], dtype=object))
 
@@ -113,6 +117,7 @@ def cut_short_inside(data):
         damaged_at_the_end,
         cut_short_inside,
         of_several_lengths,
+        of_several_lengths_the_other_way,
         of_objects,
         of_other_columns,
         lambda data: data[:-1],

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,7 +34,7 @@ from federation.errors import RefusedError, UsageError
 from federation.learning.scales import ChipSet
 from federation.recognition.embeddings import EmbeddingSet
 from federation.recognition.profiles import PROBE, REFERENCE
-from tests.durable import files, is_locked
+from tests.durable import Disk, files, is_locked
 from tests.people import synthetic_people
 
 RECIPE = Recipe("ab" * 32, "as in tests", None, 0, None)
@@ -134,6 +135,32 @@ def test_embeddings_that_were_made_by_other_means_stay_and_who_withdrew_is_not_a
     assert sorted(path.name for path in tmp_path.iterdir()) == ["active.npz", "embeddings.npz", "withdrawn"]
 
 
+@pytest.mark.parametrize("last", ["the last one", "moved away", "one of several"])
+def test_no_power_cut_brings_back_what_a_node_reads_of_who_withdrew(folder, last):
+    if last == "the last one":
+        publish([synthetic_people(["ben"])], {}, {"weights": b"w"}, folder)
+        refresh_active(folder)
+    elif last == "moved away":
+        (folder / "embeddings.npz").unlink()
+    with (
+        Disk(folder, folder) as disk,
+        nullcontext() if last != "the last one" else pytest.raises(RefusedError, match="nobody"),
+    ):
+        withdraw("ben", folder)
+    disk.require_durable()
+    assert (folder / "active.npz").exists() is (last == "one of several")
+
+
+@pytest.mark.parametrize("place", ["nowhere", "withdrawn"])
+def test_what_is_no_folder_is_nobody_s(tmp_path, place):
+    (tmp_path / "withdrawn").write_text("")
+    with pytest.raises(
+        UsageError, match=rf"cannot open .*{place}: (No such file|Not a) .*; name the organisation's folder"
+    ):
+        withdraw("ben", tmp_path / place)
+    assert files(tmp_path) == {"withdrawn": b""}
+
+
 def test_who_is_not_there_changes_no_file_but_the_marks(folder):
     before = files(folder)
     assert withdraw("stranger", folder) == 0
@@ -161,13 +188,31 @@ def test_what_is_active_is_the_first_images_of_each_person_and_camera_and_nobody
     assert EmbeddingSet.from_bytes((tmp_path / "active.npz").read_bytes()).to_bytes() == expected.to_bytes()
 
 
+@pytest.mark.parametrize(
+    "damage", [lambda mark: mark[:-1], lambda mark: mark + "0", lambda mark: mark.upper(), lambda _: "ben"]
+)
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_mark_that_is_none_lets_nobody_back_in(folder, damage, place):
+    for name in ("anna", "ben"):
+        withdraw(name, folder)
+    lines = (folder / "withdrawn").read_text().splitlines()
+    lines[place] = damage(lines[place])
+    (folder / "withdrawn").write_text("".join(f"{line}\n" for line in lines))
+    before = files(folder)
+    for act in (refresh_active, lambda folder: has_withdrawn({"ben"}, folder), lambda folder: withdraw("dora", folder)):
+        with pytest.raises(UsageError, match=r"withdrawn was altered; restore it: it says who withdrew"):
+            act(folder)
+        assert files(folder) == before
+
+
 def test_nobody_who_takes_part_leaves_nothing_to_be_read(tmp_path):
     (tmp_path / "embeddings.npz").write_bytes(synthetic_people(["anna"]).to_bytes())
     refresh_active(tmp_path)
     (tmp_path / "withdrawn").write_text(f"{people._mark('anna')}\n")
-    with pytest.raises(RefusedError, match="nobody in this organisation takes part any more"):
-        refresh_active(tmp_path)
-    assert not (tmp_path / "active.npz").exists()
+    for _ in range(2):
+        with pytest.raises(RefusedError, match="nobody in this organisation takes part any more"):
+            refresh_active(tmp_path)
+        assert not (tmp_path / "active.npz").exists()
 
 
 TAKING_PART = TakingPart(
@@ -262,7 +307,8 @@ def test_what_was_prepared_before_and_what_crashes_left_goes_and_nothing_else(fo
     (folder / strays[1]).symlink_to(strays[0])
     (folder / "kept").mkdir()
     old = (folder / "prepared").readlink().name
-    publish([synthetic_people(["dora"])], {}, {"weights": b"v"}, folder)
+    publish([synthetic_people(["dora"])], {}, {"weights": b"v", "profile": b"p"}, folder)
+    assert prepared_people(folder).model == {"weights": b"v", "profile": b"p"}
     new = (folder / "prepared").readlink().name
     assert new != old
     assert sorted(path.name for path in folder.iterdir() if path.name.startswith(".")) == [new]
@@ -312,6 +358,41 @@ def test_a_disk_that_is_full_at_any_step_leaves_what_was_there(folder, monkeypat
     assert prepared_people(folder).people == {"anna", "ben", "cleo"}
     publish([synthetic_people(["dora"])], {}, {}, folder)
     assert len(list(folder.glob(".prepared-*"))) == 1
+
+
+def test_what_the_link_leads_to_is_on_disk_before_it_does(tmp_path, monkeypatch):
+    """A power cut right after would leave a link to nothing, or half of the names."""
+    seen, replace_path, made = [], Path.replace, tmp_path / "new"
+    made.mkdir()
+    with Disk(made) as disk:
+
+        def replaced(path, to):
+            if Path(to).name == "prepared":
+                seen.append(set(disk.left()))
+            return replace_path(path, to)
+
+        monkeypatch.setattr(Path, "replace", replaced)
+        publish([synthetic_people(["anna"]), chips_of("anna")], {}, {"weights": b"w"}, made)
+    (left,) = seen
+    inside = (made / "prepared").readlink().name
+    assert left == {
+        *(f"{inside}/{name}" for name in ("embeddings.npz", "chips.npz", "made-with.json", "model/weights")),
+        *("embeddings.npz", "chips.npz", "model", f"{inside}.link"),
+    }
+
+
+def test_the_link_leads_elsewhere_on_disk_before_what_it_led_to_is_removed(folder, monkeypatch):
+    """A power cut right after would leave it leading to nothing."""
+    seen, rmtree, old = [], shutil.rmtree, (folder / "prepared").readlink().name
+    with Disk(folder) as disk:
+
+        def removed(path, **how):
+            seen.append((path.name, disk.left()["prepared"].decode()))
+            rmtree(path, **how)
+
+        monkeypatch.setattr(people.shutil, "rmtree", removed)
+        publish([synthetic_people(["anna"])], {}, {"weights": b"w"}, folder)
+    assert seen == [(old, (folder / "prepared").readlink().name)]
 
 
 def test_prepared_people_are_gone_through_without_chips_or_with_them():
@@ -395,6 +476,26 @@ def test_a_draft_that_got_its_name_meanwhile_is_forgotten_under_that_name(tmp_pa
     forget(["anna"], tmp_path)
     monkeypatch.undo()
     assert not kept.has(part)
+
+
+def test_what_cannot_be_deleted_of_somebody_is_said(tmp_path, monkeypatch):
+    kept, part = Staging(tmp_path, RECIPE), a_part(tmp_path)
+    kept.put(part, made("a" * 64))
+
+    def fails(_path, **_how):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "unlink", fails)
+    with pytest.raises(UsageError, match=r"cannot delete .*: Permission denied; delete it by other means"):
+        forget(["anna"], tmp_path)
+
+
+def test_a_picture_whose_name_is_no_text_is_one_all_the_same(tmp_path):
+    part = Part("anna", REFERENCE, 0, (tmp_path / os.fsdecode(b"\xff.png"),))
+    part.paths[0].write_bytes(b"a picture")
+    kept = Staging(tmp_path, RECIPE)
+    kept.put(part, made("a" * 64))
+    assert kept.get(part).images == ("a" * 64,)
 
 
 def place_of(found):

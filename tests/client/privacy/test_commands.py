@@ -329,7 +329,9 @@ def test_a_trial_counts_as_done_when_it_is_on_disk(monkeypatch, tmp_path):
 
         with monkeypatch.context() as patch:
             patch.setattr(trials.os, "fsync", full)
-            with pytest.raises(OSError, match="No space left on device"):
+            with pytest.raises(
+                UsageError, match="cannot write to the file of trials: No space left on device; what is"
+            ):
                 file.append(MEASURED)
         assert file.done == [MEASURED]
 
