@@ -206,3 +206,19 @@ def test_an_input_that_is_too_long_is_shown_by_nobody(spoiled):
     longer = coordinator._masked[2] + np.array([100, 0, 0], dtype=np.uint64)
     with pytest.raises(RefusedError, match="this organisation's input is longer than it may be"):
         ranges.show(2, longer, spoiled.nodes[2].edges, 7)
+
+
+@pytest.mark.parametrize("member", [0, 5])
+def test_a_node_is_one_of_its_roster(member):
+    parties = Parties(session_of())
+    keys = {"sign": identity(1).sign, "verify": verify_identity}
+    with pytest.raises(UsageError, match=f"^the roster has no member {member}$"):
+        Node(parties.session, member, parties.nodes[1]._secrets, **keys)
+    with pytest.raises(UsageError, match=f"^the roster has no member {member}$"):
+        Node.resume(parties.session, member, parties.nodes[1]._secrets, [], **keys)
+
+
+def test_a_coordinator_has_a_name_for_each_of_its_members():
+    for names in (NAMES[:3], (*NAMES, "more")):
+        with pytest.raises(ValueError, match=r"zip\(\) argument 2 is (shorter|longer) than argument 1"):
+            Parties(session_of(), names=names)
