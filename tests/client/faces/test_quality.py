@@ -10,12 +10,13 @@ import pytest
 from PIL import Image, ImageFilter
 from scipy.ndimage import uniform_filter1d
 
+from client.faces import quality
 from client.faces.finding import Aligner, FaceFinder
 from client.faces.images import UnusableImageError, read_image
 from client.faces.quality import Quality, sharpness
-from federation.recognition.cropping import aligned_cut, placed
+from federation.recognition.cropping import aligned_cut, placed, shares_outside
 from federation.recognition.profiles import PROBE, REFERENCE
-from federation.recognition.templates import ARCFACE
+from federation.recognition.templates import ARCFACE, DLIB
 from tests.faces import orl_image
 
 FACE = np.array([[50.0, 50], [80, 50], [65, 67], [65, 85]])
@@ -213,3 +214,24 @@ def test_another_gate_makes_another_version(monkeypatch):
     before = Aligner(ARCFACE, FaceFinder()).version
     monkeypatch.setattr("client.faces.finding.GATE", "another")
     assert Aligner(ARCFACE, FaceFinder()).version != before
+
+
+def test_every_number_of_the_gate_is_in_its_name():
+    names = ("LEAST_EYES_APART", "LEAST_EYES_APART_OF_REFERENCE", "MOST_OVER", "MOST_OUTSIDE", "LEAST_BRIGHT", "WHITE")
+    assert quality.GATE.split() == [f"{getattr(quality, name)}" for name in (*names, "MOST_WHITE", "LEAST_SHARP")]
+
+
+def test_sharpness_is_measured_at_one_size_whatever_a_recogniser_s_cut_is_and_all_else_in_that_cut():
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 256, (200, 200, 3), np.uint8)
+    landmarks = FACE + np.array([-25.0, -20])
+    chip = aligned_cut(pixels, landmarks, DLIB)
+    found, common = (
+        Quality.of(pixels, chip, landmarks, DLIB),
+        Quality.of(pixels, aligned_cut(pixels, landmarks, ARCFACE), landmarks, ARCFACE),
+    )
+    assert found.sharp == common.sharp == sharpness(aligned_cut(pixels, landmarks, ARCFACE)) != sharpness(chip)
+    assert (found.over, found.outside) == shares_outside(pixels, landmarks, DLIB)
+    assert 0 < found.outside < common.outside
+    assert found.white == np.mean(chip @ [0.299, 0.587, 0.114] >= 250)
+    assert found.bright == np.sort((chip @ [0.299, 0.587, 0.114]).ravel())[9 * 150 * 150 // 10]

@@ -42,6 +42,18 @@ def test_a_member_opens_nothing_of_a_survivor_under_another_charge_and_everythin
     }
 
 
+def test_a_holder_that_opens_of_nobody_but_who_left_has_answered():
+    parties = Parties(session_of(5, colluders=0, dropouts=1), names=(*NAMES, "mid"))
+    asked = parties.until(Stage.SIGN_SURVIVORS, leaves=(5,))
+    for member, message in asked.items():
+        parties.coordinator.receive(member, parties.answer(member, Stage.SIGN_SURVIVORS, message))
+    opened = OpenedShares.from_bytes(parties.answer(2, Stage.OPEN_SHARES, parties.coordinator.advance()[2]))
+    of_who_left = tuple(entry for entry in opened.entries if entry.member == 5)
+    parties.coordinator.receive(2, replace(opened, entries=of_who_left).to_bytes())
+    assert parties.coordinator.faults == {5: "did not send its masked input"}
+    assert list(parties.coordinator._opened[2]) == [5]
+
+
 def test_who_is_charged_for_another_sum_ends_the_round_with_the_names_that_it_has_and_no_total_is_left():
     parties = Parties(session_of(), charges={1: "a", 2: "a", 3: "b", 4: "a"}, names=NAMES)
     opened_by_all(parties)
@@ -117,6 +129,9 @@ def test_messages_are_those_of_the_members_that_are_in_and_made_for_each():
         parties.coordinator.receive(member, parties.answer(member, Stage.SHARE_KEYS, message))
     assert parties.coordinator.waiting == set()
     asked = parties.coordinator.advance()
+    for stranger in (4, 6):
+        with pytest.raises(KeyError, match=f"^{stranger}$"):
+            asked[stranger]
     for member, message in asked.items():
         listed = ShareList.from_bytes(message)
         dealt = {dealer: shares[member] for dealer, shares in parties.coordinator._shares.items()}
@@ -206,3 +221,19 @@ def test_an_input_that_is_too_long_is_shown_by_nobody(spoiled):
     longer = coordinator._masked[2] + np.array([100, 0, 0], dtype=np.uint64)
     with pytest.raises(RefusedError, match="this organisation's input is longer than it may be"):
         ranges.show(2, longer, spoiled.nodes[2].edges, 7)
+
+
+@pytest.mark.parametrize("member", [0, 5])
+def test_a_node_is_one_of_its_roster(member):
+    parties = Parties(session_of())
+    keys = {"sign": identity(1).sign, "verify": verify_identity}
+    with pytest.raises(UsageError, match=f"^the roster has no member {member}$"):
+        Node(parties.session, member, parties.nodes[1]._secrets, **keys)
+    with pytest.raises(UsageError, match=f"^the roster has no member {member}$"):
+        Node.resume(parties.session, member, parties.nodes[1]._secrets, [], **keys)
+
+
+def test_a_coordinator_has_a_name_for_each_of_its_members():
+    for names in (NAMES[:3], (*NAMES, "more")):
+        with pytest.raises(ValueError, match=r"zip\(\) argument 2 is (shorter|longer) than argument 1"):
+            Parties(session_of(), names=names)

@@ -230,7 +230,7 @@ def test_every_purpose_and_place_that_nothing_allows_is_named():
         purposes=("door-access", "time-clock"),
         jurisdictions=("DE", "EU", "FR"),
         begins_at=NOW + 5,
-        ends_at=ENDS + 3600,
+        ends_at=ENDS + 30 * DAY_SECONDS,
     )
     allowed = dataclasses.replace(RULES.pack("DE", NOW).rules[0], begins_at=NOW + 7, ends_at=NOW + 90 * DAY_SECONDS)
     fair = PolicyException("fair", "FR", "shop.example", allowed, REASON)

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import httpx
 import pytest
+from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 
 from client.node.joining import join
 from federation.errors import MalformedMessageError, UsageError
@@ -28,7 +29,7 @@ from server.fleet.admission import Admitted, Members, TurnedBack
 from server.fleet.call_log import CallLog, segments, verify
 from server.fleet.gateway import Gateway
 from server.fleet.members import Coordinator
-from tests.server.fleet.test_gateway import load_ssh_private_key, signed
+from tests.server.fleet.test_gateway import signed
 
 NOW = dt.datetime(2030, 1, 1, 12, tzinfo=dt.UTC)
 SECONDS = int(NOW.timestamp())
