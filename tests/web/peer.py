@@ -13,7 +13,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from grpc import StatusCode
 from PIL import ExifTags, Image
 
 from client.device.pictures import require_different, require_one_person
@@ -61,6 +63,7 @@ from federation.wire.convert import Change
 from federation.wire.devices import Admission, DeviceChange, ListedDevice, code_of, devices_in
 from federation.wire.logged import LogReceipt, comparison_facts
 from federation.wire.owner import OwnerOperation, OwnerProof
+from federation.wire.status import RETRY_AFTER_KEY, error_from_call
 from federation.wire.v1 import verification_pb2 as pb
 from tests import damaged_receipts
 from tests.agreeing import AUDIENCE, DEVICE, NOW, PASSED, PURPOSE, public
@@ -228,6 +231,33 @@ def answer_open_backup(request):
         "issued_at": proof.issued_at,
         "signature": proof.signature.hex(),
     }
+
+
+def answer_owner_proofs(request):
+    """For which operations each proof of an owner holds."""
+    key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(request["public_key"]))
+    return [[one.value for one in OwnerOperation if _holds(one, proof, key)] for proof in request["proofs"]]
+
+
+def _holds(operation, proof, key):
+    read = OwnerProof.from_proto(operation, pb.OwnerProof.FromString(bytes.fromhex(proof)))
+    try:
+        key.verify(read.signature, read.statement)
+    except InvalidSignature:
+        return False
+    return True
+
+
+def answer_statuses(_request):
+    """What each status of gRPC, with a pause that is asked for, stands for: the name of the error."""
+
+    class Failed:
+        def __init__(self, status):
+            self.code = lambda: status
+            self.details = lambda: "no"
+            self.trailing_metadata = lambda: ((RETRY_AFTER_KEY, "5"),)
+
+    return {one.name: type(error_from_call(Failed(one))).__name__ for one in StatusCode}
 
 
 def answer_seal_backup(request):

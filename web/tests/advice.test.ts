@@ -67,9 +67,22 @@ describe('one thing is said, and beyond its limit only', () => {
   })
 })
 
+test('in a frame that stands upright the shorter side counts, and each direction has its own middle', () => {
+  const upright = { ...frame(), width: 480, height: 640 }
+  const told = (one: Parameters<typeof face>[0]): unknown => said(face({ x: 240, y: 320, ...one }), upright)
+  expect([told({}), told({ eyes: 47 }), told({ eyes: 49 }), told({ eyes: 174 }), told({ eyes: 172 }), told({ x: 363 }), told({ x: 357 }), told({ y: 443 }), told({ y: 437 })])
+    .toEqual([null, 'far', null, 'near', null, 'off', null, 'off', null])
+})
+
 test('of a probe less is asked than of a reference, as the gate does', () => {
   const seen = frame({ outside: 0.3, cut: 20 })
   expect([said(face(), seen), said(face(), seen, undefined, 'probe')]).toEqual(['off', null])
+})
+
+test('in a small frame a face is far that has too few pixels for what it is to serve as', () => {
+  const small = { ...frame(), width: 150, height: 120 }
+  const told = (eyes: number, profile: 'reference' | 'probe'): unknown => said(face({ x: 75, y: 60, eyes }), small, undefined, profile)
+  expect([told(17.9, 'reference'), told(18, 'reference'), told(12.9, 'probe'), told(13, 'probe'), told(11.9, 'probe')]).toEqual(['far', null, 'far', null, 'far'])
 })
 
 test('what is most in the way comes first', () => {

@@ -1,10 +1,12 @@
 /** A person's devices: codes, changes and lists are those of Python, and a list that lies is found out. */
 
-import { beforeAll, expect, test } from 'vitest'
+import { beforeAll, expect, test, vi } from 'vitest'
 
 import { concat, fromHex, hex, sha256, utf8 } from '../src/bytes'
-import { codeOf, devicesIn, withNames } from '../src/device/devices'
+import { codeOf, devicesIn, type NamedDevice, withNames } from '../src/device/devices'
 import { deviceChangeDigest, Operation } from '../src/onebit/transcript'
+import { deviceList, knownAs } from '../src/page/devices'
+import { speak } from '../src/page/texts'
 import { ticketDigest, ticketOf, ticketText } from '../src/wallet/ticket'
 import { python } from './vectors'
 
@@ -121,7 +123,42 @@ test('of what a device signed every field counts that says who lets whom in, and
   }
 })
 
+test('a key that the browser takes for none signed nothing', async () => {
+  const reading = vi.spyOn(crypto.subtle, 'importKey').mockRejectedValue(new DOMException('not on the curve', 'DataError'))
+  try {
+    await expect(listed(told.record)).rejects.toThrow('did not sign that; contest it')
+  } finally {
+    reading.mockRestore()
+  }
+})
+
 test('each device has the name that the wallet keeps for it, or none', () => {
   const [first, second] = ['ab'.repeat(32), 'cd'.repeat(32)].map((keyId, i) => ({ keyId, enrolledAt: i, admittedBy: null }))
   expect(withNames([first, second], { [hex(codeOf(fromHex(second.keyId)))]: 'the phone', [first.keyId]: 'by another key' })).toEqual([{ ...first, name: null }, { ...second, name: 'the phone' }])
+})
+
+test('of each device it is told who let it in, by the name that there is', () => {
+  speak('en')
+  const [mine, ...others] = ['11', '22', '33', '44', '55', '66'].map((digits) => digits.repeat(32))
+  const device = (keyId: string, admittedBy: string | null, name: string | null = null): NamedDevice => ({ keyId, enrolledAt: 0, admittedBy, name })
+  const done: unknown[] = []
+  const doing = { admit: (...given: unknown[]) => { done.push(['admit', ...given]) }, rename: (...given: unknown[]) => { done.push(['rename', ...given]) }, remove: (...given: unknown[]) => { done.push(['remove', ...given]) }, lost: () => undefined }
+  const list = (own: string | null): HTMLElement[] => deviceList([device(mine, null, own), device(others[0], mine), device(others[1], others[0], 'the phone'), device(others[2], others[1]), device(others[3], 'ee'.repeat(32))], mine.slice(0, 16), doing)
+  const by = (own: string | null): string[] => [...list(own)[0].querySelectorAll('li > .small')].map(({ textContent }) => textContent)
+  const browser = knownAs({ keyId: mine, name: null }, mine.slice(0, 16))
+  expect(by(null).map((text) => text.includes(browser))).toEqual([false, true, false, false, false])
+  expect([by('mine')[1], by(null)[2], by(null)[3], by(null)[4]].map((text) => text.slice(16)).map((text) => ['mine', '2222222222222222', 'the phone', 'eeeeeeeeeeeeeeee'].filter((one) => text.includes(one)))).toEqual([['mine'], ['2222222222222222'], ['the phone'], ['eeeeeeeeeeeeeeee']])
+  const [devices, , form] = list(null)
+  document.body.replaceChildren(devices, form)
+  const rows = [...devices.children]
+  expect(rows.map((row) => row.querySelector('.destructive') !== null)).toEqual([false, true, true, true, true])
+  rows[2].querySelector<HTMLElement>('.destructive')!.click()
+  rows[3].querySelector<HTMLElement>('.destructive')!.click()
+  rows[3].querySelector<HTMLInputElement>('input')!.value = 'a name'
+  rows[3].querySelector('form')!.requestSubmit()
+  const [code, name] = form.querySelectorAll('input')
+  ;[code.value, name.value] = ['MFRG G2TS ORVW 42LB MFRG G2TS ORVW 42LB', 'the tablet']
+  ;(form as HTMLFormElement).requestSubmit()
+  expect(done).toEqual([['remove', others[1], 'the phone'], ['remove', others[2], null], ['rename', others[2], 'a name'], ['admit', ticketOf('mfrgg2tsorvw42lbmfrgg2tsorvw42lb'), 'the tablet']])
+  document.body.replaceChildren()
 })

@@ -34,9 +34,11 @@ class Written {
   readonly before: (readonly Point[] | null)[] = []
   readonly #film: { readonly movements: readonly string[]; readonly side: number; readonly looks: readonly (readonly number[] | null)[] }
   readonly filming: Filming
+  readonly #isUpright: boolean
   #now = 0
 
-  constructor(name: Name, { wanted = 2, person = () => 0, looks }: { wanted?: number; person?: (second: number) => number; looks?: readonly (number[] | null)[] } = {}) {
+  constructor(name: Name, { wanted = 2, person = () => 0, looks, isUpright = false }: { wanted?: number; person?: (second: number) => number; looks?: readonly (number[] | null)[]; isUpright?: boolean } = {}) {
+    this.#isUpright = isUpright
     this.#film = { ...vectors.films[name], ...(looks !== undefined && { looks }) }
     const eye: Eye = {
       follow: (_frame, before) => {
@@ -55,7 +57,7 @@ class Written {
   show(see: (frame: ImageBitmap, seconds: number) => Prompt = (frame, seconds) => this.filming.see(frame, seconds)): (Movement | null)[] {
     const asked: (Movement | null)[] = []
     for (this.#now = 0; this.#now < this.#film.looks.length; this.#now++) {
-      const frame = new OffscreenCanvas(this.#film.side, 1)
+      const frame = this.#isUpright ? new OffscreenCanvas(1, this.#film.side) : new OffscreenCanvas(this.#film.side, 1)
       frame.getContext('2d')
       this.frames.push(frame.transferToImageBitmap())
       const prompt = see(this.frames.at(-1)!, this.#film.looks[this.#now]?.[0] ?? this.#now / 15)
@@ -115,6 +117,16 @@ test.each([
   expect(written.kept).toEqual([])
 })
 
+test('a frame that stands upright is as large as one that lies on its side', () => {
+  for (const isUpright of [true, false]) {
+    const [near, far] = [new Written('too near', { isUpright }), new Written('a head', { isUpright })]
+    near.show()
+    expect(() => near.filming.embedding(release)).toThrow(expect.objectContaining({ why: { name: 'why.film_too_near' } }))
+    expect([far.show(), far.filming.prompt.done]).toEqual([[null, 'left', 'up', 'right'], 3])
+    for (const one of [near, far]) one.filming[Symbol.dispose]()
+  }
+})
+
 test('where a face was is handed on to the next frame, and forgotten where it is lost', () => {
   const written = new Written('changed out of sight')
   written.show()
@@ -151,10 +163,22 @@ describe('a session that waits for a film', () => {
     const taken = studio.take(written.filming, new AbortController().signal, () => { told.push('begin') })
     expect(told).toEqual(['begin'])
     expect(written.show((frame, seconds) => studio.see(frame, seconds))).toEqual([null, 'left', 'up', 'right'])
+    const [atOnce, late] = [bitmap(), bitmap()]
+    expect(studio.see(atOnce, 9)).toEqual(OVER)
     await taken
-    const late = bitmap()
     expect(studio.see(late, 9)).toEqual(OVER)
-    expect(late.width).toBe(0)
+    expect([atOnce.width, late.width]).toEqual([0, 0])
+  })
+
+  test('gives each frame on with its time, and what is to be done next back', async () => {
+    const [studio, seen] = [new Studio(), [] as unknown[][]]
+    const prompts = [{ asked: 'left', done: 0, of: 2, isOver: false }, { asked: null, done: 2, of: 2, isOver: true }]
+    const taken = studio.take({ see: (...given: unknown[]) => { seen.push(given); return prompts[seen.length - 1] } } as unknown as Filming, new AbortController().signal, () => undefined)
+    const frames = [bitmap(), bitmap()]
+    expect(frames.map((frame, i) => studio.see(frame, i + 0.5))).toEqual(prompts)
+    expect(seen).toEqual([[frames[0], 0.5], [frames[1], 1.5]])
+    await taken
+    for (const frame of frames) frame.close()
   })
 
   test.each([true, false])('ends when the person stops it, before or meanwhile (%s)', async (isBefore) => {

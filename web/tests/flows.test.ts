@@ -126,7 +126,7 @@ const bits = (called: string) => (vector: Float64Array): Uint8Array => { world.n
 const TERMS = { audience: 'example.org', purposes: ['door', 'gate'], jurisdiction: 'DE', contest: 'mailto:now' }
 const consent = (name: string, audience = 'example.org', more: object = {}): any => new (SignedReceipt as any)({
   receiptId: utf8(`id of ${name}`), terms: { audience, purposes: ['door'], jurisdiction: 'AT', contest: `mailto:${name}` },
-  binding: { called: 'the binding', devicePublicKey: utf8('public key of mine'), keyId: utf8('key of mine'), templateDigest: utf8('template that was enrolled'), ...more }, issuedAt: 100, expiresAt: 100 + name.length,
+  binding: { called: `binding of ${name}`, devicePublicKey: utf8('public key of mine'), keyId: utf8('key of mine'), templateDigest: utf8('template that was enrolled'), ...more }, issuedAt: 100, expiresAt: 100 + name.length,
 }, name)
 
 /** The secrets of a device, which say what becomes of them. */

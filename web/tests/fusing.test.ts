@@ -78,3 +78,11 @@ test.each([
 ])('somebody else is noticed: %s', async (_, angles, said) => {
   expect(await objections([], angles.map(at))).toEqual([null, expect.stringContaining(said)])
 })
+
+test('the person is told which pictures, by their numbers', () => {
+  const why = (check: () => void): unknown => { try { check(); return null } catch (error) { return (error as UnusableImageError).why } }
+  const cut = new Uint8Array(30).fill(100)
+  expect(why(() => { requireDifferent([cut.map(() => 7), cut, cut]) })).toEqual({ name: 'why.same', values: { later: 3, earlier: 2 } })
+  expect(why(() => { requireOnePerson([100, 0, 10, 20, 190].map(at), release) })).toEqual({ name: 'why.somebody_else', values: { pictures: '1, 5', count: 2 } })
+  expect(why(() => { requireOnePerson([0, 70].map(at), release) })).toEqual({ name: 'why.unlike', values: { pictures: '1, 2', count: 2 } })
+})

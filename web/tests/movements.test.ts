@@ -1,6 +1,6 @@
 /** Films as numbers, which the page judges as `federation/presentation/movements.py` does. */
 
-import { expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 
 import { fromHex } from '../src/bytes'
 import { challengeOf, type Movement, type Omission, ordersWithout, Watcher } from '../src/face/movements'
@@ -45,4 +45,34 @@ test('made-up films are judged look by look as in Python, at every edge of what 
   }
   expect([...faults.keys()].sort()).toEqual(['another', 'away', 'jumped', 'nobody', 'too-late', 'too-near', null].sort())
   for (const [fault, times] of faults) expect(times, String(fault)).toBeGreaterThan(4)
+})
+
+describe('exactly at a bound a film goes on, and beyond it, it does not:', () => {
+  /** A face that looks into the camera, with its eyes so far apart, so many pixels to the right. */
+  const look = (seconds: number, eyes = 100, x = 0, side = 500) => ({ seconds, side, landmarks: [[-0.5, 0], [0.5, 0], [0, 0.4], [0, 1], [-0.9, 0.1], [0.9, 0.1]].map(([across, down]) => ({ x: x + across * eyes, y: down * eyes })) })
+  const seen = (looks: (ReturnType<typeof look> | number)[], movements: Movement[] = ['closer', 'left', 'right']): Watcher => {
+    const watcher = new Watcher(movements)
+    for (const one of looks) typeof one === 'number' ? watcher.miss(one) : watcher.see(one)
+    return watcher
+  }
+  const middle = [0, 0.1, 0.2].map((seconds) => look(seconds))
+
+  test.each<[string, string | null, string | null, (more: number) => Watcher]>([
+    ['a gap between two looks', null, 'away', (more) => seen([...middle, look(0.2 + 0.5 + more)])],
+    ['a gap before a miss', null, 'away', (more) => seen([...middle, 0.2 + 0.5 + more])],
+    ['growth', null, 'jumped', (more) => seen([...middle, look(0.3, 135 + 100 * more)], ['left', 'up', 'right'])],
+    ['shrinking', null, 'jumped', (more) => seen([look(0, 135), look(0.1, 135), look(0.2, 135 + 100 * more), look(0.3, 100)].map((one) => ({ ...one, side: 900 })))],
+    ['a way', null, 'jumped', (more) => seen([...middle, look(0.3, 100, 150 + 100 * more)])],
+    ['a near face', null, 'too-near', (more) => seen([0, 0.1, 0.2].map((seconds) => look(seconds, 100, 0, 500 - 1000 * more)))],
+    ['somebody who does not look into the camera', null, 'nobody', (more) => seen([0, 6 + more])],
+    ['all movements', null, 'too-late', (more) => seen([...middle.map((one) => ({ ...one, seconds: 0 })), ...Array.from({ length: 9 }, (__, i) => look(4 * (i + 1) / 9 + (i === 8 ? more : 0)))])],
+  ])('%s', (_, at, beyond, film) => {
+    expect([film(0).fault, film(0.001).fault]).toEqual([at, beyond])
+  })
+
+  test('a movement is seen at all of it, after a quarter of it', () => {
+    const came = (...sizes: number[]): [number, string | null, string | null] => { const { done, fault, onTheWay } = seen([...middle, ...sizes.flatMap((size, i) => [0.3, 0.4, 0.5].map((seconds) => look(seconds + 0.3 * i, size)))]); return [done, onTheWay, fault] }
+    expect([came(106.25), came(106.2)]).toEqual([[0, 'closer', null], [0, null, null]])
+    expect([came(106.25, 125), came(106.25, 124.9), came(106.2, 125)]).toEqual([[1, null, null], [0, 'closer', null], [0, null, 'jumped']])
+  })
 })

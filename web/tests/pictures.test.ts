@@ -130,3 +130,25 @@ test('of several pictures the one that is removed goes, and its problem', async 
   document.querySelectorAll<HTMLElement>('.pictures button')[0].click()
   expect(it.state).toMatchObject({ numbers: [], problem: '', go: ['Verify with this picture', true], kept: 0, shown: 0 })
 })
+
+test.each(['arrayBuffer', 'createImageBitmap'] as const)('a picture that is still being opened when all are let go is let go, too: during %s', async (at) => {
+  const it = place('enrol', 4)
+  await it.add(await image(1))
+  const held = Promise.withResolvers<void>()
+  if (at === 'arrayBuffer') {
+    const read = Blob.prototype.arrayBuffer
+    vi.spyOn(Blob.prototype, 'arrayBuffer').mockImplementation(async function (this: Blob) { await held.promise; return await read.call(this) })
+  } else vi.spyOn(globalThis, 'createImageBitmap').mockImplementation((async (source: ImageBitmapSource) => { await held.promise; const made_ = await realBitmap(source); images.push(made_); return made_ }) as typeof createImageBitmap)
+  const adding = it.add(await image(2), await image(3))
+  it.pictures.clear()
+  held.resolve()
+  await adding
+  for (let i = 0; i < 9; i++) await new Promise((resolve) => { setTimeout(resolve, 0) })
+  expect(it.state).toMatchObject({ numbers: [], problem: '', kept: 0, shown: 0 })
+  vi.restoreAllMocks()
+})
+
+test('several files are chosen at once, of the formats that every browser reads', () => {
+  const { input, go } = place('enrol', 4)
+  expect([input.type, input.multiple, input.accept, input.closest('label')!.htmlFor, go.type, go.className]).toEqual(['file', true, 'image/jpeg,image/png,image/webp,image/gif,image/bmp', 'files', 'button', 'main'])
+})

@@ -3,7 +3,7 @@
 import { beforeAll, expect, test } from 'vitest'
 
 import { utf8 } from '../src/bytes'
-import { MalformedMessageError, UsageError } from '../src/errors'
+import { MalformedMessageError, RefusedError, UsageError } from '../src/errors'
 import { ModelRelease, type Profile } from '../src/face/release'
 import { ONEBIT_1024, ONEBIT_2048 } from '../src/onebit/parameters'
 import { python } from './vectors'
@@ -79,4 +79,21 @@ test.each([
 
 test('an embedding of another length is refused', () => {
   expect(() => new ModelRelease(utf8(known.release)).adapt(new Float64Array(15), 'probe')).toThrow(UsageError)
+})
+
+test('a release that tunes the recogniser adapts nothing here', () => {
+  const tuned = new ModelRelease(utf8(known.release.replace('{', '{"scales":"",')))
+  expect(() => tuned.adapt(Float64Array.from(known.embedding), 'probe')).toThrow(expect.objectContaining({ name: RefusedError.name, message: expect.stringContaining('tunes the recogniser itself') }))
+})
+
+test('a camera profile that a release does not know adapts nothing', () => {
+  const release = new ModelRelease(utf8(known.release))
+  expect(() => release.adapt(Float64Array.from(known.embedding), 'passport' as Profile)).toThrow('does not know the camera profile passport')
+})
+
+test('embeddings have at most 1024 numbers, and what comes of them no more than they', () => {
+  const zeros = (count: number): string => btoa('\0'.repeat(8 * count))
+  const text = (dimension: number, kept: number, projection: string | null): string => JSON.stringify({ ...JSON.parse(known.release), dimension, centres: { reference: zeros(kept), probe: zeros(kept) }, projection })
+  const isTaken = (...given: Parameters<typeof text>): boolean => { try { return new ModelRelease(utf8(text(...given))) instanceof ModelRelease } catch (error) { expect(error).toBeInstanceOf(MalformedMessageError); return false } }
+  expect([isTaken(1024, 1024, null), isTaken(1025, 1025, null), isTaken(3, 3, zeros(9)), isTaken(3, 4, zeros(12)), isTaken(3, 0, zeros(0)), isTaken(3, 2, zeros(6)), isTaken(3, 2, zeros(5))]).toEqual([true, false, true, false, false, true, false])
 })

@@ -313,6 +313,45 @@ test('a code that is none is said to be none, and lets nobody in', () => {
   }
 })
 
+test('while somebody is at work on something there is only what they need', () => {
+  const around: Record<string, string> = {}
+  for (const name of NAMES.filter((one) => !one.startsWith('dialog'))) {
+    shown(name)
+    const { place, status } = SITUATIONS[name]
+    const found = `${element('#languages').hidden ? 'no languages' : 'languages'}, ${element('#below').childElementCount === 0 ? 'nothing' : 'records'} below`
+    const at = status === null ? 'before all is loaded' : place.at
+    expect([found, around[at] ?? found], name).toEqual([found, found])
+    around[at] = found
+  }
+  expect(around).toEqual({
+    ...Object.fromEntries(['start', 'done', 'code', 'lost', 'gone', 'failed'].map((at) => [at, 'languages, records below'])), ...Object.fromEntries(['looking', 'filming', 'working', 'locking'].map((at) => [at, 'no languages, nothing below'])),
+    ...Object.fromEntries(['agreeing', 'preparing', 'before all is loaded'].map((at) => [at, 'languages, nothing below'])),
+  })
+})
+
+test('a backup is saved under the name of its device, and once it is, it is said where', async () => {
+  const file = new Blob(['sealed'])
+  shown('home, backup', true, { backup: file })
+  const save = element('#backup') as HTMLAnchorElement
+  save.addEventListener('click', (event) => { event.preventDefault() })
+  expect([save.download, await (await fetch(save.href)).text(), element('#answer [role=status]').textContent]).toEqual([`intaglio-${ENROLLED.name}.backup`, 'sealed', ''])
+  save.click()
+  expect(element('#answer [role=status]').textContent).toContain(`intaglio-${ENROLLED.name}.backup`)
+})
+
+test('the backup of a lost device is taken once a file is chosen', () => {
+  shown('welcome', true)
+  const input = element('#backup-file') as HTMLInputElement
+  const chosen = new DataTransfer()
+  input.files = chosen.files
+  input.dispatchEvent(new Event('change'))
+  expect(done).toEqual([])
+  for (const name of ['one', 'other']) chosen.items.add(new File([name], name))
+  input.files = chosen.files
+  input.dispatchEvent(new Event('change'))
+  expect(done).toEqual(['lost {}'])
+})
+
 test('what was sent is shown byte by byte once it is opened, and of many messages the last', async () => {
   const messages = new Messages()
   const sent = Uint8Array.from([...new TextEncoder().encode('intaglio \u007f~ 17'), 0, 255, 31, 32])

@@ -6,6 +6,7 @@ import { afterEach, describe, expect, test, vi } from 'vitest'
 import { Transport } from '../src/device/transport'
 import { IntaglioError, MalformedMessageError, PeerError, ProofError, RefusedError, UnavailableError, UsageError } from '../src/errors'
 import { ExportResponseSchema, OwnerService } from '../src/wire/federation/wire/v1/verification_pb'
+import { python } from './vectors'
 
 const LIMIT = 512 * 1024
 const method = OwnerService.method.export
@@ -52,7 +53,7 @@ test('an answer is as long as the longest message, and no longer', async () => {
 })
 
 describe('a server that asks for a pause', () => {
-  test.each([['5', 5], ['86400', 86_400], ['86401', 1], ['-1', 1], ['soon', 1]])('of %s seconds is believed for %i', async (told, seconds) => {
+  test.each([['5', 5], ['86400.000', 86_400], ['86400.001', 1], ['-1', 1], ['soon', 1], ['', 1], ['0x10', 1], ['Infinity', 1]])('of %s seconds is believed for %i', async (told, seconds) => {
     const error = await errorOf(failed('UNAVAILABLE', 'later', { 'retry-after-seconds': told }))
     expect(error).toBeInstanceOf(UnavailableError)
     expect((error as UnavailableError).retryAfter).toBe(seconds)
@@ -65,6 +66,18 @@ test.each<[string, typeof PeerError]>([
 ])('the status %s is an error of its own', async (status, kind) => {
   const error = await errorOf(failed(status))
   expect([error.constructor, error.name]).toEqual([kind, kind.name])
+})
+
+test('every status is the error that it is in Python; what the page has no name for is a broken protocol', async () => {
+  const known = (await python('statuses', {})) as Record<string, string>
+  const names: [string, string][] = []
+  for (const status of Object.keys(known)) {
+    names.push([status, (await errorOf(failed(status, 'no', { 'retry-after-seconds': '5' }))).name])
+    vi.restoreAllMocks()
+  }
+  const nameless = ['BudgetExhaustedError', 'RoundAbortedError']
+  expect(Object.fromEntries(names)).toEqual(Object.fromEntries(Object.entries(known).map(([status, name]) => [status, nameless.includes(name) ? 'PeerError' : name])))
+  expect(new Set(Object.values(known)).size).toBe(8)
 })
 
 test('what a server says is cut, and holds nothing that a terminal or a page could obey', async () => {
@@ -88,8 +101,8 @@ test('an answer that does not end is taken in up to the longest message, and no 
 
 describe('a call is made again', () => {
   /** How the server answers, and when the person stops it. */
-  type Answer = 'ok' | 'silent' | 'wrong' | 'stopped' | number
-  const given = { ok: () => new Response(answer(200)), silent: () => { throw new TypeError('offline') }, wrong: () => failed('PERMISSION_DENIED') }
+  type Answer = 'ok' | 'silent' | 'late' | 'lost' | 'wrong' | 'stopped' | number
+  const given = { ok: () => new Response(answer(200)), silent: () => { throw new TypeError('offline') }, late: () => { throw new DOMException('no', 'TimeoutError') }, lost: () => { throw new DOMException('no', 'NetworkError') }, wrong: () => failed('PERMISSION_DENIED') }
 
   test.each<[string, Answer[], number[], string, number]>([
     ['after the pause that was asked for', [0.5, 'ok'], [0, 500], 'done', 1],
@@ -99,6 +112,8 @@ describe('a call is made again', () => {
     ['but not where the pause is longer than what is left', [2, 2, 2, 2, 1, 1.001], [0, 2000, 4000, 6000, 8000, 9000], 'UnavailableError 1.001 why.wait', 5],
     ['once of who says nothing', ['silent', 'silent', 'ok'], [0, 1000], 'UnavailableError 1 why.unreachable', 1],
     ['once each time that one falls silent', ['silent', 1, 'silent', 'ok'], [0, 1000, 2000, 3000], 'done', 3],
+    ['but not of who is frozen, until there is no time left', ['late', 'ok'], [0], 'UnavailableError 10 why.silent', 0],
+    ['once of whom the network loses', ['lost', 'late', 'ok'], [0, 1000], 'UnavailableError 10 why.silent', 1],
     ['but not after a refusal', [1, 'wrong', 'ok'], [0, 1000], 'RefusedError null null', 1],
     ['but not after the person stopped it', [1, 'stopped', 'ok'], [0], 'CancelledError null null', 1],
   ])('%s', async (_, answers, times, end, repeated) => {

@@ -275,6 +275,9 @@ def test_a_server_that_lets_a_device_in_by_itself_is_found_out_by_the_list(serve
         assert name
     with pytest.raises(MalformedMessageError, match="listed twice"):
         devices_in({"devices": 2 * record["devices"][:1]})
+    for nobody in (None, {}, []):
+        with pytest.raises(MalformedMessageError, match="key ids, times and admissions"):
+            devices_in({"devices": [record["devices"][0] | {"admission": nobody}]})
     assert json.dumps(record)
 
 

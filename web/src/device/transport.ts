@@ -13,6 +13,8 @@ const MOST_BYTES = 512 * 1024
 /** Longest wait for an answer, repeated calls included. Half of what `client/connection.py` has: somebody stands before the page. */
 const DEADLINE_MS = 10_000
 const PATIENCE_SECONDS = 2
+/** As the service writes a pause that it asks for, and the longest that is believed. */
+const [SECONDS, LONGEST_PAUSE_SECONDS] = [/^\d+(?:\.\d+)?$/, 86_400]
 const CANCELLED = 'stopped before it was done; what was sent may count as an attempt'
 
 const ERRORS: Readonly<Record<string, new (message: string) => IntaglioError>> = {
@@ -135,7 +137,7 @@ function errorOf(response: Response, details: string): IntaglioError {
   if (TRANSIENT.has(status)) {
     const told = response.headers.get('retry-after-seconds')
     if (told === null) return new UnavailableError(message, 1, { name: 'why.unreachable' }) // nobody of ours has spoken
-    const seconds = Number(told) >= 0 && Number(told) <= 86_400 ? Number(told) : 1
+    const seconds = SECONDS.test(told) && Number(told) <= LONGEST_PAUSE_SECONDS ? Number(told) : 1
     return new UnavailableError(message, seconds, { name: 'why.wait', values: { seconds: Math.ceil(seconds) } })
   }
   return new (Object.hasOwn(ERRORS, status) ? ERRORS[status] : PeerError)(message)

@@ -65,7 +65,7 @@ export class BlazeFace {
     const { logits, distances } = this.#forward(input, squares.length)
     return squares.map((_, n) => {
       const likely = this.#places.flatMap(({ x, y }, place) => {
-        const score = 1 / (1 + Math.exp(-Math.min(Math.max(logits[n][place], -100), 100)))
+        const score = 1 / (1 + Math.exp(-logits[n][place]))
         if (!(score >= sure)) return []
         const number = (i: number): number => distances[n][NUMBERS * place + i]
         const [u, v, width, height] = [number(0) + x, number(1) + y, number(2), number(3)]

@@ -19,7 +19,7 @@ let loading: Promise<void> | undefined
 
 /** Loads the WebAssembly from the page's own server, once. */
 export function loadTensors(): Promise<void> {
-  loading ??= load()
+  loading ??= load().catch((error: unknown) => { loading = undefined; throw error }) // another try may do better
   return loading
 }
 

@@ -17,6 +17,8 @@ export class Pictures {
   readonly #most: number
   readonly #done: (pictures: Blob[]) => void
   readonly #taken: { readonly picture: Blob; readonly digest: string; readonly item: HTMLLIElement; readonly url: string }[] = []
+  /** Counts how often all were let go, so that what is still being opened then is let go, too. */
+  #cleared = 0
   readonly #list = h('ol', { className: 'pictures' })
   readonly #said = h('p', { className: 'small' })
   readonly #problem = h('p', { className: 'problem', role: 'alert' })
@@ -42,6 +44,7 @@ export class Pictures {
 
   /** Keeps none. */
   clear(): void {
+    this.#cleared++
     for (const { item, url } of this.#taken.splice(0)) {
       URL.revokeObjectURL(url)
       item.remove()
@@ -54,13 +57,18 @@ export class Pictures {
     this.#problem.textContent = ''
     if (pictures.length === 0) return
     if (this.#taken.length + pictures.length > this.#most) this.clear()
+    const cleared = this.#cleared
     for (const picture of pictures.slice(0, this.#most)) {
       const bytes = new Uint8Array(await picture.arrayBuffer())
+      if (cleared !== this.#cleared) return
       if (!READ.test(String.fromCharCode(...bytes.subarray(0, LONGEST)))) { this.#problem.textContent = say('files.not_an_image'); continue }
       const digest = hex(sha256(bytes))
       const there = this.#taken.findIndex((one) => one.digest === digest) // one that is nearly the same is found by the worker, before anything is sent
       if (there >= 0) { this.#problem.textContent = say('files.there', { number: there + 1 }); continue }
-      await createImageBitmap(picture).then((image) => { image.close(); this.#show(picture, digest) }, () => { this.#problem.textContent = say('files.damaged') })
+      const isImage = await createImageBitmap(picture).then((image) => { image.close(); return true }, () => false)
+      if (cleared !== this.#cleared) return
+      if (isImage) this.#show(picture, digest)
+      else this.#problem.textContent = say('files.damaged')
     }
     if (pictures.length > this.#most) this.#problem.textContent = say('files.too_many', { most: this.#most })
     this.#number()
