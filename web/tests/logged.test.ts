@@ -100,7 +100,12 @@ describe('things that were done', () => {
   })
 
   test('are not believed beside proofs that nobody asked for', async () => {
-    await expect(checkDone([log.receipt(2, { since: 2 })], [done[0]], trustOf(null))).rejects.toThrow('remembers nothing of it')
+    for (const size of [3, 6]) { // one hash, and two
+      const grown = log.receipt(2, { since: 2, size })
+      expect(grown.consistency.length).toBe(size / 3)
+      await expect(checkDone([grown], [done[0]], trustOf(null))).rejects.toThrow('remembers nothing of it')
+    }
+    await expect(checkDone(receipts, done, trustOf(elsewhere.note(2)))).rejects.toThrow('the checkpoint is of another log')
   })
 
   test('a revocation is believed of this template, whoever asked for it, in a log that grew', async () => {

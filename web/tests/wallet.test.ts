@@ -11,6 +11,12 @@ import { freshSalt, type Key, sealingKey, WrongKeyError } from '../src/wallet/lo
 import { type Enrolment, MOST_ANSWERS, OutdatedWalletError, type Shown, Wallet } from '../src/wallet/wallet'
 import { KEY } from './keys'
 
+/** Passphrases are stretched in no time here; `backup.test.ts` does the work. */
+vi.mock('@noble/hashes/scrypt.js', async () => {
+  const { sha256: digest } = await import('@noble/hashes/sha2.js')
+  return { scrypt: (passphrase: Uint8Array, salt: Uint8Array) => digest(Uint8Array.from([...passphrase, ...salt])) }
+})
+
 const ENROLMENT: Enrolment = {
   purpose: 'door-access', audience: 'example.org', releaseDigest: 'ab'.repeat(32), log: { key: 'a key', witnesses: [], threshold: 0 }, deployment: 'trial',
   trust: { makers: [], auditors: [], acceptsTrials: false }, state: 'enrolled', receipts: [], answers: 0, failures: 0,
