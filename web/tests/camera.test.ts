@@ -157,6 +157,8 @@ test('a camera that cannot be opened is none', async () => {
   opens = () => Promise.reject(new DOMException('no', 'NotAllowedError'))
   await expect(camera.take({ profile: 'probe', count: 1, before: [] })).rejects.toThrow(NoCameraError)
   await expect(camera.film()).rejects.toThrow(NoCameraError)
+  vi.spyOn(navigator, 'mediaDevices', 'get').mockReturnValue(undefined as never) // as where the page did not come over TLS
+  await expect(camera.take({ profile: 'probe', count: 1, before: [] })).rejects.toThrow(NoCameraError)
   expect(camera.element.querySelector('.hint')!.hasAttribute('aria-live')).toBe(false)
 })
 
