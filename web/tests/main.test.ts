@@ -244,6 +244,14 @@ test('what somebody does on the page has these consequences', async () => {
   await click('Enrol')
   written.push(`  is a ticket asked for: ${document.getElementById('ticket') !== null}`)
 
+  await opens('an enrolment takes a while once the keys are locked', NOBODY, '', { enrol: 'held' })
+  await agrees()
+  await pictured(3)
+  await click('I am ready')
+  await pictured(1, 'confirming picture')
+  await click('Use a passkey')
+  await answered(MATCH)
+
   await opens('with a ticket that is refused', { ...NOBODY, lock: ENROLLED.lock }, '', { enrol: failed('RefusedError', { why: { name: 'why.ticket' } }) })
   await agrees()
   await pictured(3)
@@ -589,7 +597,7 @@ test('what somebody does on the page has these consequences', async () => {
   await opens('the page that was kept', NOBODY, '', { glance: null })
   delete document.documentElement.dataset['kept']
 
-  expect(world.keys.map(({ secret }) => secret[0])).toEqual([0]) // the worker has it
+  expect(world.keys.map(({ secret }) => secret[0])).toEqual([0, 0]) // the worker has it
   await expect(`${written.join('\n').trim()}\n`).toMatchFileSnapshot('./told/page.txt')
 })
 
