@@ -50,6 +50,18 @@ def write_new_file(path: Path, data: bytes | Iterable[bytes]) -> None:
     _keep_name(path)
 
 
+def require_place(path: Path, what: str) -> None:
+    """Returns when a new file can be made at `path`. Before what is done once, and has `what` as its only proof.
+
+    Raises:
+        UsageError: there is a file, or no folder that may be written.
+    """
+    if path.exists():
+        raise UsageError(f"{path} exists; name a new file for {what}")
+    if not os.access(path.parent, os.W_OK):
+        raise UsageError(f"nothing can be written into {path.parent}; name another file for {what}")
+
+
 @contextmanager
 def alone_with(path: Path) -> Iterator[None]:
     """Nobody else who asks for the same file gets it meanwhile: of several processes, the first one.

@@ -277,12 +277,12 @@ class _Reader:
         if self._layout.wolf and whole:
             is_fixed = whole["wolf"] > 0
             fixed = {name: values[is_fixed] for name, values in whole.items()}
-            whole = {name: values[~is_fixed] for name, values in whole.items() if name != "wolf"}
+            whole = {name: values[~is_fixed] for name, values in whole.items()}
         presented: dict[str, NDArray[Any]] = {}
         if self._layout.pad and whole:
             presented = {name: values[whole[PAD] > 0] for name, values in whole.items()}
             people = whole[SPECIES] < 0
-            whole = {name: values[people] for name, values in whole.items() if name not in attack_rows.COLUMNS}
+            whole = {name: values[people] for name, values in whole.items()}
         if self._layout.people and whole:
             whole = self._one_label_each(whole)
         empty = np.zeros(0, dtype=np.int32)

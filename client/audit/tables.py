@@ -91,7 +91,7 @@ class Table:
         text = begins.decode(encoding, errors="ignore" if len(begins) == _LONGEST_HEADER else "strict")
         header = io.StringIO(text, newline="").readline()
         separators = [one for one in ",;\t" if one in header]
-        separator = separators[0] if "," in separators or len(separators) == 1 else ","
+        separator = separators[0] if len(separators) == 1 else ","
         named = tuple(next(csv.reader([header], delimiter=separator), []))
         columns = tuple(name.strip() for name in named)
         return cls(path, columns, is_parquet=False, _named=named, _encoding=encoding, _separator=separator)

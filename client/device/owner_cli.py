@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from client.connection import ClientTls
-from client.files import write_new_file
+from client.files import require_place, write_new_file
 from client.log.policy import read_log_policy
 from client.rights.owner import Held, Owner, revoke_with
 from client.terminal import (
@@ -35,7 +35,6 @@ from client.wallet.opening import (
 )
 from client.wallet.wallet import write_wallet
 from federation.consent.life import consent_of
-from federation.errors import UsageError
 from federation.statements import text_of_time
 from federation.transparency import AttemptEntry
 
@@ -129,26 +128,24 @@ def erase_command(
 
     Example: intaglio erase tombstone.json
     """
-    if output.exists():
-        raise UsageError(f"{output} exists; name a new file for the tombstone's proof")
+    require_place(output, "the tombstone's proof")
     opened, passphrase = open_wallet_alone(wallet, passphrase_file)
     trust = read_log_policy(log_policy)
     with Owner(opened, target=server, tls=ClientTls.read(tls, certificate)) as owner:
         tombstone = owner.erase(trust)
-    # A crash before this line leaves a wallet that thinks it is enrolled, and loses the proof of the tombstone.
-    erased = owner.wallet
-    write_wallet(wallet, erased, passphrase)
-    facts = wallet_facts(erased, wallet)
+    # A crash before this line loses the proof, so it is first: of that the server gives no other.
     if tombstone is not None:
         proof = {
             "logged": tombstone.logged.to_bytes().decode(),
             "opening": json.loads(tombstone.opening.secret_bytes()),
         }
         write_new_file(output, json.dumps(proof, indent=1).encode() + b"\n")
-        facts |= {"tombstone": f"entry {tombstone.logged.index}", "file": str(output)}
+        facts = {"tombstone": f"entry {tombstone.logged.index}", "file": str(output)}
     else:
-        facts |= {"tombstone": "lost with the first answer; that all is erased, the server only says"}
-    show(facts, as_json=as_json)
+        facts = {"tombstone": "lost with the first answer; that all is erased, the server only says"}
+    # A crash before this line leaves a wallet that thinks it is enrolled; the server refuses it, which is the truth.
+    write_wallet(wallet, owner.wallet, passphrase)
+    show(wallet_facts(owner.wallet, wallet) | facts, as_json=as_json)
 
 
 def history_command(

@@ -15,7 +15,7 @@ from client.device.consent_cli import read_terms
 from client.device.face_cli import ModelOption, ReleaseOption, ReleaseTrustOption
 from client.device.pictures import CameraOption, ProbesArgument, ReferencesArgument, probes_of, references_of
 from client.device.verification import Device
-from client.files import write_new_file
+from client.files import require_place, write_new_file
 from client.log.policy import read_log_policy
 from client.rights.owner import Owner
 from client.terminal import (
@@ -191,8 +191,8 @@ def verify_command(
     audience_nonce = _nonce(nonce)
     if assertion is not None and nonce is None:
         raise UsageError("an assertion answers the nonce of an organisation: name it with --nonce")
-    if assertion is not None and assertion.exists():
-        raise UsageError(f"{assertion} exists; name a new file for the assertion")
+    if assertion is not None:
+        require_place(assertion, "the assertion")
     bundle = face_cli.read_release(release, release_trust)
     face_cli.say(f"Verifying at {server}: opening the wallet, finding the face, asking ...", as_json=as_json)
     opened, passphrase = open_wallet_alone(wallet, passphrase_file)

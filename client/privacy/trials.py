@@ -93,9 +93,8 @@ def open_trials(path: Path, settings: Mapping[str, str | int | float]) -> Iterat
             return
         if lines[0] != head:
             raise UsageError(_other_settings(path))
-        if torn:
-            file.truncate(file.tell() - len(torn))
-            file.seek(0, os.SEEK_END)
+        file.truncate(file.tell() - len(torn))
+        file.seek(0, os.SEEK_END)
         rows = csv.DictReader(line.decode("utf-8", "replace") for line in lines[1:])
         try:
             yield TrialFile(file, [Measurement.from_row(row) for row in rows])

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Final
 
-from federation.audit.wolf import judge_wolves
+from federation.audit.wolf import require_tame
 from federation.consent.purposes import DAY_SECONDS
+from federation.errors import RefusedError
 from federation.privacy.ledger import Account
 from federation.release.bundle import Bundle
-from federation.release.manifest import Use
+from federation.release.manifest import Manifest, Use
 from federation.rules.rulebook import Rulebook
 from federation.transparency import AttemptOutcome
 from federation.verdict import Verdict
@@ -142,7 +143,7 @@ class Dashboard:
             yield Alert(True, "The audit failed, so the release is not served.")
         elif manifest.audit.verdict is Verdict.INSUFFICIENT:
             yield Alert(False, "The audit could not tell enough: only trials of the lowest tier may use this release.")
-        elif manifest.use is Use.GENERAL and judge_wolves(manifest.audit.wolf, manifest.claims.fmr) is not Verdict.PASS:
+        elif not _is_tame(manifest):
             yield Alert(True, "A stolen wallet without a face is worth too much, or nobody knows: it is not served.")
         if 0 < manifest.ends_at - self.now < SOON_SECONDS:
             yield Alert(False, f"The release's audit ends on {date(manifest.ends_at)}: audit it again.")
@@ -225,6 +226,15 @@ class Dashboard:
         if self.runs and self.runs[-1].outcome is Outcome.RELEASED and self.runs[-1].drop_outs:
             names = ", ".join(dict.fromkeys(out.member for out in self.runs[-1].drop_outs))
             yield Alert(False, f"Dropped out of the last run: {names}.")
+
+
+def _is_tame(manifest: Manifest) -> bool:
+    """Whether a release is served for all that a string without a face is worth."""
+    try:
+        require_tame(manifest.audit.wolf, manifest.claims.fmr, general=manifest.use is Use.GENERAL)
+    except RefusedError:
+        return False
+    return True
 
 
 def uses_by_purpose(log: LogState, after_day: int = -1) -> Mapping[str, Counter[str]]:

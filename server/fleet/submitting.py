@@ -176,7 +176,7 @@ def _follow(superlink: Superlink, run: int, end: float, say: Callable[[str], Non
 def _result(settings: Mapping[str, Any], run: int) -> str | None:
     """Digest of this run's result, when it is on disk."""
     record = RunRecords.beside(Path(settings["ledger"])).of_start(str(run))
-    if record is None or not record.release:
+    if record is None:
         return None
     with suppress(OSError):
         if hashlib.sha256(Path(settings["output"]).read_bytes()).hexdigest() == record.release:

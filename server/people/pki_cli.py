@@ -307,4 +307,8 @@ def _number_of(text: str, directory: Path) -> tuple[int, str]:
             f"no certificate that is kept here has a number that begins with {digits}; `pki list` shows them, and the"
             " number of one that is not kept has to be whole"
         )
+    if alike := [one.name for number, one in known.items() if number.startswith(digits[:_LEAST_DIGITS])]:
+        raise UsageError(
+            f"{digits} begins as the number of a certificate of {alike[0]} does, and is none that is kept here"
+        )
     return int(digits, 16), ""

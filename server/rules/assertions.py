@@ -158,11 +158,13 @@ def create_issuer(
         raise UsageError(f"{directory} exists; name a new folder")
     pairwise, former = secrets.token_hex(32), None
     if pseudonyms_of is not None:
-        former = read_registration(pseudonyms_of).public_key
         try:
             pairwise = _pairwise_of(_read(pseudonyms_of / _SECRETS_FILE)).secret_bytes().hex()
+            former = read_registration(pseudonyms_of).public_key
         except _DAMAGED:
-            raise UsageError(f"{pseudonyms_of} holds no secret that pseudonyms are made with") from None
+            raise UsageError(
+                f"{pseudonyms_of} holds no former key with the secret that pseudonyms are made with"
+            ) from None
     key = new_ed25519_key(token)
     if key.public_key().public_bytes_raw() == former:
         raise UsageError(f"the key in the token is the one of {pseudonyms_of}: name another one, which is made there")

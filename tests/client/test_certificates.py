@@ -79,9 +79,11 @@ def end_of(site):
     return x509.load_pem_x509_certificate(ClientTls.read(site.device).certificate).not_valid_after_utc
 
 
-def test_a_certificate_that_does_not_end_soon_asks_for_nothing_and_nothing_is_written(site):
+@pytest.mark.parametrize("days", [350, 366, 397], ids=["weeks before", "a day before", "it has ended"])
+@pytest.mark.parametrize("is_kiosk", [False, True])
+def test_a_certificate_that_does_not_end_soon_asks_for_nothing_and_nothing_is_said_or_written(site, days, is_kiosk):
     before = site.files()
-    site.follow(site.sign, now=LATE - dt.timedelta(days=30))
+    site.follow(None if is_kiosk else site.sign, now=NOW + dt.timedelta(days=days))
     assert (site.asked, site.said, site.files()) == ([], [], before)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from client.files import alone_with, make_folder, replace_file, sync_folder, write_new_file
+from client.files import alone_with, make_folder, replace_file, require_place, sync_folder, write_new_file
 from federation.errors import UsageError
 from tests.durable import files
 
@@ -154,6 +154,22 @@ def test_a_file_that_is_there_is_said_to_be_there_and_stays(tmp_path, monkeypatc
     assert str(refused.value) == f"{file} exists and is not overwritten; choose another path"
     assert calls.told == LINKED[:4]
     assert files(tmp_path) == {"file": b"somebody's"}
+
+
+def test_where_no_new_file_can_be_it_is_said_before_it_is_needed(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    require_place(tmp_path / "new", "the proof")
+    for path, words in (
+        ("file", "{folder}/file exists; name a new file for the proof"),
+        ("", "{folder} exists; name a new file for the proof"),
+        ("none/new", "nothing can be written into {folder}/none; name another file for the proof"),
+    ):
+        with pytest.raises(UsageError, match=f"^{words.format(folder=tmp_path)}$"):
+            require_place(tmp_path / path, "the proof")
+    monkeypatch.setattr(os, "access", lambda *given: given != (tmp_path, os.W_OK))
+    with pytest.raises(UsageError, match="nothing can be written into"):
+        require_place(tmp_path / "new", "the proof")
+    assert files(tmp_path) == {"file": b""}
 
 
 def test_each_folder_on_the_way_is_made_and_its_name_kept_before_the_next_one(tmp_path, monkeypatch):

@@ -29,6 +29,7 @@ from federation.consent.receipts import Binding
 from federation.errors import IntaglioError, MalformedMessageError, ProofError, UsageError
 from federation.groups import Alike, GroupBound, HeldFor, ThresholdFor
 from federation.onebit import CodeSeed, Operation, Transcript, binary_code, check_probe, check_template, match
+from federation.onebit.code import hyperplanes
 from federation.presentation.levels import PadLevel
 from federation.promise import PrivacyStatement
 from federation.rates import Audited, Basis, StatedRate
@@ -136,6 +137,11 @@ def answer_codes(request):
     seed, length = CodeSeed(bytes.fromhex(request["seed"])), request["length"]
     codes = [binary_code(np.array(embedding), seed, length) for embedding in request["embeddings"]]
     return [np.packbits(code, bitorder="little").tobytes().hex() for code in codes]
+
+
+def answer_planes(request):
+    """The hyperplanes of a seed."""
+    return hyperplanes(CodeSeed(bytes.fromhex(request["seed"])), request["dimension"], request["bits"]).tolist()
 
 
 def answer_faces(request):

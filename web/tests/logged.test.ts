@@ -3,10 +3,11 @@
 import { beforeAll, describe, expect, test } from 'vitest'
 
 import { type Bytes, concat, fromHex, hex, sha256, utf8 } from '../src/bytes'
+import { MalformedMessageError } from '../src/errors'
 import {
   admitted, canonical, checkComparison, checkDone, checkHistory, checkRevoked, checkTombstone, type Done, enrolled, type LogReceipt, type LogTrust, Opening, readEntry, renewed, revoked,
 } from '../src/log/entries'
-import { LogKey, LogPolicy, SignedCheckpoint } from '../src/log/notes'
+import { LoggedEntry, LogKey, LogPolicy, SignedCheckpoint } from '../src/log/notes'
 import { leafHash, verifyConsistency, verifyInclusion } from '../src/log/tree'
 import { json, Log, noteOf, path, proof, root, Signer } from './a_log'
 import { python } from './vectors'
@@ -248,6 +249,17 @@ describe('notes and keys', () => {
     expect([told.notes, told.keys].map((all) => [all.filter((one) => one === null).length > 8, all.filter((one) => one !== null).length > 4])).toEqual([[true, true], [true, true]])
   })
 
+  test.each<[string, Uint8Array, string]>([
+    ['a proof of as many bytes as one may have', filled(120, 65_536 + 131_070), 'a proof has lines, a blank line and a checkpoint'], ['one of more', filled(120, 65_536 + 131_071), 'at most 196606 bytes are read'],
+    ['no text', Uint8Array.of(0xff, 10, 10), 'a note is UTF-8'], ['another header', utf8('c2sp.org/tlog-proof@v2\nextra eA==\nindex 0\n\n'), 'a proof begins with c2sp.org/tlog-proof@v1'],
+    ['no entry', utf8('c2sp.org/tlog-proof@v1\nindex 0\n\n'), 'a proof begins with'], ['an entry that is called otherwise', utf8('c2sp.org/tlog-proof@v1\nextr eA==\nindex 0\n\n'), 'a proof begins with'], ['no index', utf8('c2sp.org/tlog-proof@v1\nextra eA==\n\n'), 'a proof begins with'],
+    ['an index that is called otherwise', utf8('c2sp.org/tlog-proof@v1\nextra eA==\nindex0\n\n'), 'a proof begins with'], ['an entry in another spelling', utf8('c2sp.org/tlog-proof@v1\nextra eA=\nindex 0\n\n'), 'base64'],
+    ['half an index', utf8('c2sp.org/tlog-proof@v1\nextra eA==\nindex 0.5\n\n'), 'not a number of entries'], ['no hash', utf8('c2sp.org/tlog-proof@v1\nextra eA==\nindex 0\n-\n\n'), 'base64'], ['no checkpoint', utf8('c2sp.org/tlog-proof@v1\nextra eA==\nindex 0\n\n'), 'a note has a text'],
+  ])('%s is malformed', (_, data, said) => {
+    expect(() => new LoggedEntry(data)).toThrow(MalformedMessageError)
+    expect(() => new LoggedEntry(data)).toThrow(said)
+  })
+
   const some = (count: number): string[] => Array.from({ length: count }, (_, i) => new Signer('w', 21 + i).key(4))
   test.each<[string, unknown, string | null]>([
     ['of the log alone', { witnesses: [], threshold: 0 }, null], ['of one of sixteen', { witnesses: some(16), threshold: 1 }, null], ['of all of sixteen', { witnesses: some(16), threshold: 16 }, null], ['of none of two', { witnesses: some(2), threshold: 0 }, null],
@@ -278,6 +290,12 @@ describe('notes and keys', () => {
     ['after all times', (said) => both(said) + witnesses[1].dated(said, 2n ** 63n), 0, /impossible time/], ['as late as there is', (said) => both(said) + witnesses[1].dated(said, 2n ** 63n - 1n), 0, null],
     ['plainly', (said) => both(said) + witnesses[1].plain(said), 1, /^0 witnesses/], ['a stranger', (said) => both(said) + new Signer('w1', 99).dated(said, NOW), 1, /^0 witnesses/],
     ['the log undated', (said) => signer.plain(said), 0, /lacks a signature of a\.log/], ['the log dated alone', (said) => signer.dated(said, TIME), 0, /lacks a signature of a\.log/],
+    ...['plain', 'dated'].flatMap((kind) => ['first', 'last'].map((where): [string, (said: string) => string, number, RegExp | null] => [
+      `the log twice, of another tree ${where}, ${kind}`, (said) => {
+        const [right, wrong] = [said, `${said}x`].map((text) => (kind === 'plain' ? signer.plain(text) : signer.dated(text, TIME)))
+        return (kind === 'plain' ? signer.dated(said, TIME) : signer.plain(said)) + (where === 'first' ? wrong + right : right + wrong)
+      }, 0, /does not verify/,
+    ])),
     ['the log long ago and now', (said) => both(said) + signer.dated(said, NOW - 9000), 0, null], ['the log dated of another tree', (said) => both(said) + signer.dated(`${said}x`, NOW), 0, /does not verify/],
     ['the log in the last second', (said) => signer.plain(said) + signer.dated(said, NOW - 3600), 0, null], ['the log a second before', (said) => signer.plain(said) + signer.dated(said, NOW - 3601), 0, /3601 seconds old; at most 3600/],
     ['the log a minute ahead', (said) => signer.plain(said) + signer.dated(said, NOW + 60), 0, null], ['the log further ahead', (said) => signer.plain(said) + signer.dated(said, NOW + 61), 0, /dated in the future/],

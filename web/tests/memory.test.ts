@@ -69,7 +69,9 @@ describe.each(PARAMETER_SETS)('under $name', (parameters) => {
     const [before, good] = [alive(), new BigUint64Array(parameters.ringDimension)]
     expect(() => engine.encrypt(key, good.map(() => 2n ** 40n))).toThrow()
     expect(alive()).toEqual(before)
-    expect(engine.encrypt(key, good).residues).toHaveLength(parameters.dataPrimes.length)
+    const { seed, residues } = engine.encrypt(key, good)
+    expect([seed.length, residues.map((one) => one.length)]).toEqual([64, [parameters.ringDimension, parameters.ringDimension]])
+    residues.forEach((one, i) => { expect(one.every((residue) => residue < parameters.dataPrimes[i]) && new Set(one).size > 8000).toBe(true) })
   })
 
   const altered = (place: number) => (encoded: Uint8Array): Uint8Array => encoded.map((byte, i) => (i === place ? byte ^ 1 : byte))

@@ -39,14 +39,13 @@ beforeAll(async () => {
 
 describe.each(SETS)('known answers of $name bits', ({ parameters, facts, name }) => {
   const VERIFY = fromHex(facts.transcripts.VERIFY)
-  const drawn = (): TemplateSecret => TemplateSecret.generate(parameters, keystream(`template secret ${name}`))
-  const secret = drawn()
+  const secret = TemplateSecret.generate(parameters, keystream(`template secret ${name}`))
   const recorded = (): SessionKey =>
     opening(parameters, unpackBits(fromHex(facts.padded_code_live)), Int8Array.from(facts.session_key_plus_one, (digit) => Number(digit) - 1))
 
   test('secret and template follow from their random bytes', async () => {
     expect(hex(secret.secretBytes())).toBe(facts.code_seed + facts.pad)
-    const template = drawn().template(Float64Array.from(facts.embedding), keystream('template salt'))
+    const template = secret.template(Float64Array.from(facts.embedding), keystream('template salt'))
     expect(hex(template)).toBe(hex(await message(`${name}/template`)))
   })
 
@@ -386,5 +385,15 @@ describe.each(SETS)('with the Python matcher, $name bits', ({ parameters }) => {
     embeddings.forEach((embedding, i) => {
       expect(hex(packBits(codes.code(Float64Array.from(embedding), parameters.slots)))).toBe(expected[i])
     })
+  })
+})
+
+test('a code turns where the planes of Python are, to a millionth of a millionth', async () => {
+  const [seed, dimension, bits] = [keystream('planes')(32), 16, 40] // always the same: of one in a thousand less would be said; the last block is cut off
+  const planes = (await python('planes', { seed: hex(seed), dimension, bits })) as number[][]
+  const codes = new CodeSeed(seed)
+  planes.forEach((plane, at) => {
+    const along = planes[at % dimension === 0 ? at + 1 : at - 1] // of the same block, and so at right angles
+    for (const side of [1, -1]) expect(codes.code(Float64Array.from(along, (x, i) => x + side * 1e-12 * plane[i]), bits)[at], `plane ${at}`).toBe(Number(side > 0))
   })
 })

@@ -48,10 +48,10 @@ describe('of several rules', () => {
 
   test('the exception that lasts longest counts, for whom and what it is', async () => {
     const rules = await book(
-      exception('a', purposeRule(0, 20, 'door-access', 1)), exception('b', purposeRule(5, 30, 'door-access', 2)), exception('c', purposeRule(0, 10, 'door-access', 3)),
+      exception('b', purposeRule(5, 20, 'door-access', 2)), exception('a', purposeRule(0, 30, 'door-access', 1)), exception('c', purposeRule(12, 40, 'door-access', 3)),
       exception('d', purposeRule(0, 90, 'canteen')), exception('e', purposeRule(0, 90), { audience: 'other.example' }), exception('f', purposeRule(0, 90), { jurisdiction: 'FR' }),
     )
-    expect([-1, 0, 4, 5, 20, 29, 30].map((at) => rules.exception('DE', 'example.org', 'door-access', T + at)?.tier ?? null)).toEqual([null, 1, 1, 2, 2, 2, null])
+    expect([-1, 0, 5, 11, 12, 29, 30, 39, 40].map((at) => rules.exception('DE', 'example.org', 'door-access', T + at)?.tier ?? null)).toEqual([null, 1, 1, 1, 3, 3, 3, 3, null])
     expect([rules.exception('DE', 'example.org', 'canteen', T), rules.exception('DE', 'other.example', 'door-access', T), rules.exception('FR', 'example.org', 'door-access', T)].map((one) => one!.endsAt - T)).toEqual([90, 90, 90])
     expect(rules.exception('FR', 'example.org', 'canteen', T)).toBeNull()
   })
@@ -125,6 +125,26 @@ describe('a file of rules', () => {
   ])('a rule that is signed %s is refused', async (_, entry, refused) => {
     await expect(read([signersOf(2), lines[2], entry])).rejects.toThrow(refused)
     await expect(read([signersOf(2), entry, lines[2]])).rejects.toThrow(refused)
+  })
+
+  const uris = (count: number): string[] => Array.from({ length: count }, (_, i) => `https://shop.example/${i}`)
+  const kiosk = (ends: number, change: Rule = {}): Rule => ({ ...during(0, ends), certificate: 'ab'.repeat(32), deployment: 'trial', identifier: 'hall', kind: 'kiosk', place: 'hall', ...change })
+  const tiers = (category: string, tier: number): Rule => pack(1, 0, 9, 'DE', { ...purposeRule(0, 9, 'door-access', tier), category })
+  test.each<[string, Rule, boolean]>([
+    ['a site of eight addresses', client(1, 0, 9, { redirect_uris: uris(8) }), true], ['of nine', client(1, 0, 9, { redirect_uris: uris(9) }), false], ['of none', client(1, 0, 9, { redirect_uris: [] }), false], ['whose second is http', client(1, 0, 9, { redirect_uris: ['http://localhost/a', 'http://shop.example/b'] }), false],
+    ['whose addresses are in no order', client(1, 0, 9, { redirect_uris: ['https://b.example/', 'https://a.example/'] }), false], ['that is for nothing', client(1, 0, 9, { purposes: [] }), true], ['that shows a secret and a key', client(1, 0, 9, { secret_digest: 'ab'.repeat(32), key: 'ab'.repeat(64) }), false],
+    ['that shows a key', client(1, 0, 9, { key: 'ab'.repeat(64) }), true], ['that shows a short key', client(1, 0, 9, { key: 'ab'.repeat(63) }), false], ['that signs with EdDSA', client(1, 0, 9, { algorithm: 'EdDSA' }), true], ['that signs otherwise', client(1, 0, 9, { algorithm: 'HS256' }), false], ['version 0 of a site', client(0, 0, 9), false],
+    ['a kiosk for ninety days', kiosk(90 * DAY), true], ['for a second more', kiosk(90 * DAY + 1), false], ['an exception for ninety days', exception('a', purposeRule(0, 90 * DAY)), true], ['one for a second more', exception('a', purposeRule(0, 90 * DAY + 1)), false],
+    ['a reason of twenty letters', moratorium('a', 0, { reason: 'x'.repeat(20) }), true], ['of nineteen', moratorium('a', 0, { reason: 'x'.repeat(19) }), false], ['a category that is none', moratorium('a', 0, { categories: ['payment', 'walks'] }), false], ['a place twice', moratorium('a', 0, { jurisdictions: ['DE', 'DE'] }), false], ['a second place that is none', moratorium('a', 0, { jurisdictions: ['DE', 'X'] }), false],
+    ...([['physical-access', 1], ['sign-in', 2], ['payment', 2], ['essential-service', 3]] as const).flatMap(([category, lowest]): [string, Rule, boolean][] => [1, 2, 3, 4].map((tier) => [`tier ${tier} for ${category}`, tiers(category, tier), tier >= lowest && tier <= 3])),
+    ['purposes of a pack in order', pack(1, 0, 9, 'DE', purposeRule(0, 9, 'a'), purposeRule(0, 9, 'b')), true], ['in no order', pack(1, 0, 9, 'DE', purposeRule(0, 9, 'b'), purposeRule(0, 9, 'a')), false], ['version 0 of a pack', pack(0, 0, 9), false], ['a pack of no time', pack(1, 9, 9), false],
+    ['a deployment in no place', deployment('one', { jurisdictions: [] }), false], ['in one of the EU alone', deployment('one', { jurisdictions: ['DE'] }), false], ['in one outside', deployment('one', { jurisdictions: ['CH'] }), true], ['in a part without the whole', deployment('one', { jurisdictions: ['US-CA'] }), false], ['in a part with it', deployment('one', { jurisdictions: ['US', 'US-CA'] }), true],
+    ['a second release that is none', deployment('one', { releases: ['ab'.repeat(32), 'cd'] }), false], ['a second purpose that is never allowed', deployment('one', { purposes: ['door-access', 'face-search'] }), false], ['an issuer without a key', deployment('one', { issuer: { address: 'https://a.example', public_key: 'ab' } }), false], ['a rule of no kind', { kind: 'wish' }, false],
+    ...(['none', 'on-device', 'supervised', 'nobody'] as const).map((pad): [string, Rule, boolean] => [`looking: ${pad}`, pack(1, 0, 9, 'DE', { ...purposeRule(0, 9), pad }), pad === 'on-device' || pad === 'supervised']),
+  ])('%s is a rule, or none', async (_, rule, is) => {
+    const reading = read([signersOf(2), signed(rule)])
+    if (is) expect((await reading).seen.lines).toBe(2)
+    else await expect(reading).rejects.toMatchObject({ name: 'MalformedMessageError' })
   })
 
   test('that is no text is malformed, and no foreign error', async () => {

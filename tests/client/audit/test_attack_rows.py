@@ -127,14 +127,3 @@ def test_a_species_has_one_level(tmp_path):
     rows = [*people(), *attacks("print", "A", 0), *attacks("print", "B", 0)]
     with pytest.raises(UsageError, match="the species 'print' has two levels"):
         read_scores(write(tmp_path / "scores.csv", rows), ["group"])
-
-
-def test_the_page_shows_every_species(tmp_path):
-    rows = [*people(), *attacks("print", "A", 0), *attacks("mask", "B", 30)]
-    page = tmp_path / "audit.html"
-    assert audit(write(tmp_path / "scores.csv", rows), "--report", page).exit_code == 1
-    text = page.read_text("utf-8")
-    assert "With a picture before the camera" in text
-    assert ">mask</th>" in text
-    assert ">print</th>" in text
-    assert "Nobody held a photograph" not in text

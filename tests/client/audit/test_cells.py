@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from client.audit import page
 from client.audit.cli import _text
 from client.audit.page import render
 from client.audit.score_files import read_scores
@@ -87,6 +88,15 @@ REPORT = a_report(
 )
 
 
+@pytest.fixture(autouse=True)
+def _no_drawing(monkeypatch):
+    """Each picture says what it would be of. Drawn ones are in `test_cli`."""
+    monkeypatch.setattr(page.plots, "det_plot", lambda report: f"<i>curves of {report.subject}</i>")
+    monkeypatch.setattr(
+        page.plots, "bounds_plot", lambda report, rate, label: f"<i>{rate} of {report.subject}, {label}</i>"
+    )
+
+
 def words_of(element):
     return " ".join(" ".join(element.itertext()).split())
 
@@ -143,6 +153,14 @@ def test_strings_and_attacks_stand_with_their_counts_and_verdicts():
     ]
 
 
+def test_the_page_says_whether_somebody_held_a_photograph_before_the_camera():
+    with_attacks, without = render(REPORT), render(dataclasses.replace(REPORT, pad=None))
+    for said, is_with in (("With a picture before the camera", True), ("Nobody held a photograph", False)):
+        assert (said in with_attacks) is is_with
+    assert "Nobody held a photograph" in without
+    assert "Species" not in tables(dataclasses.replace(REPORT, pad=None))
+
+
 def test_measures_single_attributes_and_searches_stand_with_their_numbers():
     shown = tables(REPORT)
     measured = {row[0]: row[1:3] for row in shown["Measure"]}
@@ -155,6 +173,31 @@ def test_measures_single_attributes_and_searches_stand_with_their_numbers():
         [size, f"{100 * (1 - 0.97**people):.3g} %", f"{100 * (1 - 0.96**people):.3g} %"]
         for size, people in {"100": 100, "1,000": 1000, "10,000": 1e4, "100,000": 1e5, "1,000,000": 1e6}.items()
     ]
+
+
+def test_each_picture_stands_above_its_words(monkeypatch):
+    for drawn, which in ((2, "the 2 groups with the highest equal error rates"), (3, "each group")):
+        monkeypatch.setattr(page.plots, "drawn_cells", lambda _, drawn=drawn: [WOMEN] * drawn)
+        root = ET.fromstring(render(REPORT).removeprefix("<!DOCTYPE html>"))  # noqa: S314 - our own page
+        figures = [[words_of(part) for part in figure] for figure in root.iter(f"{HTML}figure")]
+        assert [figure[0] for figure in figures] == [
+            "fmr of a verifier, false match rate",
+            "fnmr of a verifier, false non-match rate",
+            "curves of a verifier",
+        ]
+        assert [figure[1].partition(".")[0] for figure in figures] == [
+            "False matches between two people of the same group",
+            "False non-matches of people of the group",
+            f"Detection error trade-off of {which}",
+        ]
+
+
+def test_what_is_undefined_is_named():
+    none = dict.fromkeys(("garbe", "fmr_gini"), Estimate(None))
+    said = render(dataclasses.replace(REPORT, differentials=VALUES | none))
+    assert "or no comparisons: False matches, Gini coefficient; GARBE.</p>" in said
+    alone = render(dataclasses.replace(REPORT, cells=(WOMEN,)))
+    assert "Undefined here" not in alone
 
 
 def test_what_was_tested_stands_with_its_limits_threshold_and_counts():

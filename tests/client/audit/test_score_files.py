@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ ROWS = """
 1.5,1,m,m,old,old,day,zoe,zoe,,,bona fide,,
 -2,0,m,f,old,young,day,zoe,amy,0,,,,
 +3e-1,different,f,m,young,old,night,amy,zoe,0,,,,
-,SAME ,f,f,young,young,night,amy,amy,1,,attack,,
+7,SAME ,f,f,young,young,night,amy,amy,1,,attack,,
 .5,0,f,,young,,,amy,kim,,,,,
 4.,true,,,,,day,kim,kim,false,,,,
 7,0,,,,,,mean one,zoe,,mean,,,
@@ -159,6 +160,18 @@ def test_of_several_things_that_are_wrong_with_a_row_the_first_is_said(written):
     )
 
 
+def test_strings_that_make_no_halves_are_said_with_the_bad_rows_where_there_are_any(written):
+    header, rows = "score,same,sex,person_a,person_b,wolf", "1,1,f,a,a,\n1,0,,s,a,mean"
+    said = (
+        "there are 1 strings of the kind mean; two are needed, each chosen on one half of the people and tried on the"
+    )
+    with pytest.raises(UsageError, match=rf"/scores\.csv: {said} other$"):
+        read_scores(written(rows, header), ["sex"])
+    bad = r"\nthere are 1 bad rows\n  line 4: the score is not a finite number$"
+    with pytest.raises(UsageError, match=rf"/scores\.csv: {said} other{bad}"):
+        read_scores(written(f"{rows}\nx,0,,t,b,mean", header), ["sex"])
+
+
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
@@ -208,13 +221,35 @@ def test_a_file_without_a_readable_row_says_why_of_the_first(written):
         read_scores(written("x,1,f\n1,x,f", "score,same,sex"), ["sex"])
     with pytest.raises(UsageError, match=r"has no readable comparison$"):
         read_scores(written("", "score,same,sex"), ["sex"])
+    with pytest.raises(UsageError, match=r"has no readable comparison$"):
+        read_scores(written(""), ["sex", "age"])
 
 
-def test_a_file_that_cannot_be_read_says_where(written, tmp_path):
+def test_a_file_that_cannot_be_read_says_where(written, tmp_path, monkeypatch):
     with pytest.raises(UsageError, match=rf"^cannot read {tmp_path}/nothing: No such file or directory$"):
         read_scores(tmp_path / "nothing", ["sex"])
     path = written("1,1,f", "score,same,sex")
     path.write_bytes(path.read_bytes() + b"2,0,\xff\n")
     with pytest.raises(UsageError, match=r"is no table that can be read: line 3 is not UTF-8, byte ff: save the table"):
         read_scores(path, ["sex"])
+    monkeypatch.setattr(tables, "_LONGEST_HEADER", 20)  # pyarrow is the first to see it
+    with pytest.raises(UsageError, match=r"is no table that can be read: line 3 is not UTF-8, byte ff: save the table"):
+        read_scores(path, ["sex"])
+    path.write_bytes(b"PAR1 and no more")
+    with pytest.raises(UsageError, match=r"is no table that can be read: [^\n]+$"):
+        read_scores(path, ["sex"])
     assert ScoreFile(None, None, None, "", ()).require_good(path) is None
+
+
+def test_without_pyarrow_it_is_said_what_to_install(written, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(UsageError, match=r"^reading scores needs pyarrow: pip install 'intaglio\[audit\]'$"):
+        read_scores(written("1,1,f", "score,same,sex"), ["sex"])
+
+
+def test_a_block_of_rows_that_are_all_broken_is_no_end(written, monkeypatch):
+    monkeypatch.setattr(tables, "_BLOCK_BYTES", 30)
+    rows = ["1,1,f", *["1,1"] * 30, "2,0,m"]
+    found = read_scores(written("\n".join(rows), "score,same,sex"), ["sex"])
+    assert found.comparisons.scores.tolist() == [1, 2]
+    assert [row.line for row in found.bad] == list(range(3, 33))

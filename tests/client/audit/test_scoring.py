@@ -98,7 +98,7 @@ def scored(tmp_path, monkeypatch, faces):
         output.unlink(missing_ok=True)
         options = {"aligner": faces} | options
         done = write_scores(output, release or a_release(), faces, tmp_path / "images", LABELS, **options)
-        return done, output.read_text().splitlines()
+        return done, output.read_bytes().decode().removesuffix("\n").split("\n")
 
     return write
 
@@ -205,12 +205,12 @@ def test_early_pictures_of_one_camera_are_references_and_late_ones_probes(folder
 
 
 def test_where_anybody_has_pictures_of_the_second_camera_each_side_is_one_camera_s(folders, tmp_path):
-    for name in ("anna", "ben", "cleo"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "ben" / PROBE).mkdir()
-    problems = []
-    assert scoring._folders(tmp_path, "a door", problems) == ({"anna": tuple("ab")}, {"ben": tuple("cd")})
-    assert [str(one.path) for one in problems] == ["shared", "early", "late"]
+    (tmp_path / "ben" / PROBE).mkdir(parents=True)
+    for names in (("anna", "ben", "cleo"), ("ben", "anna"), ("anna", "ben")):
+        images = SimpleNamespace(is_dir=lambda: True, iterdir=lambda names=names: [tmp_path / name for name in names])
+        problems = []
+        assert scoring._folders(images, "a door", problems) == ({"anna": tuple("ab")}, {"ben": tuple("cd")})
+        assert [str(one.path) for one in problems] == ["shared", "early", "late"]
 
 
 # ---------------------------------------------------------------------- labels

@@ -52,6 +52,7 @@ FINE = {
     "without a last line's end": TEXT.rstrip("\n").encode(),
     "with a mark of UTF-8": b"\xef\xbb\xbf" + TEXT.encode(),
     "of Windows": TEXT.replace("\n", "\r\n").encode(),
+    "of old machines": TEXT.replace("\n", "\r").encode(),
     "in UTF-16, little end": b"\xff\xfe" + TEXT.encode("utf-16-le"),
     "in UTF-16, big end": b"\xfe\xff" + TEXT.encode("utf-16-be"),
     "packed": gzip.compress(TEXT.encode()),
@@ -123,16 +124,17 @@ def test_what_cannot_be_read_is_an_error_of_whoever_asks(tmp_path):
 def test_a_table_is_known_by_its_beginning_alone(tmp_path, monkeypatch):
     """Also where that ends within a letter."""
     monkeypatch.setattr(tables, "_LONGEST_HEADER", 5)
-    (tmp_path / "t").write_bytes("a,b\nö,1\n".encode())
-    assert Table.of(tmp_path / "t").columns == ("a", "b")
+    for data in ("a,b\nö,1\n".encode(), gzip.compress("a,b\nö,1\n".encode() + b"\xff")):
+        (tmp_path / "t").write_bytes(data + b"\xff" * (data[:1] == b"a"))
+        assert Table.of(tmp_path / "t").columns == ("a", "b")
     monkeypatch.setattr(tables, "_LONGEST_HEADER", 100)
     (tmp_path / "t").write_bytes("a,b\nö".encode()[:-1])
     with pytest.raises(UnicodeDecodeError, match="unexpected end"):
         Table.of(tmp_path / "t")
 
 
-@pytest.mark.parametrize("block", [20, 1 << 24])
-def test_rows_have_the_numbers_of_their_lines_beside_broken_ones(tmp_path, monkeypatch, block):
+@pytest.mark.parametrize(("block", "several"), [(20, True), (1 << 24, False)])
+def test_rows_have_the_numbers_of_their_lines_beside_broken_ones(tmp_path, monkeypatch, block, several):
     monkeypatch.setattr(tables, "_BLOCK_BYTES", block)
     lines = ["a,b,c", "1,x,p", "2", "", "3,x,q", "4,x", "5,x,r,more", "6,x,s"]
     (tmp_path / "t").write_text("\n".join(lines) + "\n")
@@ -140,6 +142,7 @@ def test_rows_have_the_numbers_of_their_lines_beside_broken_ones(tmp_path, monke
     assert found == [(2, "p", "1"), (4, "", ""), (5, "q", "3"), (8, "s", "6")]
     counts = {3: 1, 6: 2, 7: 4}
     assert broken == [Broken(line, f"{count} fields instead of 3") for line, count in counts.items()]
+    assert (len(list(Table.of(tmp_path / "t").batches(["a"], []))) > 1) is several
 
 
 def test_where_a_table_is_not_utf_8_its_line_and_byte_are_named(tmp_path):

@@ -4,6 +4,7 @@ import io
 import struct
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -110,6 +111,61 @@ def test_heic_is_read_where_its_decoder_is_installed(monkeypatch):
     monkeypatch.setattr(images, "FORMATS", {kind: names for kind, names in FORMATS.items() if kind != "HEIF"})
     with pytest.raises(UnusableImageError, match=r"no decoder is installed: pip install 'intaglio\[heic\]'"):
         read_image(heic)
+
+
+@pytest.mark.parametrize("brand", [b"heic", b"heix", b"hevc", b"mif1", b"msf1"])
+def test_every_kind_of_heic_is_named_as_such_without_its_decoder(monkeypatch, brand):
+    monkeypatch.setattr(images, "FORMATS", {kind: names for kind, names in FORMATS.items() if kind != "HEIF"})
+    data = b"\0\0\0\x18ftyp" + brand + bytes(12)
+    for reads, said in ((False, r"^a HEIC image, for which no decoder is installed: pip install"), (True, NO_IMAGE)):
+        monkeypatch.setattr(images, "READS_HEIC", reads)
+        with pytest.raises(UnusableImageError, match=said):
+            read_image(data)
+    monkeypatch.setattr(images, "READS_HEIC", False)
+    with pytest.raises(UnusableImageError, match=NO_IMAGE):
+        read_image(data[:8] + b"avif" + data[12:])
+
+
+def test_a_file_is_an_image_by_its_name_or_else_by_how_it_begins(tmp_path, monkeypatch):
+    files = {
+        "a.JPG": b"hello",
+        "b": PNG,
+        "c.txt": JPEG[:2000],
+        "d.jp2": PNG,
+        "e": b"hello",
+        "f.doc": b"",
+        "g": PNG[:20],
+    }
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    found = {name: images.is_image(tmp_path / name) for name in files}
+    assert found == {"a.JPG": True, "b": True, "c.txt": True, "d.jp2": True, "e": False, "f.doc": False, "g": True}
+    closed = []
+
+    def opened_as(outcome):
+        def open_it(_file):
+            if isinstance(outcome, Exception):
+                raise outcome
+            return SimpleNamespace(close=lambda: closed.append("closed"))
+
+        monkeypatch.setattr(images, "_opened", open_it)
+
+    for outcome, expected in ((None, True), (OSError("Pillow's own"), True), (ZeroDivisionError("its parser"), True)):
+        opened_as(outcome)
+        assert images.is_image(tmp_path / "e") is expected
+    assert closed == ["closed"]
+    opened_as(PermissionError(13, "Permission denied"))
+    with pytest.raises(PermissionError, match="Permission denied"):
+        images.is_image(tmp_path / "e")
+    assert images.is_image(tmp_path / "a.JPG"), "a name is enough"
+
+
+def test_two_pictures_of_the_same_bytes_in_another_shape_are_two():
+    rgb = np.arange(36, dtype=np.uint8)
+    shapes = [(3, 4, 3), (4, 3, 3), (2, 6, 3), (12, 1, 3)]
+    assert len({images.picture_digest(rgb.reshape(shape)) for shape in shapes}) == len(shapes)
+    assert images.picture_digest(rgb.reshape(3, 4, 3)) == images.picture_digest(rgb.reshape(3, 4, 3).copy())
+    assert images.picture_digest(rgb.reshape(3, 4, 3)[::-1]) != images.picture_digest(rgb.reshape(3, 4, 3))
 
 
 @given(st.data())

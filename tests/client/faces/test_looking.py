@@ -165,6 +165,10 @@ def test_a_large_picture_is_looked_at_in_tiles_once_its_squares_show_nothing_and
     points = made._first_look(HUGE)
     sides = [round(place.turn.real * SIDE) for place in places]
     assert sides == [6200, 12_400, *[3100] * 3, *[1550] * 5, 3100, 1550]
+    looked_at = [corners(place)[0] for place in places[:10]]
+    assert looked_at[:2] == [[0, -2650], [-3100, -5750]]
+    assert looked_at[2:5] == [[left, -1100] for left in (0, 1550, 3100)]
+    assert looked_at[5:] == [[left, -325] for left in (0, 1162.5, 2325, 3487.5, 4650)]
     assert [view for view, _ in detector.asked[10:]] == ["plain", "mirrored"] * 2
     assert {sure for _, sure in detector.asked} == {None}
     np.testing.assert_allclose(points, places[3].apply(SIX))

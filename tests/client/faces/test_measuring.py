@@ -25,7 +25,7 @@ from client.faces.rates import Estimate, Rates
 from federation.errors import UsageError
 from federation.recognition.profile import ColourOrder, FaceSet, Provenance
 from federation.recognition.templates import ARCFACE, DLIB, FACENET
-from tests.profiles import prior_of, profile_of
+from tests.profiles import prior_of
 
 
 # --------------------------------------------------------------------------------------------------- what is found
@@ -284,7 +284,10 @@ def profiled(sets=(("a", 40, 80), ("b", 6, 11)), **changes):
         to_bytes=lambda: b"profile of all",
         sets=[face_set(*each) for each in sets],
         code_length=1024,
-        conditions=profile_of(prior_of()).conditions,
+        conditions=[
+            SimpleNamespace(name="clean", people=40, mean_norm=0.3, prior=prior_of()),
+            SimpleNamespace(name="mask", people=41, mean_norm=0.5, prior=None),
+        ],
     )
     without = {
         name: SimpleNamespace(digest=name * 64, to_bytes=lambda name=name: f"without {name}".encode()) for name in "ab"
@@ -374,6 +377,19 @@ def test_what_was_measured_is_shown_in_its_own_row_and_column(asked, tmp_path):
         return [name, condition, *(f"{number + more}" for more in range(3)), *shown]
 
     assert rows[8:11] == [cells("all", "clean", 1), cells("all", "mask", 9), cells("b", "mask", 20)]
+    assert rows[11:] == [
+        ["clean", "40", "0.300", "0.4500", "0.0500"],
+        ["mask", "41", "0.500", "not measured", "not measured"],
+    ]
+    heads = [[cell.strip() for cell in line.strip("┃").split("┃")] for line in done.stdout.splitlines() if "┃" in line]
+    columns = ["set", "probes", "people", "genuine", "impostor", "EER %", "TAR % at FMR 1 %", "TAR % at FMR 0.1 %"]
+    assert heads == [
+        ["cut", "colours", "(value - mean) / divisor", "apart"],
+        ["set", "people", "images", "no face"],
+        columns,
+        columns,
+        ["condition", "people", "norm of the mean", "mean distance", "spread"],
+    ]
     said = done.stdout.splitlines()
     assert "12 ms of processor time to read an image and find its face, 3.2 ms for an embedding" in said
     assert [line for line in said if line.startswith("left out")] == [
@@ -402,7 +418,15 @@ def touch(root, *names):
 
 
 def test_images_of_a_camera_lie_in_its_folder_of_each_person_and_strays_are_named(tmp_path):
-    touch(tmp_path, "anna/reference/2.jpg", "anna/reference/10.jpg", "anna/probe/1.jpg", "anna/3.jpg", "anna/notes.txt")
+    touch(
+        tmp_path,
+        "anna/reference/2.jpg",
+        "anna/reference/10.jpg",
+        "anna/probe/1.jpg",
+        "anna/3.jpg",
+        "anna/4.jpg",
+        "anna/notes.txt",
+    )
     touch(tmp_path, "bo/probe/1.png", "cy/reference/1.jpg", "cy/reference/x.svg", "cy/deep/1.jpg", "loose.jpg")
     for camera, expected in (
         ("reference", {"anna": ["2.jpg", "10.jpg"], "cy": ["1.jpg"]}),
@@ -416,6 +440,7 @@ def test_images_of_a_camera_lie_in_its_folder_of_each_person_and_strays_are_name
         assert told == {
             "loose.jpg": "outside a person's folder",
             "anna/3.jpg": "in no camera's folder",
+            "anna/4.jpg": "in no camera's folder",
             "cy/deep": "a folder inside a person's",
             missing: "no images",
         } | ({"cy/reference/x.svg": f"not a {IMAGES} image"} if camera == "reference" else {})

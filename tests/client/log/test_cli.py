@@ -318,6 +318,7 @@ def test_a_file_of_a_log_is_read_up_to_the_largest(tmp_path, monkeypatch):
     (tmp_path / "a").write_bytes(b"12345")
     assert client.log.cli._read(tmp_path / "a") == b"12345"
     (tmp_path / "a").write_bytes(b"123456")
+    monkeypatch.setattr(Path, "read_bytes", lambda _: pytest.fail("read before it was looked at"))
     with pytest.raises(UsageError, match=f"^{tmp_path}/a is larger than anything of a log"):
         client.log.cli._read(tmp_path / "a")
     with pytest.raises(UsageError, match=f"^cannot read {tmp_path}/b: No such file"):

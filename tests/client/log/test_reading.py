@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gzip
 import http.client
+import io
 import socket
 import threading
 import zlib
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -72,6 +74,22 @@ def test_a_checkpoint_that_is_none_changes_nothing(tmp_path):
         TileLog(read).checkpoint()
     with pytest.raises(UsageError, match="there is no checkpoint"):
         TileLog(tiles_at(str(tmp_path))).checkpoint()
+
+
+class Bounded(io.BytesIO):
+    """Fails whoever reads it whole."""
+
+    def read(self, size):
+        assert size == MOST + 1
+        return super().read(size)
+
+
+def test_of_a_file_no_more_is_read_than_shows_that_it_is_too_long(monkeypatch):
+    file = Bounded(bytes(1000))
+    monkeypatch.setattr(Path, "open", lambda path, mode: file if (str(path), mode) == ("log/a", "rb") else None)
+    with pytest.raises(PeerError, match=f"^a is longer than {MOST} bytes"):
+        tiles_at("log")("a", MOST)
+    assert file.closed
 
 
 def test_a_file_is_read_up_to_its_bound(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import ssl
 from collections import Counter
@@ -20,8 +21,9 @@ from client.node.app import NotAgreedError, _delay_class, _ledgers, _require_agr
 from client.node.ledger import COORDINATOR, OWN, PEOPLE, Ledgers, WrongLedgerError
 from client.node.metrics import NodeMetrics
 from client.node.reaching import Reached, reach
-from client.node.turns import TURNS
+from client.node.turns import TURNS, RepeatedError
 from federation.errors import BudgetExhaustedError, PeerError, UnavailableError, UsageError
+from federation.learning.evaluation_plan import EvaluationPlan, Group
 from federation.learning.scales import ChipSet
 from federation.membership.fleet import NEWEST_SECONDS, OLDEST_SECONDS
 from federation.privacy.ledger import LedgerChain
@@ -103,12 +105,40 @@ def test_whoever_takes_part_and_is_listed_is_measured_in_their_group(tmp_path):
     assert records.count(records.embeddings(context)) == 3
 
 
+def test_people_are_listed_in_an_order_that_says_nothing_of_their_names_and_of_an_evaluation_those_in_groups(tmp_path):
+    names = [f"person {number:02d}" for number in range(9)]
+    (tmp_path / "e.npz").write_bytes(synthetic_people(names).to_bytes())
+    (tmp_path / "g.json").write_text(json.dumps(dict.fromkeys([*names[2:6], "gone"], "odd")))
+    context = a_context(embeddings=str(tmp_path / "e.npz"), groups=str(tmp_path / "g.json"))
+    evaluation = EvaluationPlan.for_epsilon(
+        8.0, delta=1e-5, groups=(Group("odd", 480, 480), Group("even", 480, 480)), people=960, organisations=4,
+        release="ab" * 32, threshold=700, code_length=2048,
+    )  # fmt: skip
+    for plan, listed in ((the_plan(), names), (evaluation, names[2:6])):
+        facts = records.facts_of(context, plan)
+        digests = [hashlib.sha256(name.encode()).digest() for name in listed]
+        assert (facts.people, facts.listed) == (len(listed), tuple(sorted(digests)))
+        assert facts.listed != tuple(digests)
+
+
 def test_nobody_takes_part_is_said(tmp_path):
     everybody = synthetic_people(["anna"])
     (tmp_path / "e.npz").write_bytes(everybody.of_people([]).to_bytes())
     with pytest.raises(UsageError, match="nobody of this organisation takes part"):
         records.facts_of(a_context(embeddings=str(tmp_path / "e.npz")), the_plan())
     assert np.unique(everybody.people).tolist() == ["anna"]
+
+
+def test_a_question_reads_the_first_images_of_each_person_and_camera_and_no_damaged_row(tmp_path):
+    """How long an answer takes must not be one person's doing, and none may fail because of one."""
+    rows = synthetic_people(["anna", "ben"], images=records.MOST_IMAGES + 2)
+    damaged = rows.embeddings.copy()
+    damaged[np.flatnonzero(rows.people == "ben")[0]] = np.nan
+    np.savez(tmp_path / "e.npz", embeddings=damaged, people=rows.people, profiles=rows.profiles, images=rows.images)
+    found = records.embeddings(a_context(embeddings=str(tmp_path / "e.npz")))
+    usable = rows.select(np.isfinite(damaged).all(axis=1))
+    assert found.to_bytes() == usable.first_of_each(records.MOST_IMAGES).to_bytes()
+    assert len(found) == 4 * records.MOST_IMAGES
 
 
 @pytest.fixture
@@ -235,6 +265,27 @@ def test_a_charge_is_made_once_for_its_noise_and_within_the_budget(tmp_path):
     assert (account.population, account.cap_epsilon, account.delta) == (PEOPLE, 3.0, 1e-5)
     assert account.epsilon == pytest.approx(epsilon_of_gaussians((2.0,), 1e-5))
     assert own.own() == first
+
+
+def test_shares_are_opened_once_for_a_charge_and_for_none_that_was_never_made(tmp_path):
+    own = Ledgers(tmp_path, 8.0, 1e-5)
+    own.charge("a/moments", 4.0)
+    charged = own.charge("b/moments", 4.0)
+    with pytest.raises(UsageError, match="c/moments"):
+        own.opened("c/moments", "cd" * 32)
+    assert own.own() == charged
+    opened = own.opened("a/moments", "ab" * 32)
+    assert own.own() == opened
+    assert [entry.kind for entry in opened.entries] == ["open", "reserve", "reserve", "commit"]
+    assert (opened.release_of("a/moments"), opened.release_of("b/moments")) == (
+        "ab" * 32,
+        charged.release_of("b/moments"),
+    )
+    for again in (lambda: own.opened("a/moments", "cd" * 32), lambda: own.charge("a/moments", 4.0)):
+        with pytest.raises(RepeatedError, match=r"^$"):
+            again()
+    assert own.own() == opened
+    own.opened("b/moments", "ab" * 32)
 
 
 def test_a_budget_may_be_lowered_and_neither_raised_nor_counted_at_another_delta(tmp_path):
@@ -385,12 +436,13 @@ def test_metrics_that_are_hidden_answer_nobody_and_leave_nothing_open(monkeypatc
     monkeypatch.setattr(
         node_metrics, "start_http_server", lambda port, **named: shown.append((port, named)) or (server, thread)
     )
-    metrics = NodeMetrics(SimpleNamespace(own=LedgerChain, budget_epsilon=8.0), Counter({"hours": 2}))
+    metrics = NodeMetrics(SimpleNamespace(own=LedgerChain, budget_epsilon=8.0), Counter({"hours": 2, "recipe": 3}))
     hide = node_metrics.show(metrics, "[::1]", 9003)
     ((port, named),) = shown
     assert (port, named["addr"], steps) == (9003, "::1", [])
-    names = {sample.name: sample.value for family in named["registry"].collect() for sample in family.samples}
-    assert names["intaglio_node_refusals_total"] == 2
+    samples = [sample for family in named["registry"].collect() for sample in family.samples]
+    refused = {sample.labels["reason"]: sample.value for sample in samples if sample.name.endswith("refusals_total")}
+    assert refused == {"hours": 2, "recipe": 3}
     hide()
     assert steps == ["shutdown", "close", "join"]
 

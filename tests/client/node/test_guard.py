@@ -292,6 +292,18 @@ async def test_no_work_is_an_answer_of_the_kind_that_was_asked_for(headers, kind
     assert (reply.status_code, reply.content, reply.headers["content-type"]) == (200, b"", kind)
 
 
+async def test_the_hours_are_looked_at_with_every_question():
+    gateway, minutes = Gateway(), iter([8 * 60 - 1, 8 * 60, 11 * 60 - 1, 11 * 60])
+    client = httpx.AsyncClient(transport=httpx.MockTransport(gateway), base_url="https://gateway")
+    app = guard_app(client, a_policy(opens=8 * 60, closes=11 * 60), clock=lambda: 60.0 * next(minutes) + 0.9)
+    found = []
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="https://guard") as node:
+        for _ in range(4):
+            reply = await node.post("/v1/fleet/pull-messages", content=b"")
+            found.append(len(PullMessagesResponse.FromString(reply.content).messages_list))
+    assert found == [0, 1, 1, 0]
+
+
 async def test_outside_the_hours_a_node_may_still_sign_on_and_off():
     gateway = Gateway()
     async with asking(gateway, a_policy(opens=8 * 60, closes=11 * 60)) as client:
@@ -490,6 +502,7 @@ class GuardServer:
     def run(self):
         while not self.should_exit:
             time.sleep(0.01)
+        time.sleep(0.02)  # it closes its connections
         self.ended.set()
 
 
@@ -510,6 +523,7 @@ def running(folder, monkeypatch):
     def killpg(group, number):
         assert group == Supernode.pid
         killed.append(number)
+        run.supernode.events.append("killed")
         if len(killed) > 1:
             raise ProcessLookupError
 
@@ -517,7 +531,11 @@ def running(folder, monkeypatch):
         def wait(self, _seconds=None):
             return self.is_set()
 
-    monkeypatch.setattr(start, "threading", SimpleNamespace(Thread=threading.Thread, Event=Impatient))
+    def thread(*, target, daemon):
+        assert daemon, "a guard that goes on would keep this process alive"
+        return threading.Thread(target=target, daemon=True)
+
+    monkeypatch.setattr(start, "threading", SimpleNamespace(Thread=thread, Event=Impatient))
     monkeypatch.setattr(start.os, "killpg", killpg)
     killed = []
 
@@ -532,9 +550,9 @@ def running(folder, monkeypatch):
         monkeypatch.setattr(
             start.subprocess, "Popen", lambda *words, **named: started.append((*words, named)) or supernode
         )
-        run.guard, run.started, run.killed = guard, started, killed
+        run.supernode, run.guard, run.started, run.killed = supernode, guard, started, killed
         status = start.run_node(folder, **options)
-        assert guard.ended.wait(10)
+        assert guard.ended.is_set(), "the guard was not waited for"
         assert killed == [signal.SIGKILL], "what Flower started would go on"
         ((command, named),) = started
         return SimpleNamespace(status=status, seen=seen, command=command, named=named, hidden=hidden, gateway=gateway)
@@ -582,12 +600,13 @@ def test_a_node_starts_flower_behind_its_own_guard_and_with_nobody_else_s_certif
     assert values["intaglio_node_epsilon_left"] == 4.0
 
 
-def test_a_node_that_is_told_to_end_ends_flower_gently_first_and_ends_well(running):
+def test_a_node_that_is_told_to_end_ends_flower_gently_first_and_ends_well(running, capsys):
     supernode = Supernode()
     done = running(supernode)
+    assert "this node takes part at fed.example.org:8443; Ctrl-C ends it" in "".join(capsys.readouterr())
     assert done.status == 0
     assert done.seen.calls["show"] == []
-    assert supernode.events == ["asked to end", ("waited for", 10.0), ("waited for", None)]
+    assert supernode.events == ["asked to end", ("waited for", 10.0), "killed", ("waited for", None)]
 
 
 def test_a_node_that_is_started_from_elsewhere_hands_on_where_its_folder_really_is(folder, running, monkeypatch):
@@ -618,13 +637,13 @@ def test_a_gateway_that_does_not_answer_is_not_shown_as_it_was_before(monkeypatc
 def test_a_flower_that_does_not_end_is_killed_and_waited_for(running):
     supernode = Supernode(stubborn=True)
     assert running(supernode).status == 0
-    assert supernode.events == ["asked to end", ("waited for", 10.0), ("waited for", None)]
+    assert supernode.events == ["asked to end", ("waited for", 10.0), "killed", ("waited for", None)]
 
 
 def test_a_flower_that_ended_by_itself_is_not_asked_to(running):
     supernode = Supernode(3)
     assert running(supernode).status == 3
-    assert supernode.events == [("waited for", None)]
+    assert supernode.events == ["killed", ("waited for", None)]
 
 
 @pytest.mark.parametrize("signs", [[signal.SIGTERM], [signal.SIGINT]], ids=["SIGTERM", "SIGINT"])
@@ -656,9 +675,9 @@ def test_whatever_ends_a_node_flower_and_guard_end_with_it(running, monkeypatch,
         monkeypatch.setattr(start, "look", fails)
     with pytest.raises(UsageError, match="it failed"):
         running(supernode, metrics=("127.0.0.3", 9003) if step == "show" else None, failing=fails)
-    assert supernode.events == ["asked to end", ("waited for", 10.0), ("waited for", None)]
+    assert supernode.events == ["asked to end", ("waited for", 10.0), "killed", ("waited for", None)]
     assert running.killed == [signal.SIGKILL]
-    assert running.guard.ended.wait(10)
+    assert running.guard.ended.is_set()
 
 
 class NoServer(GuardServer):
@@ -688,7 +707,12 @@ def test_a_guard_that_does_not_listen_starts_no_flower(running, monkeypatch, end
 
 def test_a_node_looks_at_its_gateway_again_after_six_hours_and_not_before(running, monkeypatch):
     hours, looks, clock = iter([0.0, 5.99, 6.0, 11.9, 12.1]), [], [100.0]
-    monkeypatch.setattr(start, "look", lambda *_, starting: looks.append((clock[0], starting)))
+
+    def look(gateway, shown, *, starting):
+        assert (gateway.address, shown.reached) == ("fed.example.org:8443", None)
+        looks.append((clock[0], starting))
+
+    monkeypatch.setattr(start, "look", look)
 
     class Slow(Supernode):
         def poll(self):

@@ -105,9 +105,14 @@ def test_a_preparation_counts_everything_in_its_own_place(tmp_path, folder, load
 def test_two_cameras_need_both_of_each_person_and_no_imitation(tmp_path, folder, loaded):
     both = {REFERENCE: pictures(1), PROBE: pictures(2, 3)}
     images = put(tmp_path / "faces", {"anna": both, "ben": {REFERENCE: pictures(4)}, "cleo": {PROBE: pictures(5)}})
+    (images / "loose.pgm").write_bytes(b"outside of both cameras")
     done = prepare(images, folder)
     assert rows_in(folder) == rows_of("anna", (1,), (REFERENCE,)) + rows_of("anna", (2, 3), (PROBE,))
-    assert sorted(str(p.path.relative_to(images)) for p in done.problems) == ["ben/probe", "cleo/reference"]
+    assert sorted(str(p.path.relative_to(images)) for p in done.problems) == [
+        "ben/probe",
+        "cleo/reference",
+        "loose.pgm",  # once, though it is in neither camera's folder
+    ]
     assert (done.people, done.images, done.looked) == (1, 3, 3)
     assert prepared_people(folder).made_with == {"recogniser": "ab" * 32, "probe": "two cameras"}
     assert {camera for _, camera in (each for each in loaded.work.asked if isinstance(each, tuple))} == {

@@ -20,7 +20,7 @@ from client.preparing.joining import Joining
 from client.preparing.parts import Made, Part, Recipe, Workshop, parts_of, read_images
 from client.preparing.people import has_withdrawn, publish, refresh_active, withdraw
 from client.preparing.staging import Staging, forget
-from federation.errors import MalformedMessageError, UnavailableError, UsageError
+from federation.errors import MalformedMessageError, UsageError
 from federation.learning.scales import ChipSet
 from federation.recognition.embeddings import EmbeddingSet
 from federation.recognition.templates import ARCFACE
@@ -288,19 +288,6 @@ def is_alive(pid):
             return file.read().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
-
-
-def test_a_worker_that_dies_is_said_and_what_was_done_is_kept(tmp_path, small, monkeypatch):
-    images, folder = some_images(tmp_path / "faces"), an_organisation(tmp_path / "north")
-    monkeypatch.setattr(crew, "_make", dies)
-    with pytest.raises(UnavailableError, match="a process that prepares images died"):
-        prepare(images, folder, condition=Condition.MASK, crew=Crew(2))
-    assert not (folder / "prepared").exists()
-    assert prepare(images, folder, condition=Condition.MASK).people == 3
-
-
-def dies(*_):
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_putting_together_takes_the_memory_of_one_person_however_many_there_are(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 from dataclasses import replace
@@ -23,6 +24,7 @@ from client.preparing.people import (
     refresh_active,
     require_both_cameras,
     require_chips_of_all,
+    require_groups,
     with_more_than,
     withdraw,
 )
@@ -215,6 +217,27 @@ def test_a_list_of_groups_names_people_in_one_form_and_nobody_in_what_is_said():
             groups_from_json(wrong)
 
 
+@pytest.mark.parametrize(
+    ("listed", "said"),
+    [
+        ({"anna": "x", "ben": 3}, "names a group, as text, for every person"),
+        ({"anna": "x", "ben": "y"}, "lists nobody who takes part, or somebody with fewer than two images"),
+        ({"dora": "x"}, "lists nobody who takes part, or somebody with fewer than two images"),
+        ({}, "lists nobody who takes part, or somebody with fewer than two images"),
+        ({"anna": "x", "dora": "y"}, None),
+    ],
+)
+def test_groups_are_texts_of_people_with_two_images_some_of_whom_take_part(tmp_path, listed, said):
+    (tmp_path / "groups.json").write_text(json.dumps(listed))
+    if said is None:
+        require_groups(TAKING_PART, tmp_path)
+        return
+    with pytest.raises(
+        UsageError, match=rf"groups\.json {said}; write groups\.json, or take the recipe evaluation out of"
+    ):
+        require_groups(TAKING_PART, tmp_path)
+
+
 # -------------------------------------------------------------------------------------------------------- publishing
 @pytest.mark.parametrize("name", ["embeddings.npz", "chips.npz", "model"])
 def test_whichever_file_was_made_by_other_means_is_not_overwritten(folder, name):
@@ -293,13 +316,14 @@ def test_a_disk_that_is_full_at_any_step_leaves_what_was_there(folder, monkeypat
 
 def test_prepared_people_are_gone_through_without_chips_or_with_them():
     names = ["anna", "ben"]
-    whole = Prepared([synthetic_people(names)], [chips_of(*names)], {}, {})
-    assert [type(block) for block in whole.blocks()] == [EmbeddingSet, ChipSet]
-    assert [type(block) for block in whole.blocks(chips=False)] == [EmbeddingSet]
-    assert [type(block) for block in replace(whole, chips=None).blocks()] == [EmbeddingSet]
+    whole = Prepared([synthetic_people([name]) for name in names], [chips_of(name) for name in names], {}, {})
+    assert [type(block) for block in whole.blocks()] == [EmbeddingSet] * 2 + [ChipSet] * 2
+    assert [type(block) for block in whole.blocks(chips=False)] == [EmbeddingSet] * 2
+    assert [type(block) for block in replace(whole, chips=None).blocks()] == [EmbeddingSet] * 2
+    assert whole.people == {"anna", "ben"}
     some = whole.of_people({"ben", "dora"})
     assert some.people == {"ben"}
-    assert [sorted(set(block.people.tolist())) for block in some.blocks()] == [["ben"], ["ben"]]
+    assert [sorted(set(block.people.tolist())) for block in some.blocks()] == [[], ["ben"]] * 2
 
 
 # ----------------------------------------------------------------------------------------------------- finished parts
@@ -360,6 +384,21 @@ def test_results_of_people_cameras_and_parts_are_kept_apart_and_forgotten_togeth
     kept.remove()
     assert list(tmp_path.glob(".preparing-*")) == []
     forget(["ben"], tmp_path)
+
+
+def test_a_draft_that_got_its_name_meanwhile_is_forgotten_under_that_name(tmp_path, monkeypatch):
+    """Another process works on somebody who withdraws: what was a draft when the folder was listed is none any more."""
+    kept, part = Staging(tmp_path, RECIPE), a_part(tmp_path)
+    kept.put(part, made("a" * 64))
+    glob = Path.glob
+    monkeypatch.setattr(Path, "glob", lambda *given: [place_of(glob(*given)).with_name("a draft"), *glob(*given)])
+    forget(["anna"], tmp_path)
+    monkeypatch.undo()
+    assert not kept.has(part)
+
+
+def place_of(found):
+    return next(iter(found))
 
 
 def test_a_folder_of_another_recipe_goes_and_nothing_that_is_called_otherwise(tmp_path):

@@ -228,6 +228,13 @@ def test_answers_are_taken_and_one_that_nobody_asked_for_is_refused(files):
     assert "no document asks for offcier" in run(files, "--answers", files / "answers.toml", expected=2).output
 
 
+def test_every_answer_is_a_text(files):
+    (files / "answers.toml").write_text('officer = "Ada Example"\ndecision = 7\n')
+    refused = run(files, "--answers", files / "answers.toml", expected=2).output
+    assert "answers.toml: every answer is a text" in refused
+    assert not (files / "documents").exists()
+
+
 def test_rules_without_the_deployment_are_refused(files):
     refused = run(files, "--rules", files / "rules.jsonl", "--deployment", "another", expected=2)
     assert "no deployment 'another' stands in the rules" in refused.output

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from client import cli
 from client.privacy import cli as privacy_cli
 from federation.experiments.frontier import Method, Summary
-from federation.promise import AttackRates
+from federation.promise import NOBODY_ASKED, AttackRates
 
 PLAN = [
     *("privacy", "plan", "--epsilon", "3", "--delta", "2e-5", "--people", "5000", "--organisations", "7"),
@@ -95,6 +95,29 @@ def test_a_plan_says_the_same_to_programs():
     assert list(facts["epsilon_of_a_person_if_images_were_the_unit"]) == ["1", "2", "5", "17"]
 
 
+def test_a_plan_that_asks_nobody_promises_what_it_was_asked_and_says_that_nobody_is_harmed():
+    words = ("privacy", "plan", "--epsilon", "1", "--people", "24")
+    facts = json.loads(printed(*words, "--images", "16", "--json"))
+    assert list(facts["epsilon_of_a_person_if_images_were_the_unit"]) == ["1", "2", "5", "16"]
+    nothing = (
+        "attacks",
+        "members_among_the_accused",
+        "circumstances",
+        "epsilon_of_everything",
+        "releases_of_one_round",
+    )
+    assert [facts[name] for name in nothing] == [None, None, [], 0.0, {}]
+    assert (facts["epsilon"], facts["adapts"], facts["checks_threshold"]) == (1.0, "none", False)
+    assert facts["epsilon_in_two_organisations"] == facts["epsilon_of_a_person_if_images_were_the_unit"]["2"]
+    lines = lines_of(printed(*words))
+    assert lines[:2] == [
+        "promise  epsilon 1 at delta 1e-05 for each person, add or remove one, the whole run",
+        f"means  {NOBODY_ASKED} Nothing is charged: it could not help.",
+    ]
+    assert "tau  the public one; planned noise on a share of distances 0.294, up to 0.09 from 60 people" in lines
+    assert not [line for line in lines if line.startswith("The same noise means")]
+
+
 def test_what_has_no_noise_left_is_no_number():
     words = ("privacy", "plan", "--people", "900", "--organisations", "3", "--colluders", "2")
     observers = json.loads(printed(*words, "--json"))["observers"]
@@ -121,7 +144,10 @@ SUMMARIES = [
 
 def test_the_frontier_s_tables_have_every_number_in_its_own_column(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "200")
-    rates = {(8.0, 900): SimpleNamespace(rates=lambda: AttackRates(0.1234, 0.5678, 0.001))}
+    rates = {
+        (8.0, 900): SimpleNamespace(rates=lambda: AttackRates(0.1234, 0.5678, 0.001)),
+        (9.0, 24): SimpleNamespace(rates=lambda: AttackRates(0.2345, 0.6789, 0.001)),
+    }
     monkeypatch.setattr(privacy_cli, "_curves", lambda *_: rates)
     needed = {4.0: None, 8.0: 712}
     monkeypatch.setattr("federation.experiments.frontier.fewest_people_for_scales", lambda epsilon, *_: needed[epsilon])
@@ -136,6 +162,7 @@ def test_the_frontier_s_tables_have_every_number_in_its_own_column(monkeypatch, 
         "4 | 24 | centre, checked | 10.1±1.1 | 80.2±2.2 | 1.0 | 70.4 | 75 | 0.52",
         "8 | 900 | centre, public | 10.1±1.1 | 90.0±1.0 | 1.0 | 70.4 | 75 | 0.52",
     ]
+    assert lines[-1].startswith("Choose ")
     at = lines.index("epsilon | people | found | right | frozen | public")
     assert lines[at + 2 : at + 6] == [
         "4 | 24 | nobody asked | +30.2 | +10.2",
@@ -146,7 +173,8 @@ def test_the_frontier_s_tables_have_every_number_in_its_own_column(monkeypatch, 
     privacy_cli._show_frontier(SUMMARIES, frontier, wanted, as_json=True)
     told = json.loads(capsys.readouterr().out)
     assert told["attacks"] == [
-        {"epsilon": 8.0, "people": 900, "detected": 0.1234, "right": 0.5678, "false_accusations": 0.001}
+        {"epsilon": 8.0, "people": 900, "detected": 0.1234, "right": 0.5678, "false_accusations": 0.001},
+        {"epsilon": 9.0, "people": 24, "detected": 0.2345, "right": 0.6789, "false_accusations": 0.001},
     ]
     assert told["scales_needs_people"] == {"4": None, "8": 712}
     assert [row["tar"][0] for row in told["rows"]] == [0.5, 0.7, 0.802, 0.9]

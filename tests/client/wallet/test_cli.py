@@ -222,6 +222,15 @@ def test_each_command_opens_asks_and_writes_in_this_order_with_the_files_that_it
     assert run("passphrase").stdout == "changed\n"
 
 
+def test_a_wallet_and_the_file_of_its_passphrase_may_be_named_by_variables(run, told, monkeypatch):
+    told, _ = told
+    run("show")
+    monkeypatch.setenv("INTAGLIO_PASSPHRASE_FILE", "old")
+    monkeypatch.setenv("INTAGLIO_WALLET", "mine")
+    run("show")
+    assert told == [("open_wallet", Path("intaglio.wallet"), None), ("open_wallet", Path("mine"), Path("old"))]
+
+
 @pytest.mark.parametrize("command", ["create", "backup"])
 def test_what_came_meanwhile_is_not_overwritten(run, told, tmp_path, monkeypatch, command):
     """Between the first look and the lock."""

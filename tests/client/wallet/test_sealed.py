@@ -47,7 +47,7 @@ def test_what_is_sealed_is_of_its_kind_under_its_passphrase_at_its_cost(told, co
     assert second.secret_bytes() == b"typed now"
 
 
-def test_a_sealed_file_is_read_up_to_the_most_that_its_kind_has(told, tmp_path):
+def test_a_sealed_file_is_read_up_to_the_most_that_its_kind_has(told, tmp_path, monkeypatch):
     path, typed = tmp_path / "f", Passphrase("typed before")
     path.write_bytes(b"12345")
     assert unseal(path, KIND, typed) == b"unsealed"
@@ -56,6 +56,7 @@ def test_a_sealed_file_is_read_up_to_the_most_that_its_kind_has(told, tmp_path):
     unseal(path, KIND, "typed now")
     assert told.pop()[3].secret_bytes() == b"typed now"
     path.write_bytes(b"123456")
+    monkeypatch.setattr(Path, "read_bytes", lambda _: pytest.fail("read before it was looked at"))
     with pytest.raises(UsageError, match=rf"^{path} is not a thing: it is larger than any thing$"):
         unseal(path, KIND, typed)
     with pytest.raises(UsageError, match=rf"^the thing at {tmp_path}/g cannot be read: No such file or directory$"):

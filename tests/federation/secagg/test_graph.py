@@ -166,17 +166,17 @@ def split_off(graph, colluders, part, threshold):
 
 
 def test_half_of_the_honest_can_be_split_off_only_below_the_threshold():
-    """The coordinator chooses drop-outs after the draws. It tries halves that cling together around 60 members."""
+    """The coordinator chooses drop-outs after the draws. It tries halves that cling together around 30 members."""
     n, c, _ = THOUSAND
     found, graph = shape(*THOUSAND), a_graph(n, shape(*THOUSAND).holders)
     colluders, honest = set(range(1, c + 1)), list(range(c + 1, n + 1))
     tries = 0
-    for centre in honest[:60]:
+    for centre in honest[:30]:
         near = [*graph.holders_of(centre), *graph.dealers_to(centre), *honest]
         half = set(list(dict.fromkeys(m for m in near if m not in colluders))[: len(honest) // 2])
         assert not split_off(graph, colluders, half, found.threshold)
         tries += bool(split_off(graph, colluders, half, found.threshold - 20))
-    assert tries > 50  # the attack finds parts where there are any
+    assert tries > 25  # the attack finds parts where there are any
 
 
 @pytest.mark.parametrize(("colluders", "broken"), [(250, False), (650, True)])

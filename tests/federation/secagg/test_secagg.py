@@ -12,9 +12,12 @@ from hypothesis import strategies as st
 from federation.errors import MalformedMessageError, RefusedError, RoundAbortedError, UsageError
 from federation.identity import verify_identity
 from federation.secagg import Node, NodeSecrets, Session, Stage
+from federation.secagg.entries import Member as MemberEntry
+from federation.secagg.entries import Reader
 from federation.secagg.graph import Shape
 from federation.secagg.messages import SignatureList
 from federation.secagg.protocol import run_secagg
+from federation.secagg.session import roster_from_text, roster_names, roster_to_text
 from tests.federation.secagg.parties import SIZE, STEPS, Parties, identity, inputs_of, session_of, shaped, signers
 
 STAGES = [stage for stage in Stage if stage is not Stage.ENDED]
@@ -243,6 +246,49 @@ def test_secrets_stay_out_of_sight():
 def test_a_session_that_protects_nobody_cannot_exist(change, words):
     with pytest.raises(UsageError, match=re.escape(words)):
         replace(session_of(4, colluders=1, dropouts=1), **change)
+
+
+def test_a_session_may_be_as_large_and_as_small_as_its_bounds_say():
+    base, two = session_of(4, colluders=1, dropouts=1), (b"a", b"b" * 2048)
+    least = replace(base, roster=two, colluders=1, dropouts=0, run="r", release="m", size=1)
+    assert (least.fewest, least.noise_sharers, least.members) == (2, 1, (1, 2))
+    for text in ("x" * 256, "\u00e9" * 128):
+        assert replace(base, run=text, release=text, size=2**20).run == text
+        for name in ("run", "release"):
+            with pytest.raises(UsageError, match="need 1 to 256 bytes each"):
+                replace(base, **{name: text + "x"})
+    with pytest.raises(UsageError, match="a key of its own, of 1 to 2048 bytes"):
+        replace(base, roster=(b"a", b"b" * 2049, b"c", b"d"))
+    most = replace(base, roster=tuple(b"%d" % number for number in range(1024)), colluders=0, dropouts=50)
+    assert (len(most.members), most.members[-1], most.fewest) == (1024, 1024, 974)
+    assert MemberEntry.read(EntryReader((1024).to_bytes(2, "little"))) == MemberEntry(1024)
+
+
+class EntryReader(Reader):
+    """Reads entries alone."""
+
+    def __init__(self, data):
+        self._data, self._at = data, 0
+
+
+def test_a_roster_is_read_as_it_was_written_and_who_has_no_name_in_it_has_a_number():
+    keys = tuple(identity(member).public for member in (1, 2, 3))
+    text = roster_to_text(keys, ["north", ""])
+    assert text == f"{keys[0].hex()} north\n{keys[1].hex()}\n{keys[2].hex()}\n"
+    assert roster_from_text(text) == roster_from_text(text.replace("north", "the north side")) == keys
+    assert roster_names(text) == ("north", "organisation 2", "organisation 3")
+    assert roster_names(text.replace("north", " the north side ")) == (
+        "the north side",
+        "organisation 2",
+        "organisation 3",
+    )
+    for wrong, said in (
+        (f"{text}zz\n", r"^a roster holds one public identity a line, in hex"),
+        (f"{text}{keys[0].hex()[:-2]} west\n", r"^a public identity in a roster has 1344 bytes"),
+        (f"{text}{keys[0].hex()}00\n", r"^a public identity in a roster has 1344 bytes"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            roster_from_text(wrong)
 
 
 def test_every_field_changes_the_digest():

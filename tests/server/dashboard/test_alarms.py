@@ -76,6 +76,10 @@ RELEASES = {
     ),
     "nobody knows what a wallet is worth": (of_bundle(Verdict.PASS), [(True, WORTH)]),
     "a trial of which nobody knows": (of_bundle(Verdict.PASS, use=ReleaseUse.TRIAL), []),
+    "a trial in which a wallet is worth too much": (
+        of_bundle(Verdict.PASS, use=ReleaseUse.TRIAL, wolf=wolves(2400, 0.9)),
+        [(True, WORTH)],
+    ),
 }
 
 
@@ -269,6 +273,23 @@ def test_a_permission_holds_from_the_later_begin_to_the_earlier_end_of_pack_and_
         )
         (found,) = of_germany(longer, following)
         assert found.is_replaced is replaced
+
+
+def test_every_rule_of_a_pack_allows_its_own_purpose():
+    pack, trial = RULES.pack("DE", NOW), RULES.deployment("trial")
+    (door,) = pack.rules
+    clock = dataclasses.replace(door, purpose="time-clock", ends_at=NOW + 80 * DAY_SECONDS)
+    newer = dataclasses.replace(pack, version=2, begins_at=NOW - 50, rules=(door, clock))
+    both = dataclasses.replace(
+        trial, identifier="both", audience="shop.example", purposes=("door-access", "time-clock")
+    )
+    book = with_rules(newer, both)["rules"]
+    found = {each.what: each.ends_at for each in permissions(book, NOW) if " of DE " in each.what}
+    assert found == {
+        "The permission of DE for door-access": ENDS,
+        "The permission of DE for time-clock": NOW + 80 * DAY_SECONDS,
+    }
+    assert missing(book, NOW) == ("Nothing allows time-clock in EU: nobody can be verified for it.",)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from federation.consent.purposes import DAY_SECONDS
 from federation.privacy.ledger import Account
 from federation.rules.entries import Moratorium, PolicyException
 from server.coordinator.run_records import Attempt, DropOut, SumRecord
+from server.dashboard import page
 from server.dashboard.dashboard import RULES_END_SECONDS, SOON_SECONDS, ReleaseState
 from server.dashboard.log import Use, Witnessed, WitnessState
 from server.dashboard.page import dashboard_page
@@ -336,3 +337,36 @@ EDGES = {
 @pytest.mark.parametrize(("changes", "count"), EDGES.values(), ids=EDGES)
 def test_alarm_begins_where_it_is_said_to(changes, count):
     assert len(dataclasses.replace(QUIET, **changes).alerts) == count
+
+
+@pytest.mark.parametrize(
+    ("rate", "shown"),
+    [
+        (None, "none"),
+        (float("nan"), "none"),
+        (0.0, "0 %"),
+        (1.0, "100 %"),
+        (0.999, "99.9 %"),
+        (0.9996, "100 %"),
+        (0.1, "10 %"),
+        (0.01234, "1.23 %"),
+        (0.012, "1.2 %"),
+        (0.001, "0.1 %"),
+        (0.00012345, "0.0123 %"),
+        (1e-6, "0.0001 %"),
+        (1.234e-7, "0.0000123 %"),
+    ],
+)
+def test_a_rate_has_three_digits_and_no_exponent(rate, shown):
+    assert page._percent(rate) == shown
+
+
+@pytest.mark.parametrize(("epsilon", "shown"), [(0.0, 0.0), (3.99, 3.99), (3.9901, 4.0), (0.001, 0.01), (1.25, 1.25)])
+def test_what_was_spent_never_looks_like_less(epsilon, shown):
+    assert page._rounded_up(epsilon) == shown
+
+
+def test_inline_styles_become_the_attributes_that_they_stand_for():
+    styled = """<g style="fill: none; stroke:#123"><path d="M0" style=""/></g><text style="font: 12px serif">x</text>"""
+    plain = """<g fill="none" stroke="#123"><path d="M0"/></g><text font="12px serif">x</text>"""
+    assert page._without_styles(styled) == plain

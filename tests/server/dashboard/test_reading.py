@@ -88,6 +88,17 @@ def test_every_source_is_read_at_one_time_and_shown_in_its_place(tmp_path, monke
     assert torn == {"certificates", "own", "members"}
 
 
+def test_what_sums_up_a_ledger_is_named_where_it_is_not_installed(tmp_path, monkeypatch):
+    def missing(extra):
+        raise UsageError(f"install intaglio[{extra}]")
+
+    monkeypatch.setattr(dashboard_sources, "require_extra", missing)
+    monkeypatch.setattr(dashboard_sources, "ledger_from_file", None)
+    sources = Sources(tmp_path / "none", LogSource(tmp_path), ledger=tmp_path / "ledger.jsonl")
+    found = DashboardReader(sources).read()
+    assert (found.accounts, found.runs) == (Unreadable("install intaglio[train]"), ())
+
+
 def test_what_nobody_named_is_not_read(tmp_path):
     whole = an_organisation(tmp_path)
     found = DashboardReader(Sources(whole.release, whole.log)).read()

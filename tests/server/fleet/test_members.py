@@ -306,16 +306,36 @@ def test_the_roster_is_of_all_or_of_those_who_are_named_in_the_order_of_their_ke
         ("federation.json", None),
         ("federation.json", b"{"),
         ("federation.json", b"[]"),
+        ("federation.json", b"[" * 100_000),
         ("federation.json", b'{"federation": "zz", "address": "a", "noticed": 1}'),
         ("federation.json", b'{"federation": "00", "noticed": 1}'),
         ("federation.json", b'{"federation": "00", "address": "a", "noticed": null}'),
         ("coordinator.pem", b"no key"),
         ("tls/ca.pem", None),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:20],
 )
 def test_a_folder_that_lacks_a_part_holds_no_federation(coordinator, file, data):
     path = coordinator.folder / file
     path.unlink() if data is None else path.write_bytes(data)
     with pytest.raises(UsageError, match=r"holds no federation; run `intaglio-server federation init` first$"):
         Coordinator(coordinator.folder)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\xff",
+        b"[" * 100_000,
+        b"3",
+        b"{}",
+        b'{"request": 3, "node": 1}',
+        b'{"request": "x", "node": 1}',
+        b'{"request": null}',
+    ],
+    ids=lambda data: data[:20],
+)
+def test_a_file_that_is_no_member_s_is_named_as_such(data):
+    with pytest.raises(UsageError, match=r"^a file in members/ is not one that `federation approve` wrote$"):
+        Member.from_bytes(data)

@@ -6,12 +6,14 @@ import asyncio
 import datetime as dt
 import os
 from collections import Counter
+from pathlib import Path
 from types import SimpleNamespace
 
 import httpx
 import pytest
 
 from client.node.joining import join
+from federation.errors import MalformedMessageError, UsageError
 from federation.membership.fleet import (
     NEWEST_SECONDS,
     NODE_KEY_HEADER,
@@ -352,6 +354,17 @@ def test_a_signature_is_taken_up_to_the_bounds_of_flower_and_not_at_them(federat
             assert (found.reason, found.name) == (reason, name)
 
 
+@pytest.mark.parametrize("name", ["flwr-public-key", "flwr-signature"])
+def test_a_header_with_a_sign_too_many_is_not_the_one_without_it(federation, name):
+    """The log and the SuperLink would take it for another's, or for nobody's."""
+    folder, keys = federation
+    headers, members = signed(keys["north"]), Members(folder)
+    assert members.admit(headers, SECONDS).name == "north"
+    for at in (0, 7, len(headers[name])):
+        more = headers | {name: f"{headers[name][:at]}!{headers[name][at:]}"}
+        assert members.admit(more, SECONDS) == TurnedBack("stranger", "", "no member signed this call")
+
+
 def test_a_member_whose_file_is_damaged_keeps_nobody_else_out(federation, tmp_path):
     folder, keys = federation
     copy = tmp_path / "members"
@@ -406,6 +419,77 @@ def test_a_next_segment_that_cannot_be_begun_leaves_the_last_one_as_it_is(tmp_pa
     assert (log.is_broken, verify(tmp_path / "calls")) == (False, (2, log.head, True))
     log.close()
     log.close()
+
+
+def test_a_segment_is_durable_before_the_next_is_there_and_the_oldest_goes_after_it(tmp_path, monkeypatch):
+    told, names = [], {}
+
+    def noted(name, does, path_of):
+        def call(*given):
+            told.append((name, path_of(given[0])))
+            return does(*given)
+
+        return call
+
+    opened, unlink = os.open, Path.unlink
+
+    def open_it(path, *how):
+        told.append(("open", Path(path).name))
+        descriptor = opened(path, *how)
+        names[descriptor] = Path(path).name
+        return descriptor
+
+    monkeypatch.setattr(call_log.os, "open", open_it)
+    for name in ("fsync", "close", "truncate"):
+        monkeypatch.setattr(call_log.os, name, noted(name, getattr(os, name), lambda file: names.get(file, file)))
+    monkeypatch.setattr(call_log, "sync_directory", lambda folder: told.append(("sync", folder.name)))
+    monkeypatch.setattr(Path, "unlink", noted("unlink", unlink, lambda path: path.name))
+    log = CallLog(tmp_path / "calls", segment_bytes=1, kept=1)
+    assert told[-3:] == [("open", "000001.jsonl"), ("sync", "calls"), ("truncate", "000001.jsonl")]
+    log.append(Asked(1, 1, "get-run", "a" * 32, 1))
+    told.clear()
+    log.append(Asked(2, 2, "get-run", "a" * 32, 1))
+    assert told == [
+        ("fsync", "000001.jsonl"),
+        ("open", "000002.jsonl"),
+        ("close", "000001.jsonl"),
+        ("unlink", "000001.jsonl"),
+        ("sync", "calls"),
+    ]
+    told.clear()
+    log.close()
+    log.close()
+    assert told == [("fsync", "000002.jsonl"), ("close", "000002.jsonl")]
+
+
+def test_a_log_has_one_file_open_however_many_segments_it_began_and_none_once_it_is_closed(tmp_path):
+    open_files = lambda: len(list(Path("/proc/self/fd").iterdir()))  # noqa: E731 - short
+    before = open_files()
+    log = CallLog(tmp_path / "calls", segment_bytes=1)
+    for number in range(5):
+        log.append(Asked(1, number, "get-run", "a" * 32, 1))
+        assert open_files() == before + 1
+    log.close()
+    assert open_files() == before
+
+
+def test_a_segment_that_is_none_or_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "000001.jsonl").write_bytes(b"junk\n")
+    with pytest.raises(MalformedMessageError, match=r"^000001\.jsonl: line 1 of the log is not a call"):
+        verify(tmp_path)
+    (tmp_path / "000001.jsonl").unlink()
+    (tmp_path / "000001.jsonl").mkdir()
+    with pytest.raises(UsageError, match=r"^cannot read .*000001\.jsonl: Is a directory$"):
+        verify(tmp_path)
+
+
+def test_whoever_keeps_fewer_segments_from_now_on_has_fewer_after_the_next(tmp_path):
+    for kept, lines, left in ((9, 4, ["000001", "000002", "000003", "000004"]), (2, 1, ["000004", "000005"])):
+        log = CallLog(tmp_path / "calls", segment_bytes=1, kept=kept)
+        for _ in range(lines):
+            log.append(Asked(1, 1, "get-run", "a" * 32, 1))
+        log.close()
+        assert [path.stem for path in segments(tmp_path / "calls")] == left
 
 
 def test_segments_are_in_the_order_of_their_numbers_however_many_digits_they_have(tmp_path):

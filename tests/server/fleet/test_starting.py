@@ -218,3 +218,77 @@ def test_everything_is_served_behind_the_gateway_s_certificate_until_a_part_is_l
     said = capsys.readouterr().err
     assert re.search(r"^20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ a warning$", said, re.MULTILINE)
     assert "the gateway listens on 0.0.0.0:8443, for members at fed.example.org:8443; Ctrl-C ends it" in said
+
+
+@pytest.mark.parametrize("which", [0, 2])
+def test_a_program_that_does_not_start_ends_those_before_it_and_leaves_no_address(
+    coordinator, programs, monkeypatch, which
+):
+    begin = start.subprocess.Popen
+
+    def fails(command, **named):
+        if len(programs.started) == which:
+            raise FileNotFoundError(2, "No such file or directory", command[2])
+        return begin(command, **named)
+
+    monkeypatch.setattr(start.subprocess, "Popen", fails)
+    with pytest.raises(FileNotFoundError, match="No such file"), start.running_superlink(coordinator):
+        pass
+    assert programs.ended == [0][:which]
+    assert not (coordinator.folder / "superlink.address").exists()
+    with (coordinator.folder / "superlink.lock").open("ab") as free:
+        fcntl.flock(free, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_a_superlink_that_does_not_answer_is_ended_and_no_executor_is_started(coordinator, programs, monkeypatch):
+    def silent(*_):
+        raise UnavailableError("it did not start")
+
+    monkeypatch.setattr(start, "_await_health", silent)
+    with pytest.raises(UnavailableError, match="it did not start"), start.running_superlink(coordinator):
+        pass
+    assert (len(programs.started), programs.ended) == (1, [0])
+    assert not (coordinator.folder / "superlink.address").exists()
+
+
+def test_an_address_that_somebody_took_away_does_no_harm_at_the_end(coordinator, programs):
+    with start.running_superlink(coordinator):
+        (coordinator.folder / "superlink.address").unlink()
+    assert programs.ended == [2, 0]
+
+
+def test_a_coordinator_that_is_told_to_end_ends_well_without_metrics_and_its_superlink_with_it(
+    coordinator, monkeypatch
+):
+    told = []
+
+    @contextmanager
+    def noted(name, gives):
+        told.append(f"{name} begins")
+        try:
+            yield gives
+        finally:
+            told.append(f"{name} ends")
+
+    monkeypatch.setattr(start, "running_superlink", lambda made, _lost: noted("superlink", f"of {made.address}"))
+    monkeypatch.setattr(start, "opened_door", lambda host, port: noted("door", (host, port)))
+    monkeypatch.setattr(start, "_end_what_is_left", lambda folder: told.append(("end what is left", folder)))
+    monkeypatch.setattr(start, "superlink_client", lambda address, _authority: f"client {address}")
+
+    def serve(made, upstream, door, lost, *, metrics):
+        told.append((made.address, upstream, door, lost.is_set(), metrics))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(start, "serve_gateway", serve)
+    with pytest.raises(SystemExit, match=r"^0$"):
+        start.serve(coordinator, host="127.0.0.2", port=7)
+    assert told == [
+        "superlink begins",
+        "door begins",
+        ("end what is left", coordinator.folder),
+        ("fed.example.org:8443", "client of fed.example.org:8443", ("127.0.0.2", 7), False, None),
+        "door ends",
+        "superlink ends",
+    ]
+    monkeypatch.setattr(start, "serve_gateway", lambda *_, **__: None)
+    start.serve(coordinator, host="127.0.0.2", port=7)  # Ctrl-C, which the server takes for itself

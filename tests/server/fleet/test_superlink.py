@@ -41,12 +41,13 @@ class Asked:
     """A SuperLink that gives what it was made with, one answer after the other, and remembers what it was asked."""
 
     def __init__(self, *answers):
-        self.answers, self.calls, self.headers = list(answers), [], []
+        self.answers, self.calls, self.headers, self.waits = list(answers), [], [], []
 
     def __call__(self, request):
         prefix, _, call = request.url.path.rpartition("/")
         assert (request.method, prefix) == ("POST", "/v1/control")
         self.calls.append((call, REQUESTS[call].FromString(request.read())))
+        self.waits.append(request.extensions["timeout"])
         self.headers.append({name: request.headers.get(name) for name in ("content-type", "accept")})
         answer = self.answers.pop(0)
         if isinstance(answer, Exception):
@@ -251,6 +252,7 @@ def test_lines_are_whole_however_they_were_cut_and_after_silence_only_new_ones_a
         "content-type": "application/protobuf",
         "accept": "application/flower-protobuf-stream",
     }
+    assert asked.waits == [{"connect": 30.0, "read": 2.0, "write": 30.0, "pool": 30.0}] * 3
 
 
 def test_a_run_that_ends_with_a_line_says_nothing_after_it(monkeypatch):
@@ -274,8 +276,9 @@ def test_a_superlink_that_goes_away_in_the_middle_says_how_to_go_on(monkeypatch)
 
 
 def test_a_log_that_is_refused_says_so_and_a_message_without_end_is_not_waited_for(monkeypatch):
+    refusal = iter([b'{"detail": "Run ', b'ID not found."}'])
     with pytest.raises(UsageError, match=r"refused stream-logs with status 404: Run ID not found\."):
-        lines_of(httpx.Response(404, json={"detail": "Run ID not found."}), monkeypatch=monkeypatch)
+        lines_of(httpx.Response(404, content=refusal), monkeypatch=monkeypatch)
     monkeypatch.setattr(fleet, "_MOST_FRAME_BYTES", 20)
     kept = len(pb.StreamLogsResponse(log_output="x" * 9, latest_timestamp=1.0).SerializeToString())
     assert kept == 20

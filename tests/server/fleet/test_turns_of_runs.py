@@ -152,11 +152,11 @@ class Scene:
 
 def test_everything_that_is_done_for_a_run_in_this_order(tmp_path, monkeypatch):
     """Two runs of others are there at first, of which the second is not over."""
-    busy = [OVER, RunState(6, "running", "", "")]
+    busy, first = [OVER, RunState(6, "running", "", "")], [RunState(6, "pending", "", ""), OVER]
     scene = Scene(
         tmp_path,
         monkeypatch,
-        states=[busy, busy, busy, [OVER, OVER]],
+        states=[busy, busy, first, [OVER, OVER]],
         heard=["INFO intaglio:  round 1 ", "noise", "intaglio: done"],
     )
     monkeypatch.setattr(submitting.time, "monotonic", lambda: 1000.0)

@@ -582,6 +582,9 @@ def test_an_operator_revokes_by_a_number_as_the_list_shows_it(tls):
         answer = typed("pki", "revoke", tls, "--serial", said).stdout
         assert answer == f"{told} {'is revoked from now on' if is_first else 'was revoked before'}\n"
     assert {f"{one:x}" for one in revoked(tls)} == {number}
+    mistyped = number[:-1] + f"{int(number[-1], 16) ^ 1:x}"
+    told = typed("pki", "revoke", tls, "--serial", mistyped, expected=2).stderr
+    assert f"{mistyped} begins as the number of a certificate of bob does, and is none" in told
     unknown = next(f"{one:x}" * 8 for one in range(1 << 12, 1 << 16) if not number.startswith(f"{one:x}"))
     for short in ("deadbeef", unknown[:31]):
         assert "no certificate that is kept here" in typed("pki", "revoke", tls, "--serial", short, expected=2).stderr

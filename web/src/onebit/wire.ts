@@ -25,7 +25,7 @@ const Kind = { TEMPLATE: 1, PROBE: 2, REPLY: 3 } as const
 const preamble = (kind: number, parameters: Parameters): Bytes => Uint8Array.from([...MAGIC, kind, parameters.number, 0, 0])
 
 function body(data: Uint8Array, kind: number, parameters: Parameters): Uint8Array {
-  if (data.length < PREAMBLE_BYTES || preamble(kind, parameters).some((byte, i) => data[i] !== byte)) {
+  if (preamble(kind, parameters).some((byte, i) => data[i] !== byte)) {
     throw new MalformedMessageError('not a message of this kind, version and parameter set')
   }
   return data.subarray(PREAMBLE_BYTES)

@@ -132,7 +132,7 @@ export function requirePeriod(what: string, begins: number, ends: number): void 
 
 /** Throws UsageError unless `text` is `length` bytes in hex. */
 export function requireHex(what: string, text: string, length: number): void {
-  if (typeof text !== 'string' || fromHex(text).length !== length) throw new UsageError(`${what} has ${length} bytes`)
+  if (typeof text !== 'string' || text.length !== 2 * length || !/^[0-9a-f]*$/.test(text)) throw new UsageError(`${what} has ${length} bytes`)
 }
 
 /** Throws UsageError unless `value` has `length` bytes. */
