@@ -406,6 +406,13 @@ test('what somebody does on the page has these consequences', async () => {
   await look('the worker wants a film')
   await click('Cancel')
 
+  await opens('is not filmed where nobody waits for it', ENROLLED, '', { export: 'held' })
+  world.worker.tell({ kind: 'film' })
+  await look('the worker wants a film, late')
+  await click('What the service holds about me')
+  world.worker.tell({ kind: 'film' })
+  await look('the worker wants a film, late')
+
   await opens('is not supervised', { ...ENROLLED, pad: 'supervised' })
   await click('Verify')
 
@@ -566,6 +573,18 @@ test('what somebody does on the page has these consequences', async () => {
   await click('Enrol')
   written.push(`  is a ticket asked for: ${document.getElementById('ticket') !== null}`)
   await event('hashchange', 'nothing comes')
+
+  await opens('a link comes while somebody reads what they agree to', NOBODY)
+  await click('Enrol')
+  written.push(`  is a ticket asked for: ${document.getElementById('ticket') !== null}`)
+  history.replaceState(null, '', `#ticket=${TICKET}`)
+  await event('hashchange', 'a ticket comes')
+  written.push(`  is a ticket asked for: ${document.getElementById('ticket') !== null}`)
+
+  await opens('a link comes after something else failed', ENROLLED, '', { export: AWAY })
+  await click('What the service holds about me')
+  history.replaceState(null, '', `#ticket=${TICKET}`)
+  await event('hashchange', 'a ticket comes')
 
   await opens('a link comes after a ticket was refused', { ...NOBODY, lock: ENROLLED.lock }, `#ticket=${TICKET}`, { enrol: failed('RefusedError', { why: { name: 'why.ticket' } }) })
   await agrees('')
