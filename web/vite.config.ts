@@ -26,7 +26,7 @@ export default defineConfig({
     exclude: ['node-seal'], // it finds its .wasm beside itself
     // All others by name: one that is found while tests run makes them load anew, and fail.
     include: [
-      '@bufbuild/protobuf', '@bufbuild/protobuf/codegenv2', 'intl-messageformat', '@formatjs/icu-messageformat-parser', '@noble/ciphers/chacha.js', '@noble/curves/ed25519.js', '@noble/hashes/scrypt.js', '@noble/hashes/sha2.js',
+      '@bufbuild/protobuf', '@bufbuild/protobuf/codegenv2', 'intl-messageformat', '@formatjs/icu-messageformat-parser', '@noble/ciphers/chacha.js', '@noble/curves/ed25519.js', '@noble/hashes/hkdf.js', '@noble/hashes/scrypt.js', '@noble/hashes/sha2.js',
       '@tensorflow/tfjs-core', '@tensorflow/tfjs-backend-wasm/dist/base', '@tensorflow/tfjs-backend-wasm/dist/kernels/*',
     ],
   },

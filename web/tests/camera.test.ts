@@ -33,7 +33,7 @@ async function open(): Promise<MediaStream> {
 
 /** What looks, and what it was shown. */
 function eyes({ watch = [], look = [], follow = [] }: { watch?: (Advice | null | Error)[]; look?: (Fault | null)[]; follow?: (Prompt | Error)[] } = {}) {
-  const shown: { watched: [string, boolean][]; looked: [number, number][]; followed: number[]; said: string[]; moods: (string | undefined)[] } = { watched: [], looked: [], followed: [], said: [], moods: [] }
+  const shown: { watched: [string, boolean][]; looked: [number, number][]; followed: number[]; said: string[]; moods: (string | undefined)[]; pictures: Blob[] } = { pictures: [], watched: [], looked: [], followed: [], said: [], moods: [] }
   const next = async <T>(answers: (T | Error)[], otherwise: T): Promise<T> => {
     const answer = answers.shift() ?? otherwise
     if (answer instanceof Error) throw answer
@@ -41,7 +41,7 @@ function eyes({ watch = [], look = [], follow = [] }: { watch?: (Advice | null |
   }
   const eye: Eye = {
     async watch(frame, profile, begins) { shown.watched.push([profile, begins]); noted(); frame.close(); return await next<Advice | null>(watch, null) },
-    async look(pictures, references) { shown.looked.push([pictures.length, references]); noted(); return await next<Fault | null>(look, null) },
+    async look(pictures, references) { shown.looked.push([pictures.length, references]); shown.pictures = [...pictures]; noted(); return await next<Fault | null>(look, null) },
     async follow(frame, seconds) { shown.followed.push(seconds); noted(); frame.close(); return await next<Prompt>(follow, { asked: null, done: 3, of: 3, isOver: true }) },
   }
   const camera = new Camera(eye)
@@ -105,6 +105,8 @@ test('several pictures are taken a moment apart, and each is held against those 
   expect(waits).toEqual([800])
   expect(taken).toHaveLength(2)
   expect(shown.looked).toEqual([[4, 3], [5, 3]])
+  expect(shown.pictures).toEqual([...before, ...taken!]) // the same ones, in this order
+  expect(shown.pictures.every((one, i) => one === [...before, ...taken!][i])).toBe(true)
   expect(shown.said.at(-1)).toMatch(/1 of 2/)
   expect(told(camera)).toEqual([expect.stringMatching(/2 of 2/), 'good'])
   expect(dots(camera)).toEqual(['there', 'there'])
@@ -155,6 +157,8 @@ test('a camera that cannot be opened is none', async () => {
   opens = () => Promise.reject(new DOMException('no', 'NotAllowedError'))
   await expect(camera.take({ profile: 'probe', count: 1, before: [] })).rejects.toThrow(NoCameraError)
   await expect(camera.film()).rejects.toThrow(NoCameraError)
+  vi.spyOn(navigator, 'mediaDevices', 'get').mockReturnValue(undefined as never) // as where the page did not come over TLS
+  await expect(camera.take({ profile: 'probe', count: 1, before: [] })).rejects.toThrow(NoCameraError)
   expect(camera.element.querySelector('.hint')!.hasAttribute('aria-live')).toBe(false)
 })
 

@@ -241,6 +241,7 @@ const DONE: readonly Row[] = [
   ['renew, no match', renew(), noMatch],
   ['renew, towards a site', renew(SITE)],
   ['renew, towards a site for the first time', renew({ purpose: 'gate', audience: 'third.example' })],
+  ['renew, towards a site, at a deployment for another audience', renew(SITE), () => { deployment.audience = 'elsewhere.example' }],
   ['renew, which goes to another deployment', renew(), () => { mine.memory.enrolment.deployment = 'before' }],
   ['renew, towards a site, which goes to no other deployment', renew(SITE), () => { mine.memory.enrolment.deployment = 'before' }],
   ['renew, which goes to another deployment, no match', renew(), all(noMatch, () => { mine.memory.enrolment.deployment = 'before' })],

@@ -244,6 +244,14 @@ test('what somebody does on the page has these consequences', async () => {
   await click('Enrol')
   written.push(`  is a ticket asked for: ${document.getElementById('ticket') !== null}`)
 
+  await opens('an enrolment takes a while once the keys are locked', NOBODY, '', { enrol: 'held' })
+  await agrees()
+  await pictured(3)
+  await click('I am ready')
+  await pictured(1, 'confirming picture')
+  await click('Use a passkey')
+  await answered(MATCH)
+
   await opens('with a ticket that is refused', { ...NOBODY, lock: ENROLLED.lock }, '', { enrol: failed('RefusedError', { why: { name: 'why.ticket' } }) })
   await agrees()
   await pictured(3)
@@ -397,6 +405,13 @@ test('what somebody does on the page has these consequences', async () => {
   world.worker.tell({ kind: 'film' })
   await look('the worker wants a film')
   await click('Cancel')
+
+  await opens('is not filmed where nobody waits for it', ENROLLED, '', { export: 'held' })
+  world.worker.tell({ kind: 'film' })
+  await look('the worker wants a film, late')
+  await click('What the service holds about me')
+  world.worker.tell({ kind: 'film' })
+  await look('the worker wants a film, late')
 
   await opens('is not supervised', { ...ENROLLED, pad: 'supervised' })
   await click('Verify')
@@ -559,6 +574,18 @@ test('what somebody does on the page has these consequences', async () => {
   written.push(`  is a ticket asked for: ${document.getElementById('ticket') !== null}`)
   await event('hashchange', 'nothing comes')
 
+  await opens('a link comes while somebody reads what they agree to', NOBODY)
+  await click('Enrol')
+  written.push(`  is a ticket asked for: ${document.getElementById('ticket') !== null}`)
+  history.replaceState(null, '', `#ticket=${TICKET}`)
+  await event('hashchange', 'a ticket comes')
+  written.push(`  is a ticket asked for: ${document.getElementById('ticket') !== null}`)
+
+  await opens('a link comes after something else failed', ENROLLED, '', { export: AWAY })
+  await click('What the service holds about me')
+  history.replaceState(null, '', `#ticket=${TICKET}`)
+  await event('hashchange', 'a ticket comes')
+
   await opens('a link comes after a ticket was refused', { ...NOBODY, lock: ENROLLED.lock }, `#ticket=${TICKET}`, { enrol: failed('RefusedError', { why: { name: 'why.ticket' } }) })
   await agrees('')
   history.replaceState(null, '', `#ticket=${TICKET}`)
@@ -589,7 +616,7 @@ test('what somebody does on the page has these consequences', async () => {
   await opens('the page that was kept', NOBODY, '', { glance: null })
   delete document.documentElement.dataset['kept']
 
-  expect(world.keys.map(({ secret }) => secret[0])).toEqual([0]) // the worker has it
+  expect(world.keys.map(({ secret }) => secret[0])).toEqual([0, 0]) // the worker has it
   await expect(`${written.join('\n').trim()}\n`).toMatchFileSnapshot('./told/page.txt')
 })
 

@@ -139,7 +139,7 @@ test.each(['arrayBuffer', 'createImageBitmap'] as const)('a picture that is stil
     const read = Blob.prototype.arrayBuffer
     vi.spyOn(Blob.prototype, 'arrayBuffer').mockImplementation(async function (this: Blob) { await held.promise; return await read.call(this) })
   } else vi.spyOn(globalThis, 'createImageBitmap').mockImplementation((async (source: ImageBitmapSource) => { await held.promise; const made_ = await realBitmap(source); images.push(made_); return made_ }) as typeof createImageBitmap)
-  const adding = it.add(await image(2), await image(3))
+  const adding = it.add(...(at === 'arrayBuffer' ? [new File(['no image'], 'a')] : []), await image(2), await image(3))
   it.pictures.clear()
   held.resolve()
   await adding

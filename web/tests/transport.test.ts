@@ -101,7 +101,7 @@ test('an answer that does not end is taken in up to the longest message, and no 
 
 describe('a call is made again', () => {
   /** How the server answers, and when the person stops it. */
-  type Answer = 'ok' | 'silent' | 'late' | 'lost' | 'wrong' | 'stopped' | number
+  type Answer = 'ok' | 'silent' | 'late' | 'lost' | 'wrong' | 'stopped' | 'left' | number
   const given = { ok: () => new Response(answer(200)), silent: () => { throw new TypeError('offline') }, late: () => { throw new DOMException('no', 'TimeoutError') }, lost: () => { throw new DOMException('no', 'NetworkError') }, wrong: () => failed('PERMISSION_DENIED') }
 
   test.each<[string, Answer[], number[], string, number]>([
@@ -115,6 +115,7 @@ describe('a call is made again', () => {
     ['but not of who is frozen, until there is no time left', ['late', 'ok'], [0], 'UnavailableError 10 why.silent', 0],
     ['once of whom the network loses', ['lost', 'late', 'ok'], [0, 1000], 'UnavailableError 10 why.silent', 1],
     ['but not after a refusal', [1, 'wrong', 'ok'], [0, 1000], 'RefusedError null null', 1],
+    ['but not after the person left while it was on its way', [1, 'left', 'ok'], [0, 1000], 'CancelledError null null', 1],
     ['but not after the person stopped it', [1, 'stopped', 'ok'], [0], 'CancelledError null null', 1],
   ])('%s', async (_, answers, times, end, repeated) => {
     vi.useFakeTimers()
@@ -125,11 +126,12 @@ describe('a call is made again', () => {
       vi.spyOn(globalThis, 'fetch').mockImplementation(async () => {
         asked.push(performance.now() - begin)
         const next = answers.shift()!
+        if (next === 'left') { stop.abort(); throw new DOMException('no', 'AbortError') }
         if (answers[0] === 'stopped') setTimeout(() => { stop.abort() }, 500)
         return typeof next === 'number' ? failed('RESOURCE_EXHAUSTED', 'busy', { 'retry-after-seconds': String(next) }) : given[next as 'ok']()
       })
       const transport = new Transport(({ call, sent, received }) => { shown.push([call, sent.length, received?.length ?? null]) })
-      if (answers.includes('stopped')) transport.signal = stop.signal
+      transport.signal = stop.signal
       const ended = transport.call(method, { openingsFrom: 5n }).then(() => 'done', (error: IntaglioError & { retryAfter?: number }) => `${error.constructor.name === 'SilentError' ? 'UnavailableError' : error.name} ${error.retryAfter ?? null} ${error.why?.name ?? null}`)
       await vi.advanceTimersByTimeAsync(15_000)
       expect([asked, await ended, transport.repeated]).toEqual([times, end, repeated])

@@ -21,8 +21,19 @@ const world = vi.hoisted(() => {
     if (typeof value === 'object' && value !== null) return value.called ?? `{ ${Object.entries(value).map(([name, one]) => `${name}: ${word(one)}`).join(', ')} }`
     return typeof value === 'string' || typeof value !== 'bigint' ? String(value) : `${value}n`
   }
-  const note = (name: string, ...given: unknown[]): void => { told.push(`${name}(${given.map(word).join(', ')})`) }
-  return { told, word, note, keys: { made: 0 }, raised: {} as Record<string, unknown>, gives: {} as Record<string, any> }
+  const state = { pending: 0, steps: 0, failing: -1 }
+  const note = (name: string, ...given: unknown[]): void => {
+    told.push(`${state.pending > 0 ? 'NOT WAITED FOR: ' : ''}${name}(${given.map(word).join(', ')})`)
+    if (!['wiped', 'let go', 'the film is let go'].includes(name) && state.steps++ === state.failing) throw new RangeError('secret')
+  }
+  /** What is done a while later: whoever does not wait for it is found out. */
+  const later = async <T>(answer: T): Promise<T> => {
+    state.pending += 1
+    for (let tick = 0; tick < 9; tick++) await undefined
+    state.pending -= 1
+    return answer
+  }
+  return { told, word, note, later, state, keys: { made: 0 }, raised: {} as Record<string, unknown>, gives: {} as Record<string, any> }
 })
 const { told, note, word, gives, raised } = world
 
@@ -84,7 +95,7 @@ vi.mock('../src/device/device', () => ({
         Object.assign(this, {
           [name]: async (...given: any[]) => {
             const filmed = await Promise.all(given.map((one) => (typeof one === 'function' ? one(new Uint8Array(32).fill(9)) : one)))
-            return stand(name, () => world.gives['outcome'])(...filmed)
+            return await world.later(stand(name, () => world.gives['outcome'])(...filmed))
           },
         })
       }
@@ -95,17 +106,17 @@ vi.mock('../src/device/owner', () => ({
   Owner: class {
     constructor(wallet: unknown, transport: unknown) {
       world.note('Owner', wallet, transport)
-      for (const name of ['settle', 'revoke', 'erase', 'export', 'history', 'revocation', 'devices', 'whyRefused']) Object.assign(this, { [name]: async () => stand(name)() })
+      for (const name of ['settle', 'revoke', 'erase', 'export', 'history', 'revocation', 'devices', 'whyRefused']) Object.assign(this, { [name]: async () => world.later(stand(name)()) })
     }
   },
-  revokeWith: async (...given: unknown[]) => stand('revokeWith')(...given), heldIn: (record: string) => ({ attempts: [], enrolledAt: 5, devices: 2, of: record }),
+  revokeWith: async (...given: unknown[]) => world.later(stand('revokeWith')(...given)), heldIn: (record: string) => ({ attempts: [], enrolledAt: 5, devices: 2, of: record }),
 }))
 vi.mock('../src/wallet/backup', () => ({ openBackup: async (...given: unknown[]) => stand('openBackup')(...given), sealBackup: async (...given: unknown[]) => stand('sealBackup', () => new Uint8Array(3))(...given) }))
-vi.mock('../src/wallet/wait', () => ({ keepWait: async (wait: unknown) => { world.note('keepWait', wait) }, keptWait: async (name: unknown, now: unknown) => { world.note('keptWait', name, now); return 'a wait' }, waitAfter: (failures: number, free: number) => 100 * failures + free }))
+vi.mock('../src/wallet/wait', () => ({ keepWait: async (wait: unknown) => { world.note('keepWait', wait); await world.later(null) }, keptWait: async (name: unknown, now: unknown) => { world.note('keptWait', name, now); return 'a wait' }, waitAfter: (failures: number, free: number) => 100 * failures + free }))
 vi.mock('../src/wallet/wallet', async () => {
   const { UsageError } = await import('../src/errors')
   class OutdatedWalletError extends UsageError {}
-  const Wallet = Object.fromEntries(['look', 'open', 'begun', 'create', 'successor', 'delete'].map((name) => [name, async (...given: any[]) => stand(`Wallet.${name}`, () => null)(...given.map((one) => (one?.secret === undefined ? one : { called: `key ${one.secret[0]}` })))]))
+  const Wallet = Object.fromEntries(['look', 'open', 'begun', 'create', 'successor', 'delete'].map((name) => [name, async (...given: any[]) => world.later(stand(`Wallet.${name}`, () => null)(...given.map((one) => (one?.secret === undefined ? one : { called: `key ${one.secret[0]}` }))))]))
   return { MOST_ANSWERS: 500, OutdatedWalletError, Wallet: { ...Wallet, exclusively: async (work: () => Promise<unknown>) => { world.note('exclusively'); try { return await work() } finally { world.note('let go') } } } }
 })
 vi.mock('../src/rules/rulebook', () => ({ Rulebook: { read: (data: Uint8Array, seen: unknown) => { world.note('Rulebook.read', new TextDecoder().decode(data), seen); return { deployment: (identifier: string) => world.gives['rules'](identifier) } } } }))
@@ -131,7 +142,7 @@ const { OutdatedWalletError } = await import('../src/wallet/wallet')
 
 const wallet = (called: string, enrolment: object | null = { state: 'enrolled', releaseDigest: 'digest of old' }) => ({
   called, keyId: new Uint8Array(32).fill(6), memory: { enrolment, rules: 'rules that were seen', names: { a: 'b' } }, requireEnrolment: () => enrolment,
-  remember: async (change: unknown) => { note(`${called}.remember`, change) }, takePlace: async () => { note(`${called}.takePlace`) },
+  remember: async (change: unknown) => { note(`${called}.remember`, change); await world.later(null) }, takePlace: async () => { note(`${called}.takePlace`); await world.later(null) },
 })
 const SHOWN = { called: 'what is shown', state: 'enrolled', name: 'mine', lock: 'a lock', answers: 4, failures: 2, trust: 'its trust', consentExpires: NOW + 9, agreed: [['shop.example', ['door', 'gate'], NOW + 1], ['other.example', ['roof'], NOW + 1]], release: 'digest of now' }
 
@@ -148,7 +159,7 @@ const pictures = (...widths: number[]): Promise<Blob[]> => Promise.all(widths.ma
 let ids = 0
 /** Asks the worker. @returns what it was told and called, and its answer. */
 async function asked(action: Action, argument?: unknown, { secret = Uint8Array.of(8, 8), locked = true, meanwhile = async (_id: number): Promise<void> => undefined } = {}): Promise<string[]> {
-  told.length = replies.length = world.keys.made = 0
+  told.length = replies.length = world.keys.made = world.state.steps = world.state.pending = 0
   const id = ids++
   const key = locked ? { lock: { kind: 'passphrase' }, secret } : null
   const answered = answer({ data: { id, action, argument, key } } as MessageEvent)
@@ -166,7 +177,7 @@ async function asked(action: Action, argument?: unknown, { secret = Uint8Array.o
 beforeAll(async () => {
   Object.assign(gives, { deployment: null })
   window.postMessage = ((reply: Reply) => { replies.push(reply) }) as typeof window.postMessage
-  vi.spyOn(globalThis, 'createImageBitmap').mockImplementation((async (source: ImageBitmapSource, options?: ImageBitmapOptions) => { const image = await realBitmap(source, options); images.push(image); note('opens', image.width, options); return image }) as typeof createImageBitmap)
+  vi.spyOn(globalThis, 'createImageBitmap').mockImplementation((async (source: ImageBitmapSource, options?: ImageBitmapOptions) => { const image = await realBitmap(source, options); images.push(image); try { note('opens', image.width, options) } catch (error) { image.close(); throw error } return image }) as typeof createImageBitmap)
   await import('../src/device/worker')
   answer = window.onmessage as unknown as typeof answer
   window.onmessage = handler
@@ -238,6 +249,7 @@ const ROWS: readonly Row[] = [
   ['enrol, over what was revoked', 'enrol', async () => ({ pictures: await pictures(1, 2), ticket: new Uint8Array(20) }), () => { gives['Wallet.look'] = { ...SHOWN, state: 'revoked' } }],
   ['enrol, after half an enrolment', 'enrol', async () => ({ pictures: await pictures(1, 2), ticket: new Uint8Array(20) }), () => { gives['Wallet.open'] = wallet('mine', { state: 'started' }) }],
   ['enrol, after half an enrolment that nobody knows', 'enrol', async () => ({ pictures: await pictures(1, 2), ticket: new Uint8Array(20) }), () => { gives['Wallet.open'] = wallet('mine', { state: 'started' }); raised['settle'] = refusal() }],
+  ['enrol, after half an enrolment, and nobody can be asked', 'enrol', async () => ({ pictures: await pictures(1, 2), ticket: new Uint8Array(20) }), () => { gives['Wallet.open'] = wallet('mine', { state: 'started' }); raised['settle'] = new errors.UnavailableError('away') }],
   ['enrol, after half an enrolment that nobody proves', 'enrol', async () => ({ pictures: await pictures(1, 2), ticket: new Uint8Array(20) }), () => { raised['settle'] = new errors.ProofError('no') }],
   ['enrol, after half an enrolment that was revoked', 'enrol', async () => ({ pictures: await pictures(1, 2), ticket: new Uint8Array(20) }), () => { gives['Wallet.open'] = wallet('mine', { state: 'revoked' }) }],
   ['enrol, twice', 'enrol', async () => ({ pictures: await pictures(1, 2), ticket: new Uint8Array(20) })],
@@ -330,8 +342,39 @@ test('everything that the page can ask for is done in this order, with this, and
     if (given !== undefined && given !== null && typeof given === 'object' && 'frame' in given) images.push(given.frame as ImageBitmap)
     sections.push([`# ${name}`, ...await asked(action, given, more)].join('\n'))
   }
-  expect(sections.filter((section) => /STAYED|FOR EVER/.test(section))).toEqual([])
+  expect(sections.filter((section) => /STAYED|FOR EVER|NOT WAITED/.test(section))).toEqual([])
   await expect(`${sections.join('\n\n')}\n`).toMatchFileSnapshot('./told/worker.txt')
+})
+
+test('whatever fails on the way, nothing more is done, nothing stays, and nobody is told what it was', async () => {
+  const NAMES = ['enrol', 'verify', 'login, agreed now', 'renew', 'over', 'admit', 'remove', 'devices', 'rename', 'export', 'backup', 'revokeLost', 'code', 'self', 'revoke', 'erase', 'history', 'watch, the next', 'look', 'asked', 'status', 'forget']
+  const others: string[] = []
+  let count = 0
+  for (const [name, action, argument, prepare, more] of ROWS.filter(([one]) => NAMES.includes(one))) {
+    for (let step = 0, steps = 1; step < steps; step++) {
+      resetWorld()
+      const given = await argument()
+      prepare?.()
+      images.length = 0
+      if (given !== undefined && given !== null && typeof given === 'object' && 'frame' in given) images.push(given.frame as ImageBitmap)
+      if (step === 0) {
+        await asked(action, given, more)
+        steps = world.state.steps
+        count += steps
+        continue // that it waits for its turn does not fail
+      }
+      world.state.failing = step
+      const lines = await asked(action, given, more).finally(() => { world.state.failing = -1 })
+      const failed = told.filter((line) => !/^(wiped|the film is let go|let go)\(/.test(line))
+      const keys = told.filter((line) => line.startsWith('SessionKey')).length - Number(failed.at(-1)!.startsWith('SessionKey'))
+      const end = failed.at(-1)!.startsWith('fetch') ? '! UnavailableError: the server cannot be reached; check the connection { name: why.unreachable } null' : '! Error: something in this page failed null null'
+      const isHeld = action === 'watch' || told.at(-1) === 'let go()'
+      const isAlone = failed.length === step + 1 || failed.slice(step).every((line) => line.startsWith('fetch')) // some files are read at once
+      if (!isAlone || told.filter((line) => line.startsWith('wiped')).length !== keys || !isHeld || lines.at(-1) !== end) others.push(`${name} ${step}: ${lines.slice(-7).join(' -> ')}`)
+    }
+  }
+  expect(others).toEqual([])
+  expect(count).toBeGreaterThan(150)
 })
 
 test('a message that was sent is shown with its length, and so is one that nobody answered', () => {
