@@ -83,7 +83,8 @@ def test_a_receipt_is_granted_shown_renewed_and_withdrawn(intaglio, sealed, tmp_
     assert "porter" in intaglio("receipts", "show", first).stdout
     withdrawn = json.loads(intaglio("receipts", "show", second, "--withdrawal", end, "--json").stdout)
     assert withdrawn["state"] == "withdrawn"
-    intaglio("receipts", "show", first, "--withdrawal", end, expected=2)  # withdraws another receipt
+    other = intaglio("receipts", "show", first, "--withdrawal", end, expected=2)
+    assert f"{end} withdraws another receipt: {renewed.receipt.receipt_id.hex()}" in other.stderr
 
 
 def test_every_fact_of_a_receipt_stands_under_its_own_name(intaglio, tmp_path, monkeypatch):
