@@ -4,6 +4,7 @@ One bundle, every place that speaks of it. The browser's page has the same test 
 log of a server that serves a trial in `tests/integration/test_cli.py`.
 """
 
+import contextlib
 import dataclasses
 import io
 import json
@@ -11,7 +12,6 @@ import re
 
 import pytest
 import typer
-from rich.console import Console
 from typer.testing import CliRunner
 
 from client import cli
@@ -60,9 +60,7 @@ def release_sign(bundle: Bundle, folder) -> str:
 def enrolled(bundle: Bundle, _folder) -> str:
     """What a person reads whose claim was accepted."""
     outcome = VerificationOutcome(Decision.MATCH, 1.0, 1, 1, 1)
-    console, told = Console, io.StringIO()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(face_cli, "Console", lambda **options: console(file=told, **options))
+    with contextlib.redirect_stdout(io.StringIO()) as told:
         face_cli.report(outcome, match="claim accepted", non_match="", bundle=bundle, as_json=False)
     return told.getvalue()
 

@@ -212,7 +212,9 @@ red_purposes = st.tuples(
     at=st.integers(1, 5),
 )
 def test_d6_no_policy_file_can_allow_a_red_line_purpose(purpose, category, tier, signatures, in_exception, cut, at):
-    purpose = purpose[:at] + cut + purpose[at:] if purpose[at - 1 : at + 1].isalnum() else purpose
+    before, after = purpose[:at], purpose[at:]
+    if before[-1:].isalnum() and after[:1].isalnum():
+        purpose = before + cut + after
     # The value cannot be built ...
     with pytest.raises(UsageError, match=r"the purpose '.*' is never allowed: "):
         a_rule(purpose=purpose, category=category, tier=max(tier, category.lowest_tier))
