@@ -293,6 +293,8 @@ function cureOf({ why }: Fault, doing: Doing): Button[] | null {
     case 'why.removed': return [main(say('welcome.again'), () => { doing.go({ at: 'agreeing', task: 'enrol' }) })]
     case 'why.template_closed': return [destructive(say('closed.button'), () => { doing.ask('revoke') })]
     case 'why.stranger': return [destructive(say('data.forget'), () => { doing.ask('forget') })]
+    case 'why.other_key':
+    case 'why.consent': return [main(say('data.renew'), () => { doing.go({ at: 'agreeing', task: 'renew' }) })]
     case 'why.no_issuer': return []
     default: return null
   }
