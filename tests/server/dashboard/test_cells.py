@@ -112,6 +112,34 @@ def facts(dashboard, section):
     return [(words_of(fact[0]), words_of(fact[1])) for fact in found.iter(f"{HTML}div") if fact[0].tag == f"{HTML}dt"]
 
 
+def test_a_release_stands_with_its_audit_end_signatures_rates_and_promise():
+    promised, signed_at = BUNDLE.manifest.claims, date(BUNDLE.manifest.begins_at)
+    rest = [
+        (
+            "False match rate",
+            "FMR 0.1 % (0.05 to 0.2 % with 90 %), checked privately on 24 people of the run; at 300 bits",
+        ),
+        (
+            "Stolen wallet, no face",
+            "0 % (0 to 0.5) by the domain's mean, 0.3 % (0.1 to 2) by the best image, of 600 people",
+        ),
+        ("Privacy", f"epsilon {promised.promise_text}"),
+        ("An attacker", promised.attacks_text),
+        ("Measured by attack", "nobody measured"),
+        ("Digest", promised.digest.hex()),
+    ]
+    audit = ("Audit", "PASS audit PASS on 50 people at limits of FMR 0.1 % and FNMR 10 %")
+    ended = dataclasses.replace(BUSY, **at(BUNDLE.manifest.ends_at), release=ReleaseState(BUNDLE))
+    refused = dataclasses.replace(BUSY, release=ReleaseState(BUNDLE, checked=True, fault=REASON))
+    for dashboard, left, signatures in (
+        (BUSY, "99 d", "of a maker and of an auditor that are trusted here"),
+        (ended, "nothing", "not checked: no --release-trust says whose signatures count"),
+        (refused, "99 d", f"do not let it be served: {REASON}"),
+    ):
+        valid = f"{signed_at} to {date(BUNDLE.manifest.ends_at)}, {left} left; general use"
+        assert facts(dashboard, "release") == [audit, ("Valid", valid), ("Signatures", signatures), *rest]
+
+
 def test_requests_stand_by_purpose_and_requester_with_those_of_a_week_beside_all():
     assert tables(BUSY)["Purpose"] == [
         ["door-access", "example.org", "1,123", "23", "66,743", "61,643"],
