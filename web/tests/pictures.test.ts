@@ -131,15 +131,18 @@ test('of several pictures the one that is removed goes, and its problem', async 
   expect(it.state).toMatchObject({ numbers: [], problem: '', go: ['Verify with this picture', true], kept: 0, shown: 0 })
 })
 
-test.each(['arrayBuffer', 'createImageBitmap'] as const)('a picture that is still being opened when all are let go is let go, too: during %s', async (at) => {
+test.each([['arrayBuffer', 'no image'], ['createImageBitmap', 'an image'], ['createImageBitmap', 'a damaged one']] as const)('a picture that is still being opened when all are let go is let go, too: during %s, %s', async (at, which) => {
   const it = place('enrol', 4)
   await it.add(await image(1))
-  const held = Promise.withResolvers<void>()
+  const [begun, held] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
+  const wait = async (): Promise<void> => { begun.resolve(); await held.promise }
   if (at === 'arrayBuffer') {
     const read = Blob.prototype.arrayBuffer
-    vi.spyOn(Blob.prototype, 'arrayBuffer').mockImplementation(async function (this: Blob) { await held.promise; return await read.call(this) })
-  } else vi.spyOn(globalThis, 'createImageBitmap').mockImplementation((async (source: ImageBitmapSource) => { await held.promise; const made_ = await realBitmap(source); images.push(made_); return made_ }) as typeof createImageBitmap)
-  const adding = it.add(...(at === 'arrayBuffer' ? [new File(['no image'], 'a')] : []), await image(2), await image(3))
+    vi.spyOn(Blob.prototype, 'arrayBuffer').mockImplementation(async function (this: Blob) { await wait(); return await read.call(this) })
+  } else vi.spyOn(globalThis, 'createImageBitmap').mockImplementation((async (source: ImageBitmapSource) => { await wait(); const made_ = await realBitmap(source); images.push(made_); return made_ }) as typeof createImageBitmap)
+  const first = which === 'an image' ? await image(2) : new File([which === 'no image' ? which : Uint8Array.of(0x89, 0x50, 0x4e, 0x47)], 'a')
+  const adding = it.add(first, await image(3))
+  await begun.promise // else it would be let go before it is opened at all
   it.pictures.clear()
   held.resolve()
   await adding
