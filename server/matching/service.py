@@ -273,16 +273,18 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
             ProofError: the log was put back or damaged.
             UsageError: the rules cannot be read any more.
         """
-        await self.on_disk(self._storage.ping)
-        await asyncio.to_thread(self.journal.log.ping)
-        if self._issuer is not None:
-            await asyncio.to_thread(self._issuer.require_there)
-        await self.journal.refusals.write()
-        await self._deeds.finish()
-        await self.on_disk(self._sweep)
-        self.metrics.set_open_sessions(await self.on_disk(self._open_sessions))
-        now = int(self._clock())
-        self._rules.read_again(now)
+        try:
+            await self.on_disk(self._storage.ping)
+            await self.on_disk(self._sweep)  # what has expired goes, whatever the log and the tokens are like
+            self.metrics.set_open_sessions(await self.on_disk(self._open_sessions))
+            await asyncio.to_thread(self.journal.log.ping)
+            await self.journal.refusals.write()
+            await self._deeds.finish()
+            if self._issuer is not None:
+                await asyncio.to_thread(self._issuer.require_there)
+        finally:  # and what the rules forbid is forbidden: comparisons may go on without the issuer's token
+            now = int(self._clock())
+            self._rules.read_again(now)
         await self._declare(now)
         endings = self._rules.endings(now)
         self.metrics.set_rules_end(min(one.ends_at.timestamp() for one in endings))

@@ -32,7 +32,7 @@ from federation.wire.convert import SessionRequest
 from federation.wire.devices import Admission
 from server.database import POSTGRES_CONNECTIONS, connect, copy_file, database_url, name_of, upgrade
 from server.sql import Mode, Transaction
-from server.storage import schema
+from server.storage import schema, transactions
 from server.storage.limits import AttemptHistory, AttemptLimits
 from server.storage.sessions import Repeated, Session, SessionLimits, Step
 from server.storage.sqlstorage import SqlStorage, _names, open_storage
@@ -67,6 +67,10 @@ from tests.stored import (
 
 FOURTH_DEVICE = b"\4" * 32
 ADMISSION = Admission(DEVICE, digest(7), bytes(64), b"a transcript")
+
+
+def no_room(run):
+    raise UnavailableError("no room")
 
 
 def number_of(deed):
@@ -567,6 +571,20 @@ class StorageContract:
         assert take(storage, session, Step.TOKEN, 2) == Repeated(b"the decision")
         assert storage.template(OTHER_KEY) == held
 
+    def test_a_renewal_into_another_release_is_finished_with_its_failures_and_its_match(self, storage):
+        storage.enrol(a_template())
+        storage.enrol(a_template(THIRD_DEVICE))
+        for decision in (Decision.NON_MATCH, Decision.MATCH):
+            decide(storage, at_its_end(storage), decision)
+        others = at_its_end(storage), at_its_end(storage, key_id=THIRD_KEY)
+        held = dataclasses.replace(a_template(OTHER_DEVICE), release_digest=b"\6" * 32)
+        session = at_its_end(storage, operation=Operation.RENEW_TEMPLATE, held=held)
+        storage.finish(a_deed(session_id=session.session_id, template=held), now=NOW)
+        assert storage.attempts_of(OTHER_KEY) == [(NOW, "non-match"), (NOW, None), (NOW, "match")]
+        assert storage.history(OTHER_KEY) == AttemptHistory(3, failures=2, failures_in_a_row=0, last_at=NOW)
+        assert storage.history(THIRD_KEY) == AttemptHistory(1, failures=1, failures_in_a_row=1, last_at=NOW)
+        assert [take(storage, other, Step.TOKEN, 2) for other in others] == [None, Repeated(None)]
+
     @pytest.mark.parametrize("known", ["enrolled", "revoked"])
     def test_a_template_is_not_finished_into_a_key_that_is_known(self, storage, known):
         """As `decide` refuses it: who was told "refused" keeps the old one."""
@@ -720,6 +738,46 @@ class StorageContract:
         revoke(storage)
         assert storage.seen() == a_head(7)
 
+    def test_what_could_not_be_committed_is_not_taken_for_recorded(self, storage, monkeypatch):
+        """Else the next step would find that the database was put back."""
+        storage.follow(lambda: a_head(7))
+        with monkeypatch.context() as patched:
+            patched.setattr(Transaction, "commit", no_room)
+            with pytest.raises(UnavailableError, match="no room"):
+                storage.enrol(a_template())
+        assert (storage.seen().size, storage.template(KEY)) == (0, None)
+        storage.enrol(a_template())
+        assert storage.seen() == a_head(7)
+
+    def test_whoever_is_overtaken_while_it_looks_does_not_say_that_the_database_was_put_back(
+        self, storage, monkeypatch
+    ):
+        """What another thread records after this one has looked is not there for it, and was not to be."""
+        storage.follow(lambda: a_head(7))
+        original, seen = Transaction.execute, transactions._SEEN
+
+        def execute(run, statement, parameters=()):
+            rows = original(run, statement, parameters)
+            if statement is seen and run.mode is Mode.DURABLE:
+                storage._remember(9)
+            return rows
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Transaction, "execute", execute)
+            storage.enrol(a_template())
+        assert storage.template(KEY) == a_template()
+        storage._remember(8)
+        with pytest.raises(UnavailableError, match="knew 9 entries of the log and knows 7"):
+            storage.ping()
+
+    def test_a_storage_that_begins_to_follow_knows_what_others_have_recorded(self, storage):
+        storage.catch_up([], a_head(7))
+        storage.follow(lambda: a_head(7))
+        with storage._begin(Mode.RELAXED) as run:
+            run.execute(schema.log_seen.update().values(size=6))
+        with pytest.raises(UnavailableError, match="knew 7 entries of the log and knows 6"):
+            storage.ping()
+
     def test_before_it_follows_a_log_a_storage_records_none(self, storage):
         storage.enrol(a_template())
         assert storage.seen().size == 0
@@ -860,6 +918,21 @@ class StorageContract:
         take(storage, session, number=1)
         storage.release_session(session.session_id)
         assert take(storage, session, number=again) == session
+
+    def test_a_session_that_is_put_back_while_another_request_looks_is_taken_and_not_ended(self, storage, monkeypatch):
+        session, begin, put_back = start(storage), storage._begin, []
+        take(storage, session, number=1)
+
+        def first_put_back(mode=Mode.DURABLE):
+            if mode is Mode.RELAXED and not put_back:
+                put_back.append(True)
+                storage.release_session(session.session_id)
+            return begin(mode)
+
+        monkeypatch.setattr(storage, "_begin", first_put_back)
+        assert take(storage, session, number=2) == session
+        assert put_back == [True]
+        assert take(storage, session, number=2) == Repeated(None)
 
     def test_only_a_taken_session_goes_on(self, storage):
         storage.enrol(a_template())

@@ -1,0 +1,215 @@
+"""What a server does every few seconds and at its end, in which order, and what is done although something fails."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from types import SimpleNamespace
+
+import pytest
+from grpc_health.v1 import health_pb2
+from structlog.testing import capture_logs
+
+from federation.errors import ProofError, UnavailableError, UsageError
+from server.expiry import Ending
+from server.matching import serving
+from server.matching.metrics import Metrics
+from server.matching.service import MatchingService
+from server.matching.serving import FrontEnd
+from tests.stored import NOW
+
+DAY = 86_400
+
+
+class Calls(list):
+    """What was called, in order, with what. Whatever is named in `failing` raises once it is called."""
+
+    def __init__(self):
+        super().__init__()
+        self.failing = {}
+
+    def note(self, *call):
+        self.append(call)
+        if call[0] in self.failing:
+            raise self.failing[call[0]]
+
+    def of(self, name, answer=None):
+        def called(*arguments, **named):
+            self.note(name, *arguments, *named.values())
+            return answer
+
+        return called
+
+    def later(self, name, answer=None):
+        async def called(*arguments, **named):
+            await asyncio.sleep(0)
+            self.note(name, *arguments, *named.values())
+            return answer
+
+        return called
+
+
+def ends(what, days):
+    return Ending(what, dt.datetime.fromtimestamp(NOW + days * DAY, dt.UTC), "do something")
+
+
+async def on_disk(call, *arguments):
+    return call(*arguments)
+
+
+def a_service(calls, issuer):
+    """One whose parts do nothing but say that they were called."""
+    service = MatchingService.__new__(MatchingService)
+    service.metrics, service._clock, service.on_disk = Metrics(), lambda: NOW + 0.9, on_disk
+    service._storage = SimpleNamespace(
+        ping=calls.of("database"), sweep=calls.of("sweep"), open_sessions=calls.of("count", 6)
+    )
+    service.journal = SimpleNamespace(
+        log=SimpleNamespace(ping=calls.of("log")), refusals=SimpleNamespace(write=calls.later("refusals"))
+    )
+    service._deeds = SimpleNamespace(finish=calls.later("deeds"))
+    service._issuer = SimpleNamespace(require_there=calls.of("token")) if issuer else None
+    service._rules = SimpleNamespace(
+        read_again=calls.of("rules"),
+        endings=calls.of("endings", (ends("one", 70), ends("two", 50), ends("three", 40))),
+        stopped=calls.of("stopped", {"work": "work is stopped", "school": "school is stopped"}),
+    )
+    service._declare = calls.later("declare")
+    service._notices = SimpleNamespace(look=calls.of("notices"))
+    return service
+
+
+BEFORE = [("database",), ("sweep", NOW), ("count", NOW), ("log",), ("refusals",), ("deeds",)]
+AFTER = [("declare", NOW), ("endings", NOW), ("notices",), ("stopped", NOW)]
+
+
+@pytest.mark.parametrize("issuer", [True, False])
+async def test_housekeeping_is_done_in_this_order_and_says_what_is_stopped_and_what_ends_soon(issuer):
+    calls = Calls()
+    service = a_service(calls, issuer)
+    assert await service.tend() == [
+        "work is stopped",
+        "school is stopped",
+        "two expires on 2030-05-06, in 50 days: do something",
+        "three expires on 2030-04-26, in 40 days: do something",
+    ]
+    assert calls == [*BEFORE, *[("token",)] * issuer, ("rules", NOW), *AFTER]
+    names = ("open_sessions", "rules_end_timestamp_seconds", "purposes_stopped")
+    assert [service.metrics.value(f"intaglio_{name}") for name in names] == [6, NOW + 40 * DAY, 2]
+
+
+STEPS = [*BEFORE, ("token",)]
+
+
+@pytest.mark.parametrize("steps", range(len(STEPS)))
+async def test_whatever_of_it_fails_the_rules_are_read_again_and_nothing_new_is_declared(steps):
+    """Else a moratorium stopped nobody as long as a token was away, or the log was full."""
+    calls = Calls()
+    calls.failing[STEPS[steps][0]] = UnavailableError("not now")
+    with pytest.raises(UnavailableError, match="not now"):
+        await a_service(calls, True).tend()
+    assert calls == [*STEPS[: steps + 1], ("rules", NOW)]
+
+
+async def test_rules_that_cannot_be_read_are_said_after_the_rest_was_done():
+    calls = Calls()
+    calls.failing["rules"] = UsageError("cannot read the rules")
+    with pytest.raises(UsageError, match="cannot read the rules"):
+        await a_service(calls, True).tend()
+    assert calls == [*STEPS, ("rules", NOW)]
+
+
+# ---------------------------------------------------------------------- what is said of it
+class Told:
+    """A server's health and its parts, with what was said of either name."""
+
+    def __init__(self, calls, silent=()):
+        self.calls, self.cause, self.servicer = calls, "of before", SimpleNamespace(set=calls.later("said"))
+        log = SimpleNamespace(silent_witnesses=dict(silent))
+        self.service = SimpleNamespace(
+            on_disk=on_disk,
+            tend=calls.later("tend", ["a purpose is stopped"]),
+            journal=SimpleNamespace(log=log),
+            metrics=SimpleNamespace(set_serving=calls.of("serves")),
+        )
+
+
+HEALTH = health_pb2.HealthCheckResponse
+SERVICE = "federation.wire.v1.VerificationService"
+
+
+def said(state):
+    return [("serves", state == HEALTH.SERVING), ("said", "", state), ("said", SERVICE, state)]
+
+
+@pytest.mark.parametrize("admits", [True, False])
+async def test_health_names_silent_witnesses_and_what_ends_and_is_said_of_the_server_and_of_its_service(admits):
+    calls = Calls()
+    told = Told(calls, {"one": "is silent", "two": "is late"})
+    admission = SimpleNamespace(look=calls.of("look", ["a certificate ends"])) if admits else None
+    await serving._report(told.service, told, admission)
+    assert calls == [*[("look",)] * admits, ("tend",), *said(HEALTH.SERVING)]
+    ending = "a certificate ends; " if admits else ""
+    assert told.cause == f"witness one is silent; witness two is late; {ending}a purpose is stopped"
+
+
+@pytest.mark.parametrize(
+    ("failing", "cause"),
+    [
+        ({"look": UsageError("revoked.pem is damaged")}, "revoked.pem is damaged"),
+        ({"tend": UnavailableError("the disk is full")}, "the disk is full"),
+        ({"look": UsageError("damaged"), "tend": ProofError("rolled back")}, "rolled back"),
+        ({"tend": ValueError("a secret")}, "ValueError, see its log"),
+    ],
+)
+async def test_a_server_of_which_anything_fails_is_tended_all_the_same_and_says_that_it_does_not_serve(failing, cause):
+    calls = Calls()
+    calls.failing |= failing
+    told = Told(calls, {"one": "is silent"})
+    with capture_logs() as lines:
+        await serving._report(told.service, told, SimpleNamespace(look=calls.of("look", [])))
+    assert calls == [("look",), ("tend",), *said(HEALTH.NOT_SERVING)]
+    assert told.cause == cause
+    assert [(line["event"], line["reason"]) for line in lines] == [("unhealthy", cause)]
+
+
+# ---------------------------------------------------------------------- the end
+async def test_a_server_that_ends_says_so_before_it_lets_nobody_in_and_waits_for_calls_and_then_for_their_work():
+    calls = Calls()
+    tending = asyncio.get_running_loop().create_task(asyncio.Event().wait())
+    service = SimpleNamespace(
+        metrics=SimpleNamespace(set_serving=calls.of("serves")), finish=calls.later("work is done")
+    )
+    passage = SimpleNamespace(shut=calls.of("shut"), close=calls.of("close"))
+    front_end = FrontEnd(
+        7443,
+        SimpleNamespace(stop=calls.later("stop")),
+        service,
+        SimpleNamespace(enter_graceful_shutdown=calls.later("says so")),
+        tending,
+        passage,
+        SimpleNamespace(end=calls.of("silent calls end")),
+    )
+    await asyncio.sleep(0)
+    await front_end.drain(7.0)
+    assert tending.cancelled()
+    assert calls == [
+        ("serves", False),
+        ("says so",),
+        ("shut",),
+        ("silent calls end",),
+        ("stop", 7.0),
+        ("close",),
+        ("work is done",),
+    ]
+
+
+async def test_a_server_that_cannot_begin_gives_its_port_back(monkeypatch):
+    calls = Calls()
+    calls.failing["begin"] = ProofError("the log is behind the database")
+    door = SimpleNamespace(close=calls.of("close"))
+    monkeypatch.setattr(serving, "Door", calls.of("door", door))
+    monkeypatch.setattr(serving, "Passage", calls.of("passage"))
+    with pytest.raises(ProofError, match="is behind"):
+        await serving.start_server(SimpleNamespace(begin=calls.later("begin")), object(), host="0.0.0.0", port=7)  # noqa: S104 - nobody listens
+    assert calls == [("door", "0.0.0.0", 7, 1024), ("begin",), ("close",)]  # noqa: S104 - as above
