@@ -133,6 +133,31 @@ def test_who_else_is_there_changes_not_even_the_last_bit_of_a_person_s_gradient(
     assert np.array_equal(*embedded)
 
 
+def test_no_convolution_of_a_gradient_may_round_to_ten_bits_on_a_gpu(monkeypatch):
+    """Nor add in any order. Neither forward nor backward, where Opacus runs the network in our place."""
+    forward, forwards, backwards = torch.nn.Conv2d.forward, [], []
+
+    def flags():
+        return torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
+
+    def watched(layer, x):
+        forwards.append(flags())
+        made = forward(layer, x)
+        if made.requires_grad:
+            made.register_hook(lambda _: backwards.append(flags()))
+        return made
+
+    monkeypatch.setattr(torch.nn.Conv2d, "forward", watched)
+    before, network = flags(), TunableMobileFaceNet(shipped())
+    person_gradients(shipped(), some_chips((1, 0, 1)), NOWHERE)
+    tail, head = (
+        sum(isinstance(layer, torch.nn.Conv2d) for layer in part.modules()) for part in (network._tail, network._head)
+    )
+    assert forwards == [(False, True, False)] * 2 * (head + tail)  # references, and probes
+    assert backwards == [(False, True, False)] * tail
+    assert flags() == before
+
+
 def test_images_of_one_person_never_move_the_gradient_of_another():
     chips = some_chips()
     before = person_gradients(shipped(), chips, NOWHERE)
