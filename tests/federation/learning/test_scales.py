@@ -1,7 +1,5 @@
 import dataclasses
-import io
 import math
-from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -337,24 +335,6 @@ def test_chips_never_show():
     assert "secret" not in repr(some_chips())
 
 
-class TellsWhenRead:
-    """What a pickle may do to whoever reads it."""
-
-    told: ClassVar[list] = []
-
-    def __reduce__(self):
-        return self.told.append, ("read",)
-
-
-def test_an_archive_with_an_object_in_it_runs_nothing():
-    chips, buffer = told_apart(), io.BytesIO()
-    arrays = {name: getattr(chips, name) for name in ("reference", "probe", "images")}
-    np.savez(buffer, people=np.array([TellsWhenRead()] * 6, dtype=object), **arrays)
-    with pytest.raises(UsageError, match="align the images again"):
-        ChipSet.from_bytes(buffer.getvalue())
-    assert TellsWhenRead.told == []
-
-
 # ------------------------------------------------------------------------------------------------ what is handed on
 class NetworkThatIsAsked:
     """In the place of the network: what was asked of which, of how many chips, and where it runs."""
@@ -433,8 +413,6 @@ def test_a_step_hands_on_all_that_it_is_given_and_clips_in_units_of_the_clip(mon
     assert given == [(("recogniser", chips, NOWHERE, 77), {"device": "somewhere"})]
     assert total[:2] == pytest.approx([0.25, 1.0], abs=1e-5)
     assert not total[2:].any()
-
-
 
 
 @pytest.mark.parametrize("data", [b"", b"PK\x03\x04", b"\x93NUMPY"])
