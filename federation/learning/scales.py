@@ -38,7 +38,7 @@ from federation.recognition.embeddings import EmbeddingSet, first_of_each
 from federation.recognition.mobilefacenet import SIDE, TUNABLE, MobileFaceNetRecogniser
 from federation.recognition.profiles import PROBE, REFERENCE
 from federation.recognition.recogniser import Chips, require_chips
-from federation.recognition.tunable import Rectifier, Scale, TunableMobileFaceNet, equal_batches
+from federation.recognition.tunable import Rectifier, Scale, TunableMobileFaceNet, equal_batches, exact
 
 _MOMENTUM = 0.8
 _STEP_LENGTH = 0.5
@@ -176,9 +176,10 @@ def person_gradients(
         batch = slice(done, done + count)
         done += count
         targets = torch.from_numpy(frozen.directions(references)[:count]).to(frozen.device)
-        # Opacus's hooks want an input with a gradient.
-        made = model(frozen.features(probes).requires_grad_())[:count]
-        torch.autograd.backward((1 - functional.cosine_similarity(made, targets)).sum())
+        with exact():
+            # Opacus's hooks want an input with a gradient.
+            made = model(frozen.features(probes).requires_grad_())[:count]
+            torch.autograd.backward((1 - functional.cosine_similarity(made, targets)).sum())
         images = torch.cat([parameter.grad_sample for parameter in parameters], dim=1)[:count]  # type: ignore[attr-defined]  # Opacus puts it there
         mine = person_of[batch]
         np.add.at(gradients, mine, images.cpu().numpy().astype(np.float64) * share[mine, None])

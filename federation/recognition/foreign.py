@@ -196,8 +196,12 @@ def _session(model: bytes, *, one_thread: bool) -> onnxruntime.InferenceSession:
         import onnxruntime  # noqa: PLC0415 - optional: needed for models of one's own only
     except ImportError as error:
         raise UsageError("models of your own need onnxruntime: pip install 'intaglio[onnx]'") from error
-    wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
-    providers = [name for name in wanted if name in onnxruntime.get_available_providers()]
+    # TF32 is that provider's default, and rounds to 10 bits: embeddings made on a GPU and on a CPU must compare.
+    wanted: tuple[tuple[str, dict[str, str]], ...] = (
+        ("CUDAExecutionProvider", {"use_tf32": "0"}),
+        ("CPUExecutionProvider", {}),
+    )
+    providers = [provider for provider in wanted if provider[0] in onnxruntime.get_available_providers()]
     options = onnxruntime.SessionOptions()
     if one_thread:
         options.intra_op_num_threads = 1

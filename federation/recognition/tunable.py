@@ -160,14 +160,14 @@ class TunableMobileFaceNet:
         require_chips(chips, SIDE)
         rows = [np.empty((0, DIMENSION), np.float32)]
         for count, full in equal_batches(chips, at_least):
-            with torch.inference_mode(), _exact():
+            with torch.inference_mode(), exact():
                 rows.append(self._tail(self.features(full)).cpu().numpy()[:count])
         return unit_rows_or_zero(np.concatenate(rows))
 
     def features(self, chips: Chips) -> Tensor:
         """What the part that is never tuned makes of a few chips: (n, 64, 28, 28) float32. Sensitive."""
         images = np.ascontiguousarray(fed(chips, self._preprocessing).transpose(0, 3, 1, 2))
-        with torch.no_grad(), _exact():
+        with torch.no_grad(), exact():
             features: Tensor = self._head(torch.from_numpy(images).to(self.device))
         return features
 
@@ -214,9 +214,13 @@ def equal_batches(chips: Chips, at_least: int = 0) -> Iterator[tuple[int, Chips]
 
 
 @contextmanager
-def _exact() -> Iterator[None]:
-    """TF32 would round to 10 bits on recent GPUs: embeddings made on a GPU and on a CPU must compare."""
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+def exact() -> Iterator[None]:
+    """Whoever runs the network, forward or backward, does it within this: else cuDNN is free to round as it likes.
+
+    TF32 would round to 10 bits on recent GPUs: embeddings made on a GPU and on a CPU must compare. And algorithms that
+    add in any order would make another last bit of the same numbers each time.
+    """
+    with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
         yield
 
 

@@ -4,12 +4,14 @@ Noise is that of a run, which nobody can repeat. So what must hold is asked at a
 """
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from federation.errors import UsageError
-from federation.experiments.canaries import Mechanism, audit_epsilon
+from federation.experiments import canaries
+from federation.experiments.canaries import Mechanism, audit_epsilon, measure_attacks, organisation, sitters
 from federation.experiments.canary_chips import made_up_chips, telling_scales
 from federation.experiments.refusals import audit_refusals
 from federation.learning.moments import moments_sum
@@ -229,6 +231,132 @@ def test_one_run_leaves_the_honest_mechanism_standing_and_notices_missing_noise_
 def test_one_run_needs_a_moments_release():
     with pytest.raises(UsageError, match="moments"):
         audit(plan_for(1.0, 100, dimension=128, directions=128), method=AuditMethod.ONE_RUN)
+
+
+# ------------------------------------------------------------------------------------------- what is made of the runs
+class RunsThatAreTold:
+    """In the place of the attack: scores that say which runs they are of."""
+
+    separation = 1.5
+
+    def __init__(self, *given):
+        self.given, self.made = given, 0
+        RunsThatAreTold.last = self
+
+    def scores(self, runs, *, held_in):
+        self.made += 1
+        return np.array([1000.0 * self.made, float(runs), 1.0 if held_in else 0.0])
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """What each reckoning is given, in order; arrays as lists."""
+    found = []
+
+    def remembering(name, answer):
+        def remember(*arrays, **named):
+            found.append((name, [array.tolist() for array in arrays], named))
+            return answer
+
+        monkeypatch.setattr(canaries, name, remember)
+
+    monkeypatch.setattr(canaries, "_Attack", RunsThatAreTold)
+    monkeypatch.setattr(canaries, "trade_off", lambda noises: ("stated of", noises))
+    remembering("threshold_of_pilot", 0.75)
+    remembering("audit_of_scores", "an audit")
+    remembering("measured_attack", "an attack")
+    return found
+
+
+def test_the_runs_that_choose_a_threshold_are_not_those_that_count(told):
+    plan, mechanism = plan_for(4.0), Mechanism(missing=1)
+    options = {"images": 3, "recogniser": "recogniser", "mechanism": mechanism, "confidence": 0.9}
+    claim = {"delta": 1e-5, "confidence": 0.9}
+    assert audit_epsilon(plan, runs=32, method=AuditMethod.CLOPPER_PEARSON, **options) == "an audit"
+    assert RunsThatAreTold.last.given == (plan, mechanism, 3, "recogniser")
+    counted = {"threshold": 0.75, "claimed": 4.0, "method": AuditMethod.CLOPPER_PEARSON, **claim}
+    assert told == [
+        ("threshold_of_pilot", [[1000.0, 10.0, 1.0], [2000.0, 10.0, 0.0]], {"runs": 22, **claim}),
+        ("audit_of_scores", [[3000.0, 22.0, 1.0], [4000.0, 22.0, 0.0]], counted),
+    ]
+
+
+def test_the_gaussian_bound_counts_all_runs_and_cuts_in_the_middle(told):
+    plan = plan_for(4.0)
+    assert audit_epsilon(plan, runs=32, confidence=0.9) == "an audit"
+    assert RunsThatAreTold.last.given == (plan, Mechanism(), 4, None)
+    named = {"threshold": 0.0, "claimed": 4.0, "delta": 1e-5, "confidence": 0.9, "method": AuditMethod.GAUSSIAN}
+    assert told == [("audit_of_scores", [[1000.0, 32.0, 1.0], [2000.0, 32.0, 0.0]], named)]
+
+
+def test_one_attacker_accuses_one_innocent_in_a_hundred_and_the_other_cuts_in_the_middle(told):
+    """Innocents' scores are normal around minus half of the separation: 2.3263 deviations above it lies one in 100."""
+    plan, mechanism = plan_for(4.0), Mechanism(missing=1)
+    options = {"confidence": 0.9, "recogniser": "recogniser", "mechanism": mechanism}
+    assert measure_attacks(plan, runs=32, **options) == ("an attack", "an attack")
+    assert RunsThatAreTold.last.given == (plan, mechanism, 4, "recogniser")
+    sides = [[1000.0, 32.0, 1.0], [2000.0, 32.0, 0.0]]
+    stated = {"stated": ("stated of", plan.noise_multipliers), "confidence": 0.9}
+    assert told == [
+        ("measured_attack", sides, {"threshold": pytest.approx(2.32635 - 0.75, abs=1e-5), **stated}),
+        ("measured_attack", sides, {"threshold": 0.0, **stated}),
+    ]
+
+
+def test_releases_are_weighed_by_how_far_they_set_both_sides_apart():
+    attack = object.__new__(canaries._Attack)
+    views = [
+        SimpleNamespace(separation=s, scores=lambda runs, *, held_in, x=x: np.full(runs, x if held_in else -x))
+        for s, x in ((3.0, 2.0), (4.0, 5.0))
+    ]
+    attack._views, attack.separation = views, 5.0
+    assert attack.scores(2, held_in=True).tolist() == [(3 * 2 + 4 * 5) / 5] * 2
+    assert attack.scores(3, held_in=False).tolist() == [-(3 * 2 + 4 * 5) / 5] * 3
+
+
+def test_an_attack_on_all_releases_sets_both_sides_as_far_apart_as_all_of_them_together():
+    plan = plan_for()
+    attack = canaries._Attack(plan, Mechanism(), 4, None)
+    assert [name for name, _ in plan.events] == ["moments", "threshold"]
+    separations = [view.separation for view in attack._views]
+    assert separations == pytest.approx([1 / noise for _, noise in plan.events], rel=1e-3)  # the whole sensitivity
+    assert attack.separation == pytest.approx(1 / plan.noise_multiplier, rel=1e-3)
+    assert attack.separation == pytest.approx(np.hypot(*separations))
+
+
+def test_noise_is_drawn_once_for_each_run_and_lies_where_it_was_asked_for():
+    drawn = []
+
+    def draw(size, std):
+        drawn.append((size, std))
+        return np.arange(1, size + 1) + 100 * len(drawn)
+
+    few = canaries._FewNumbers(draw, np.array([1, 4]), runs=3)
+    made = [few(6, 2.5).tolist() for _ in range(4)]
+    assert made == [
+        [0, 105, 0, 0, 106, 0],
+        [0, 103, 0, 0, 104, 0],
+        [0, 101, 0, 0, 102, 0],
+        [0, 205, 0, 0, 206, 0],
+    ]
+    assert drawn == [(6, 2.5), (6, 2.5)]
+
+
+def test_the_canary_is_in_one_organisation_alone_and_its_images_are_as_many_as_was_said():
+    plan = plan_for()
+    for made in (organisation(plan, 3, canary=True), sitters(3, canary=True)):
+        counts = dict(zip(*np.unique(made.people, return_counts=True), strict=True))
+        assert counts.pop(canaries.CANARY) == (6 if hasattr(made, "profiles") else 3)
+        assert set(counts.values()) == ({6} if hasattr(made, "profiles") else {1})
+    for canary in (False, None):
+        for made in (organisation(plan, 3, canary=canary), sitters(3, canary=canary)):
+            assert canaries.CANARY not in made.people
+    attack = canaries._Attack(plan, Mechanism(), 1, None)
+    for view in attack._views:
+        assert [sorted(view._sums[held_in]) for held_in in (True, False)] == [[1, 2, 3]] * 2  # one of four colludes
+        crowd = len(set(organisation(plan, 1, canary=None).people.tolist()))
+        people = {held_in: [count for _, count in sums.values()] for held_in, sums in view._sums.items()}
+        assert people == {True: [crowd + 1, crowd, crowd], False: [crowd] * 3}
 
 
 # ------------------------------------------------------------------------------------------------------------- usage

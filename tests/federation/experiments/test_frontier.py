@@ -21,6 +21,7 @@ from federation.experiments.frontier import (
     summarise,
     trials,
 )
+from federation.learning.moments import Shift
 from federation.learning.releasing import ReleaseTerms
 from federation.privacy.auditing import MembershipAttack
 from federation.privacy.plan import PrivacyPlan
@@ -148,6 +149,79 @@ def test_statistics_of_a_few_are_scaled_to_as_many_as_were_planned(quiet):
     assert shift.weight > 0 < of_many.weight
 
 
+@pytest.mark.parametrize(("method", "drawn"), [(Method.PRIVATE, 1.0), (Method.FEDERATED, 0.0)])
+def test_each_sum_carries_the_noise_of_its_own_release_as_all_organisations_drew_it(monkeypatch, method, drawn):
+    """Every number of the noise is 1 here. Six drew, each for the three who neither collude nor leave."""
+    asked, trial = [], Trial(method, 8.0, 900, 0, 0) if method is Method.PRIVATE else FEDERATED
+    settings = replace(SETTINGS, train_share=0.5)
+    trials_of = Frontier(PEOPLE, TERMS, settings)
+    plan, here = trials_of.plan(trial), 15
+    plan = replace(plan, threshold_share=0.3, noise_multiplier=1.01 * plan.noise_multiplier)
+    monkeypatch.setattr(trials_of, "plan", lambda _: plan)
+    people = 900 if method is Method.PRIVATE else here
+    sums = {"moments_sum": [], "pair_sum": []}
+    for name, found in sums.items():
+        original = getattr(frontier, name)
+
+        def watched(*arguments, original=original, found=found):
+            found.append((arguments, original(*arguments)))
+            return found[-1][1]
+
+        monkeypatch.setattr(frontier, name, watched)
+    shift_of, observed_of = frontier.Shift.of, frontier.observed_of
+
+    def shifted(total, plan, **named):
+        asked.append((total, named))
+        return shift_of(total, plan, **named)
+
+    def observed(total, **named):
+        asked.append((total, named))
+        return observed_of(total, **named)
+
+    monkeypatch.setattr(frontier, "operating_system_noise", np.ones)
+    monkeypatch.setattr(frontier.Shift, "of", shifted)
+    monkeypatch.setattr(frontier, "observed_of", observed)
+    trials_of.run(trial)
+    assert [name for name, _ in plan.events] == ["moments", "threshold"]
+    assert plan.moments_noise_multiplier < 0.8 * plan.threshold_noise_multiplier
+    for (total, named), made, multiplier in zip(
+        asked, sums.values(), (plan.moments_noise_multiplier, plan.threshold_noise_multiplier), strict=True
+    ):
+        noise = drawn * multiplier * np.sqrt(6 / 3)
+        assert named == {"noise_multiplier": pytest.approx(noise), "people": people}
+        exact = np.sum([value for _, value in made], axis=0) * people / here
+        np.testing.assert_allclose(total, exact + noise, atol=1e-9)
+        assert [len(set(arguments[0].people.tolist())) for arguments, _ in made] == [3, 3, 3, 2, 2, 2]
+    assert [arguments[2] for arguments, _ in sums["pair_sum"]] == [3, 3, 3, 2, 2, 2]
+
+
+def test_the_noise_of_many_trials_is_one_over_the_root_of_their_precisions():
+    """Baselines and plans that ask nobody release nothing."""
+    some = [Trial(Method.PRIVATE, epsilon, people, 0, 0) for epsilon, people in ((8.0, 900), (4.0, 900), (0.1, 12))]
+    noises = [FRONTIER.plan(trial).noise_multiplier for trial in some]
+    assert [bool(FRONTIER.plan(trial).events) for trial in some] == [True, True, False]
+    assert FRONTIER.charge([*some, FEDERATED]) == pytest.approx(1 / np.hypot(1 / noises[0], 1 / noises[1]))
+
+
+@pytest.mark.parametrize(
+    ("method", "people", "weight", "shown"),
+    [
+        (Method.FEDERATED, 0, 0.5, True),
+        (Method.FEDERATED, 0, 0.0, False),
+        (Method.PRIVATE, 18, 0.5, True),
+        (Method.PRIVATE, 18, 0.0, False),
+        (Method.PRIVATE, 17, 0.5, False),
+        (Method.PRIVATE, 19, 0.5, False),
+        (Method.OWN, 0, 0.5, False),
+    ],
+)
+def test_an_attacker_sees_what_was_learnt_of_people_and_shown_and_was_not_scaled(method, people, weight, shown):
+    shift, test = Shift(np.full(PROFILE.directions, 0.01), weight), PEOPLE.of_people(NAMES[18:])
+    organisations = [PEOPLE.of_people(NAMES[:9]), PEOPLE.of_people(NAMES[9:18])]
+    tpr, auc = FRONTIER._attack(shift, Trial(method, 8.0, people, 0, 0), organisations, test)
+    assert (tpr is not None, auc is not None) == (shown, shown)
+
+
 # ---------------------------------------------------------------------------------------------------------- summaries
 @pytest.mark.parametrize(("rate", "held"), [(0.004, 0.0), (0.005, 1.0), (0.02, 1.0), (0.021, 0.0)])
 def test_an_interval_holds_what_lies_between_both_ends(rate, held):
@@ -174,6 +248,19 @@ def test_no_gain_is_believed_that_is_smaller_than_the_larger_spread():
         "Choose the public release, epsilon 0: the most that any epsilon gains over it is +3.0 points of TAR, for "
         "noise of 24 people at epsilon 4, and rates move by 7.0 with the split."
     )
+
+
+def test_a_gain_as_large_as_the_spread_is_none_and_an_epsilon_that_lacks_just_the_spread_is_enough():
+    """Both bounds, met to the bit."""
+    equal = [*rated(Method.PUBLIC, [0.25, 0.75]), *rated(Method.PRIVATE, [0.75, 0.75], epsilon=4.0, people=24)]
+    assert advice(summarise(equal)).startswith("Choose the public release, epsilon 0: ")
+    public = rated(Method.PUBLIC, [0.25, 0.25])
+    private = [
+        *rated(Method.PRIVATE, [0.7, 0.7], epsilon=1.0, people=24),
+        *rated(Method.PRIVATE, [0.75, 0.75], epsilon=2.0, people=24),
+        *rated(Method.PRIVATE, [0.75, 1.0], epsilon=8.0, people=24),
+    ]
+    assert advice(summarise([*public, *private])).startswith("Choose epsilon 2 with 24 people: it gains +50.0 points")
 
 
 def test_the_least_epsilon_is_that_of_as_many_people_as_the_best_one_is_for():

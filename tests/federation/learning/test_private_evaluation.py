@@ -1,6 +1,7 @@
 """Private error rates by group: bounded contributions, one secure sum, honest intervals, nothing without support."""
 
 import dataclasses
+import hashlib
 import math
 import re
 
@@ -103,6 +104,30 @@ def test_templates_and_probes_are_averaged_as_the_release_says():
     )
     assert fused[:, 0].sum() == pytest.approx(single[:, 0].sum())
     assert fused[:, 0, 0].sum() > single[:, 0, 0].sum()  # more owners are accepted
+
+
+@pytest.mark.parametrize(("references", "frames"), [(2, 1), (1, 2), (3, 2)])
+def test_references_are_averaged_by_their_own_number_and_frames_by_theirs(references, frames):
+    """By hand, with loops, of two people in one group: each with themselves, and with the other one in the ring."""
+    everybody, plan = synthetic_people(NAMES[:2], images=8), plan_for()
+    seen = evaluation_sum(everybody, ADAPTER, dict.fromkeys(NAMES, "odd"), plan, references=references, frames=frames)
+    sides = {}
+    for name in NAMES[:2]:
+        for profile, halves, size in ((REFERENCE, range(4), references), (PROBE, range(4, 8), frames)):
+            wanted = [f"{name}-{number}" for number in halves]
+            mine = (everybody.people == name) & (everybody.profiles == profile) & np.isin(everybody.images, wanted)
+            rows = everybody.embeddings[mine].astype(float)
+            means = [rows[start : start + size].mean(axis=0) for start in range(0, len(rows) - size + 1, size)]
+            sides[name, profile] = ADAPTER.apply(np.array([m / np.linalg.norm(m) for m in means]), profile)
+    expected = np.zeros((2, 2, plan.bins))
+    for one, other in (NAMES[:2], NAMES[1::-1]):
+        for kind, (weight, shown) in enumerate(zip(evaluation_weights(), (one, other), strict=True)):
+            cosines = [float(t @ p) for t in sides[one, REFERENCE] for p in sides[shown, PROBE]]
+            assert len(cosines) == (4 // references) * (4 // frames)
+            for cosine in cosines:
+                place = sum(math.acos(cosine) / math.pi > edge for edge in plan.edges)
+                expected[1, kind, place] += weight / len(cosines)
+    assert seen.reshape(expected.shape) == pytest.approx(expected)
 
 
 def test_impostors_are_of_the_same_group_and_images_of_different_pictures():
@@ -439,6 +464,37 @@ def test_what_nobody_of_some_people_did_may_still_be_done_by_one_of_so_many():
             assert rate.high > 1 / 1500
 
 
+@pytest.mark.parametrize("public", [True, False], ids=["public sizes", "sizes with noise"])
+def test_both_rates_and_their_intervals_are_those_of_paper_and_pencil(public):
+    """Of two bins; people and pairs differ, and so do both rates. A person is in two of the pairs, and in one owner."""
+    group, noise, weights = Group("all", 3000, 2000), 40.0, evaluation_weights()
+    plan = plan_for(1.0, (group,), bins=2, largest_half_width=0.5)
+    shares, counts = (0.9, 0.05), (3000, 2000)  # accepted owners, matched strangers
+    total = np.array([w * n * part for w, n, s in zip(weights, counts, shares, strict=True) for part in (s, 1 - s)])
+    counted = (group,) if public else (Group("all"),)
+    (rates,) = estimate_rates(total, plan, noise_multiplier=noise, groups=counted)
+    assert (rates.group, rates.people, rates.support) == ("all", pytest.approx(3000), Support.SUFFICIENT)
+    for rate, share, weight, count, times in (
+        (rates.fnmr, 0.1, weights[0], 3000, 1),
+        (rates.fmr, 0.05, weights[1], 2000, 2),
+    ):
+        accepted = 0.9 if rate is rates.fnmr else share
+        # Of a known sum the first bin keeps half of its noise; of an unknown one the sum's own noise counts too.
+        variance = 0.5 if public else (1 - accepted) ** 2 + accepted**2
+        half = 1.96 * math.sqrt(variance * (noise / (weight * count)) ** 2 + times * share * (1 - share) / count)
+        assert (rate.value, rate.low, rate.high) == pytest.approx((share, max(0, share - half), share + half))
+
+
+def test_an_equal_error_rate_is_where_the_lines_between_the_edges_cross():
+    """Six bins without noise: 5 % of strangers and 15 % of owners beyond one edge, 25 % and 5 % beyond the next."""
+    plan, (genuine, impostor) = plan_for(groups=(Group("all", 1000, 1000),), bins=6), evaluation_weights()
+    owners, strangers = [100, 250, 500, 100, 50, 0], [0, 10, 40, 200, 250, 500]
+    total = np.concatenate([genuine * np.array(owners), impostor * np.array(strangers)])
+    (rates,) = estimate_rates(total, plan, noise_multiplier=NO_NOISE)
+    assert (rates.fmr.value, rates.fnmr.value) == pytest.approx((0.05, 0.15))
+    assert rates.eer.value == pytest.approx(0.05 + 0.2 / 3)  # gap from -0.10 to 0.20: a third of the way
+
+
 def test_equal_error_rates_begin_with_six_bins():
     for bins, shown in ((2, False), (4, False), (6, True), (8, True)):
         plan = plan_for(groups=(Group("all", 3000, 3000),), bins=bins)
@@ -473,6 +529,109 @@ def test_a_report_says_whom_and_what_it_is_of_and_estimates_who_is_left():
     assert [(rates.group, rates.people) for rates in report.rates] == [("even", 3000.0), ("odd", 3000.0)]
     fewer = report_of(total / 2, plan, noise_multiplier=0.25, people=3000, organisations=3)
     assert [rates.people for rates in fewer.rates] == pytest.approx([1500.0, 1500.0])
+
+
+def a_report(**changes):
+    few = GroupRates("men", 9.0, Support.INSUFFICIENT)
+    rates = GroupRates(
+        "women", 300.0, Support.SUFFICIENT, Rate(0.02, 0.01, 0.03), Rate(0.05, 0.04, 0.06), Rate(0.08, 0.07, 0.09)
+    )
+    fields = {
+        "release": "ab" * 32,
+        "threshold": THRESHOLD,
+        "epsilon": 2.0,
+        "delta": 1e-6,
+        "noise_multiplier": 2.5,
+        "people": 309,
+        "organisations": 3,
+        "rates": (rates, few),
+    }
+    return EvaluationReport(**fields | changes)
+
+
+def changed_reports():
+    """A report in which one field alone is another."""
+    women, men = a_report().rates
+    for name, value in {
+        "release": "ac" * 32,
+        "threshold": THRESHOLD - 1,
+        "epsilon": 2.5,
+        "delta": 2e-6,
+        "noise_multiplier": 2.6,
+        "people": 310,
+        "organisations": 4,
+    }.items():
+        yield name, a_report(**{name: value})
+    for name, value in {"group": "girls", "people": 301.0, "support": Support.UNKNOWN}.items():
+        yield f"women {name}", a_report(rates=(dataclasses.replace(women, **{name: value}), men))
+        yield f"men {name}", a_report(rates=(women, dataclasses.replace(men, **{name: value})))
+    for kind in ("fmr", "fnmr", "eer"):
+        for name in ("value", "low", "high"):
+            rate = dataclasses.replace(getattr(women, kind), **{name: 0.055})
+            yield f"{kind} {name}", a_report(rates=(dataclasses.replace(women, **{kind: rate}), men))
+        yield f"no {kind}", a_report(rates=(dataclasses.replace(women, **{kind: None}), men))
+    yield "order", a_report(rates=(men, women))
+    yield "one group", a_report(rates=(women,))
+
+
+def test_each_field_of_a_report_is_in_its_digest_and_comes_back():
+    reports = dict(changed_reports())
+    assert len({report.digest for report in reports.values()} | {a_report().digest}) == 1 + len(reports) == 28
+    for report in (a_report(), *reports.values()):
+        assert EvaluationReport.from_bytes(report.to_bytes()) == report
+        assert report.digest == hashlib.sha256(report.to_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("name", ["threshold", "people", "organisations"])
+@pytest.mark.parametrize("wrong", [0, -1, 3.0, True])
+def test_each_count_of_a_report_is_a_whole_number_of_at_least_one(name, wrong):
+    assert getattr(a_report(**{name: 1}), name) == 1
+    with pytest.raises(UsageError, match="of at least one person"):
+        a_report(**{name: wrong})
+
+
+@pytest.mark.parametrize("name", ["epsilon", "delta", "noise_multiplier"])
+@pytest.mark.parametrize("wrong", [-0.1, math.nan, math.inf, 2])
+def test_each_number_of_the_promise_of_a_report_is_finite_and_not_below_zero(name, wrong):
+    assert getattr(a_report(**{name: 0.0}), name) == 0
+    with pytest.raises(UsageError, match="0 or more"):
+        a_report(**{name: wrong})
+
+
+@pytest.mark.parametrize("release", ["ab" * 31, "AB" * 32, "ab" * 33, "ab" * 32 + "\n"])
+def test_a_report_is_of_one_release(release):
+    with pytest.raises(UsageError, match="of one release"):
+        a_report(release=release)
+
+
+LACKING = (
+    "epsilon", "delta", "noise_multiplier", "groups", "people", "organisations", "release", "threshold",
+)  # fmt: skip
+
+
+def test_a_plan_is_made_with_each_option_that_is_given_and_travels_with_all_of_them():
+    options = {
+        "delta": 2e-6,
+        "groups": (Group("even", 9000, 8000), Group("odd")),
+        "people": 20_000,
+        "organisations": 9,
+        "release": "cd" * 32,
+        "threshold": 301,
+        "code_length": 1024,
+        "bins": 6,
+        "colluders": 2,
+        "dropouts": 3,
+        "largest_half_width": 0.125,
+    }
+    plan = EvaluationPlan.for_epsilon(3, **options)
+    noise = plan.noise_multiplier
+    assert vars(plan) == {"epsilon": 3.0, "noise_multiplier": noise, **options}
+    assert EvaluationPlan.for_epsilon(3, **options | {"delta": 1e-9}).noise_multiplier > noise
+    config = plan.to_config()
+    assert EvaluationPlan.from_config(config) == EvaluationPlan.from_kept_config(config) == plan
+    for wrong in ({**config, "surprise": 1}, *({k: v for k, v in config.items() if k != name} for name in LACKING)):
+        with pytest.raises(MalformedMessageError, match="not a valid plan"):
+            EvaluationPlan.from_config(wrong)
 
 
 @pytest.mark.parametrize("wrong", [-0.01, 1.01, math.nan, 1])

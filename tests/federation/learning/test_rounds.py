@@ -22,14 +22,21 @@ from federation.learning.rounds import (
     advertise_request,
     evaluation_request,
     moments_request,
+    plan_kind,
+    protocol_content,
+    question_digest,
+    range_request,
     read_advertise_request,
     read_evaluation_request,
     read_ledger,
     read_moments_request,
     read_people,
     read_protocol,
+    read_range_request,
+    read_scales_request,
     read_threshold_request,
     require_ring,
+    scales_request,
     sessions,
     threshold_request,
 )
@@ -229,7 +236,114 @@ def test_a_release_is_measured_when_it_is_the_plans_and_each_of_its_arrays_is_bo
             read_evaluation_request(evaluation_request(other), evaluation_of(other))
 
 
+# -------------------------------------------------------------------------------------------- the name of a question
+FOUR = np.arange(4.0)
+
+
+def named(record="arrays", key="start", array=FOUR, **facts):
+    """One array in one record, and what a message says of it."""
+    found = Array(array)
+    given = {"dtype": found.dtype, "shape": found.shape, "stype": found.stype, "data": found.data} | facts
+    return RecordDict({record: ArrayRecord({key: Array(**given)})})
+
+
+DIFFERENT = {
+    "arrays": named(),
+    "another record": named(record="others"),
+    "another key": named(key="end"),
+    "other numbers": named(array=FOUR + 1),
+    "another kind": named(dtype="int64"),
+    "another shape": named(shape=(2, 2)),
+    "another coding": named(stype="raw"),
+    "two arrays": RecordDict({"arrays": ArrayRecord({"start": Array(FOUR), "subspace": Array(FOUR)})}),
+    "the second other": RecordDict({"arrays": ArrayRecord({"start": Array(FOUR), "subspace": Array(FOUR + 1)})}),
+    "a number": RecordDict({"pairs": ConfigRecord({"frames": 1})}),
+    "of another record": RecordDict({"groups": ConfigRecord({"frames": 1})}),
+    "of another name": RecordDict({"pairs": ConfigRecord({"references": 1})}),
+    "another number": RecordDict({"pairs": ConfigRecord({"frames": 2})}),
+    "a text": RecordDict({"pairs": ConfigRecord({"frames": "1"})}),
+    "a truth": RecordDict({"pairs": ConfigRecord({"frames": True})}),
+    "two numbers": RecordDict({"pairs": ConfigRecord({"frames": 1, "references": 1})}),
+    "the second number": RecordDict({"pairs": ConfigRecord({"frames": 1, "references": 2})}),
+    "both kinds": RecordDict({**named(), "pairs": ConfigRecord({"frames": 1})}),
+    "nothing": RecordDict(),
+}
+
+
+def test_each_field_of_a_question_is_in_its_name_and_no_message_of_secure_aggregation_is():
+    """What is charged once is one question: another one, however alike, is charged again."""
+    names = {said: question_digest(content) for said, content in DIFFERENT.items()}
+    assert len(set(names.values())) == len(DIFFERENT)
+    for said, content in DIFFERENT.items():
+        for messages in ({"moments": b"1"}, {"moments": b"2", "threshold": b"3"}):
+            assert question_digest(RecordDict({**content, **protocol_content(messages)})) == names[said]
+
+
+def test_records_and_their_fields_have_no_order_in_the_name_of_a_question():
+    one = {"arrays": ArrayRecord({"a": Array(FOUR), "b": Array(FOUR + 1)}), "c": ConfigRecord({"d": 1, "e": 2})}
+    other = {"c": ConfigRecord({"e": 2, "d": 1}), "arrays": ArrayRecord({"b": Array(FOUR + 1), "a": Array(FOUR)})}
+    assert question_digest(RecordDict(one)) == question_digest(RecordDict(other))
+
+
 # ------------------------------------------------------------------------------------------------ the other messages
+def test_each_seed_of_a_proof_stays_with_its_member():
+    content = range_request("threshold", {5: b"five", 2: b"two", 11: b"eleven"})
+    assert read_range_request(content) == ("threshold", {2: b"two", 5: b"five", 11: b"eleven"})
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"release": b"threshold"}, "says nothing of a sum"),
+        ({"release": None}, "says nothing of a sum"),
+        ({"members": 2}, "says nothing of a sum"),
+        ({"seeds": b"two"}, "says nothing of a sum"),
+        ({"members": [2, 2]}, "not those of some members"),
+        ({"members": [2]}, "not those of some members"),
+        ({"members": [2, 5, 6]}, "not those of some members"),
+        ({"members": [2.0, 5.0]}, "not those of some members"),
+        ({"members": [True, False]}, "not those of some members"),
+        ({"seeds": ["two", "five"]}, "not those of some members"),
+        ({"seeds": [b"two", b"five", b"six"]}, "not those of some members"),
+    ],
+    ids=str,
+)
+def test_a_request_for_a_proof_of_another_form_is_refused(changes, said):
+    fields = {"release": "threshold", "members": [2, 5], "seeds": [b"two", b"five"]}
+    assert read_range_request(RecordDict({"range": ConfigRecord(fields)}))[1] == {2: b"two", 5: b"five"}
+    changed = {name: value for name, value in (fields | changes).items() if value is not None}
+    with pytest.raises(MalformedMessageError, match=said):
+        read_range_request(RecordDict({"range": ConfigRecord(changed)}))
+
+
+def test_scales_are_as_many_as_the_plan_tunes_and_within_their_own_bound():
+    assert read_scales_request(scales_request(np.arange(5.0)), TUNED).tolist() == [0.0, 1, 2, 3, 4]
+    most = BOUNDS["scales"][1]
+    assert read_scales_request(scales_request(np.full(5, float(most))), TUNED).max() == most
+    for wrong, said in (
+        (np.zeros(4), "'scales' must be float64 of shape"),
+        (np.zeros(5, np.float32), "'scales' must be float64 of shape"),
+        (with_number(np.zeros(5), 1.001 * most), "all numbers of the scales"),
+        (with_number(np.zeros(5), np.nan), "all numbers of the scales"),
+    ):
+        with pytest.raises(MalformedMessageError, match=said):
+            read_scales_request(scales_request(wrong), TUNED)
+
+
+def test_a_plan_is_read_as_what_it_is():
+    measures = evaluation_of(a_release())
+    for plan in (PLAN, TUNED, measures):
+        assert plan_kind(plan.to_config()) is type(plan)
+        assert read_advertise_request(advertise_request(plan, ShownLedger(CHAIN, "1:a")))[0] == plan
+
+
+def test_an_answer_without_a_ledger_has_none_and_one_that_is_no_bytes_is_refused():
+    assert read_ledger(protocol_content({"moments": b"keys"})) is None
+    for record in ({}, {"lines": "text"}, {"lines": 7}):
+        with pytest.raises(MalformedMessageError, match="its privacy ledger is not bytes"):
+            read_ledger(RecordDict({"ledger": ConfigRecord(record)}))
+
+
 def test_a_proposal_comes_back_with_the_ledger_and_the_reservation_and_not_without():
     shown = ShownLedger(CHAIN, "1:" + "a" * 64)
     plan, found = read_advertise_request(advertise_request(PLAN, shown))

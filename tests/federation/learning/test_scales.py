@@ -133,6 +133,31 @@ def test_who_else_is_there_changes_not_even_the_last_bit_of_a_person_s_gradient(
     assert np.array_equal(*embedded)
 
 
+def test_no_convolution_of_a_gradient_may_round_to_ten_bits_on_a_gpu(monkeypatch):
+    """Nor add in any order. Neither forward nor backward, where Opacus runs the network in our place."""
+    forward, forwards, backwards = torch.nn.Conv2d.forward, [], []
+
+    def flags():
+        return torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
+
+    def watched(layer, x):
+        forwards.append(flags())
+        made = forward(layer, x)
+        if made.requires_grad:
+            made.register_hook(lambda _: backwards.append(flags()))
+        return made
+
+    monkeypatch.setattr(torch.nn.Conv2d, "forward", watched)
+    before, network = flags(), TunableMobileFaceNet(shipped())
+    person_gradients(shipped(), some_chips((1, 0, 1)), NOWHERE)
+    tail, head = (
+        sum(isinstance(layer, torch.nn.Conv2d) for layer in part.modules()) for part in (network._tail, network._head)
+    )
+    assert forwards == [(False, True, False)] * 2 * (head + tail)  # references, and probes
+    assert backwards == [(False, True, False)] * tail
+    assert flags() == before
+
+
 def test_images_of_one_person_never_move_the_gradient_of_another():
     chips = some_chips()
     before = person_gradients(shipped(), chips, NOWHERE)
@@ -270,12 +295,124 @@ def test_a_plan_whose_steps_make_no_sense_cannot_be_built(change):
         plan_for(**change)
 
 
-def test_chips_survive_their_bytes_and_never_show():
-    chips = some_chips()
-    again = ChipSet.from_bytes(chips.to_bytes())
-    assert np.array_equal(again.probe, chips.probe)
-    assert again.people.tolist() == chips.people.tolist()
-    assert "secret" not in repr(chips)
+def told_apart():
+    """Three people's chips, whose rows are all different in each column."""
+    people = np.array(["b", "a", "b", "c", "b", "a"])
+    chips = np.zeros((6, SIDE, SIDE, 3), np.uint8)
+    chips[:, 0, 0, 0] = range(6)
+    return ChipSet(chips, chips + 100, people, np.array([f"image {row}" for row in range(6)]))
+
+
+def columns(chips):
+    return (
+        chips.reference[:, 0, 0, 0].tolist(),
+        chips.probe[:, 0, 0, 0].tolist(),
+        chips.people.tolist(),
+        chips.images.tolist(),
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "rows"),
+    [
+        (lambda chips: ChipSet.from_bytes(chips.to_bytes()), [0, 1, 2, 3, 4, 5]),
+        (lambda chips: chips.of_people(["b", "c"]), [0, 2, 3, 4]),
+        (lambda chips: chips.first_of_each(2), [0, 1, 2, 3, 5]),
+        (lambda chips: chips.first_of_each(1), [0, 1, 3]),
+    ],
+    ids=["bytes", "some people", "two of each", "one of each"],
+)
+def test_each_row_of_chips_keeps_all_that_belongs_to_it(change, rows):
+    assert columns(change(told_apart())) == (
+        rows,
+        [100 + row for row in rows],
+        ["babcba"[row] for row in rows],
+        [f"image {row}" for row in rows],
+    )
+
+
+def test_chips_never_show():
+    assert "secret" not in repr(some_chips())
+
+
+# ------------------------------------------------------------------------------------------------ what is handed on
+class NetworkThatIsAsked:
+    """In the place of the network: what was asked of which, of how many chips, and where it runs."""
+
+    def __init__(self, asked, name, recogniser, device):
+        self.asked, self.name = asked, name
+        asked.append((name, recogniser, device))
+
+    def tuned(self, scales):
+        return NetworkThatIsAsked(self.asked, "tuned", scales.tolist(), None)
+
+    def directions(self, chips, at_least=0):
+        self.asked.append((self.name, chips[:, 0, 0, 0].tolist(), at_least))
+        made = np.zeros((len(chips), 192), np.float32)
+        made[np.arange(len(chips)), chips[:, 0, 0, 0]] = 1
+        made[chips[:, 0, 0, 0] == 104] = 0  # no direction
+        return made
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    found = []
+    monkeypatch.setattr(
+        "federation.learning.scales.TunableMobileFaceNet",
+        lambda recogniser, *, device=None: NetworkThatIsAsked(found, "frozen", recogniser, device),
+    )
+    return found
+
+
+@pytest.mark.parametrize("scales", [None, np.arange(3.0)], ids=["frozen", "tuned"])
+def test_references_are_embedded_as_they_were_and_probes_as_tuned_and_both_take_as_long_as_was_said(asked, scales):
+    made = told_apart().embed("recogniser", scales, 77, device="somewhere")
+    of_probes = "frozen" if scales is None else "tuned"
+    assert asked == [
+        ("frozen", "recogniser", "somewhere"),
+        *([] if scales is None else [("tuned", [0.0, 1.0, 2.0], None)]),
+        ("frozen", [0, 1, 2, 3, 4, 5], 77),
+        (of_probes, [100, 101, 102, 103, 104, 105], 77),
+    ]
+    assert made.embeddings.argmax(axis=1).tolist() == [0, 1, 2, 3, 4, 5, 100, 101, 102, 103, 105]
+    assert "".join(made.people) == "babcba" + "babca"
+    assert made.profiles.tolist() == [REFERENCE] * 6 + [PROBE] * 5
+    assert made.images.tolist() == [f"image {row}" for row in (*range(6), *range(4), 5)]
+
+
+def test_gradients_of_few_chips_take_as_long_as_was_said_on_both_sides_and_where_it_was_said(monkeypatch):
+    sides, devices = [], []
+    network = TunableMobileFaceNet(shipped(), device="cpu")
+    monkeypatch.setattr(
+        "federation.learning.scales.TunableMobileFaceNet",
+        lambda recogniser, *, device=None: devices.append((recogniser, device)) or network,
+    )
+
+    def batches(side, at_least):
+        sides.append((side[:, 0, 0, 0].tolist(), at_least))
+        return iter(())
+
+    monkeypatch.setattr("federation.learning.scales.equal_batches", batches)
+    assert person_gradients(shipped(), told_apart(), NOWHERE, 77, device="somewhere").shape == (3, TUNABLE)
+    assert sides == [([0, 1, 2, 3, 4, 5], 77), ([100, 101, 102, 103, 104, 105], 77)]
+    assert devices == [(shipped(), "somewhere")]
+
+
+def test_a_step_hands_on_all_that_it_is_given_and_clips_in_units_of_the_clip(monkeypatch):
+    given = []
+
+    def gradients(*arguments, **named):
+        given.append((arguments, named))
+        rows = np.zeros((2, TUNABLE))
+        rows[0, 0], rows[1, 1] = 0.05, 0.4
+        return rows
+
+    monkeypatch.setattr("federation.learning.scales.person_gradients", gradients)
+    chips, plan = told_apart(), plan_for(gradient_clip=0.2)
+    total = scales_sum("recogniser", chips, NOWHERE, plan, 77, device="somewhere")
+    assert given == [(("recogniser", chips, NOWHERE, 77), {"device": "somewhere"})]
+    assert total[:2] == pytest.approx([0.25, 1.0], abs=1e-5)
+    assert not total[2:].any()
 
 
 @pytest.mark.parametrize("data", [b"", b"PK\x03\x04", b"\x93NUMPY"])

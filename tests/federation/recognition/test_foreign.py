@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
@@ -87,6 +88,33 @@ def test_layout_and_preprocessing_are_those_of_the_profile(colours, batch, shape
             expected /= np.linalg.norm(expected, axis=1, keepdims=True)
             np.testing.assert_allclose(recogniser.embed(chips), expected, atol=1e-6)
             assert recogniser.profile.preprocessing.batch == batch
+
+
+CUDA, CPU = ("CUDAExecutionProvider", {"use_tf32": "0"}), ("CPUExecutionProvider", {})
+
+
+@pytest.mark.parametrize(
+    ("there", "taken"),
+    [
+        (["CPUExecutionProvider"], [CPU]),
+        (["TensorrtExecutionProvider", "CPUExecutionProvider", "CUDAExecutionProvider"], [CUDA, CPU]),
+    ],
+    ids=["a CPU", "a GPU"],
+)
+@pytest.mark.parametrize("one_thread", [False, True])
+def test_a_model_runs_on_cuda_before_the_cpu_and_nowhere_rounds_to_ten_bits(monkeypatch, there, taken, one_thread):
+    """TF32 is that provider's default. A CPU shows none of it, so what the runtime is asked for is looked at."""
+    asked, begun = [], onnxruntime.InferenceSession
+
+    def watched(model, options, providers):
+        asked.append((model, options.intra_op_num_threads, providers))
+        return begun(model, options, providers=["CPUExecutionProvider"])
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: there)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", watched)
+    model = a_model([1, 3, "side", "side"], 96)
+    OnnxNetwork(model, one_thread=one_thread)
+    assert asked == [(model, 1 if one_thread else 0, taken)]
 
 
 def test_weights_beside_the_model_are_refused_even_where_they_lie(tmp_path, monkeypatch):

@@ -44,7 +44,8 @@ def test_no_convolution_may_round_to_ten_bits_on_a_gpu(monkeypatch):
     forward = torch.nn.Conv2d.forward
 
     def watched(layer, x):
-        seen.append(torch.backends.cudnn.allow_tf32)
+        flags = torch.backends.cudnn
+        seen.append((flags.allow_tf32, flags.deterministic, flags.benchmark))
         return forward(layer, x)
 
     monkeypatch.setattr(torch.nn.Conv2d, "forward", watched)
@@ -54,7 +55,7 @@ def test_no_convolution_may_round_to_ten_bits_on_a_gpu(monkeypatch):
     layers = sum(
         isinstance(module, torch.nn.Conv2d) for part in (network._head, network._tail) for module in part.modules()
     )
-    assert seen == [False] * 2 * layers
+    assert seen == [(False, True, False)] * 2 * layers
     assert torch.backends.cudnn.allow_tf32 == before
 
 
