@@ -1,7 +1,10 @@
 """Release bundles: what may be served, and every way in which it may not."""
 
+import dataclasses
+import hashlib
 import io
 import json
+import math
 import zipfile
 from dataclasses import replace
 
@@ -13,7 +16,8 @@ from federation.audit.cells import Limits
 from federation.errors import MalformedMessageError, ProofError, RefusedError, UsageError
 from federation.groups import GroupBound, HeldFor, ThresholdFor
 from federation.onebit.parameters import PARAMETER_SETS
-from federation.promise import PrivacyStatement
+from federation.privacy.gaussian import mu_of_epsilon
+from federation.promise import AttackRates, PrivacyStatement
 from federation.rates import Basis
 from federation.recognition.model import CODE_LENGTHS
 from federation.release.bundle import (
@@ -25,7 +29,15 @@ from federation.release.bundle import (
     require_reproduced,
     require_servable,
 )
-from federation.release.manifest import LONGEST_VALIDITY_SECONDS, ReleaseTrust, Role, SignedManifest, Use, WorstCell
+from federation.release.manifest import (
+    LONGEST_VALIDITY_SECONDS,
+    Claims,
+    ReleaseTrust,
+    Role,
+    SignedManifest,
+    Use,
+    WorstCell,
+)
 from federation.statements import text_of_time
 from federation.transparency import PublicEntry, PublicKind
 from federation.transparency.entries import entry_from_bytes
@@ -287,6 +299,35 @@ def test_a_manifest_claims_what_the_release_states(claimed):
     other = replace(BUNDLE.signed, manifest=replace(manifest, claims=replace(manifest.claims, **claimed)))
     with pytest.raises(UsageError, match="claims something else"):
         Bundle(other, a_release(), BUNDLE.papers)
+
+
+HELD = HeldFor(ThresholdFor.WORST_GROUP, 0.03, 77, (GroupBound("f", 45, 1, 1980, 0.004),), (), "ef" * 32)
+
+
+def test_claims_say_each_number_of_the_release_and_of_what_was_measured_under_its_own_name():
+    """All are different, so none stands in the place of another."""
+    events = (("moments", 5.0), ("threshold", 6.0))
+    promise = PrivacyStatement.of_events("people of one house", "add_or_remove_one", 2.5, 3e-6, events, 41, 3)
+    facts = {"threshold": 123, "fmr": 0.03, "fmr_low": 0.01, "fmr_high": 0.02, "fmr_people": 77, "basis": Basis.LABELLED}
+    release = replace(a_release(), **facts, model_digest="cd" * 32, code_length=2048, privacy=promise, held_for=HELD)
+    attack, evaluation = an_attack(0.7, claimed=2.5, delta=3e-6), an_evaluation(release, epsilon=1.5, delta=7e-7)
+    said = claims_of(release, attack, evaluation)
+    mu = math.hypot(1 / 5, 1 / 6, mu_of_epsilon(1.5, 7e-7))
+    assert dataclasses.asdict(said) == facts | {
+        "digest": hashlib.sha256(release.to_bytes()).digest(),
+        "recogniser": b"\xcd" * 32,
+        "parameters": "intaglio-onebit-2048/2",
+        "privacy_unit": "people of one house",
+        "epsilon": 2.5,
+        "delta": 3e-6,
+        "epsilon_lower_bound": 0.7,
+        "attacks": dataclasses.asdict(AttackRates.of_mu(mu)),
+        "held_for": dataclasses.asdict(HELD),
+    }
+    alone = claims_of(release)
+    assert (alone.epsilon_lower_bound, alone.attacks) == (None, promise.attacks)
+    assert said.attacks != alone.attacks
+    assert Claims.from_json(said.to_json()) == said
 
 
 def test_an_auditor_signs_the_recogniser_and_what_the_rate_rests_on():
