@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from federation.audit.cells import Limits
+from federation.audit.cells import Counts, Limits
 from federation.errors import MalformedMessageError, ProofError, RefusedError, UsageError
 from federation.groups import GroupBound, HeldFor, ThresholdFor
 from federation.onebit.parameters import PARAMETER_SETS
@@ -20,6 +20,7 @@ from federation.privacy.gaussian import mu_of_epsilon
 from federation.promise import AttackRates, PrivacyStatement
 from federation.rates import Basis
 from federation.recognition.model import CODE_LENGTHS
+from federation.release import bundle as bundles
 from federation.release.bundle import (
     PARAMETERS,
     Bundle,
@@ -553,12 +554,39 @@ def test_any_program_for_archives_opens_a_bundle():
         pytest.param(packed(files_of() | {"extra": b""}), id="one-file-more"),
         pytest.param(packed({k: v for k, v in files_of().items() if k != "model-card.md"}), id="one-file-less"),
         pytest.param(packed(files_of() | {"model-card.md": b"\xff"}), id="no-text"),
-        pytest.param(bytes((24 << 20) + 1), id="too-large"),
     ],
 )
 def test_other_bytes_are_no_bundle(data):
     with pytest.raises(MalformedMessageError, match="release bundle"):
         Bundle.from_bytes(data)
+
+
+def test_no_file_is_read_of_an_archive_that_names_one_twice_compresses_one_or_says_that_it_is_larger(monkeypatch):
+    """One large file that is named many thousand times would be read as often; a compressed one may be of any size."""
+    twice = io.BytesIO(DATA)
+    with zipfile.ZipFile(twice, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+        archive.writestr("release.json", b"again")
+    mixed = io.BytesIO()
+    with zipfile.ZipFile(mixed, "w") as archive:
+        for name, content in files_of().items():
+            archive.writestr(name, content, zipfile.ZIP_DEFLATED if name == "release.json" else zipfile.ZIP_STORED)
+    at = DATA.rindex(b"PK\x01\x02") + 20  # the sizes of the last file, where the archive lists it
+    lying = DATA[:at] + (b"\xff\xff\xff\x7f" * 2) + DATA[at + 8 :]
+    with pytest.raises(MalformedMessageError, match="^the bytes are not a release bundle of this version$"):
+        Bundle.from_bytes(lying)
+    monkeypatch.setattr(zipfile.ZipFile, "read", lambda *_: pytest.fail("was read"))
+    for data in (twice.getvalue(), mixed.getvalue()):
+        with pytest.raises(MalformedMessageError, match="^the bytes are not a release bundle of this version$"):
+            Bundle.from_bytes(data)
+
+
+def test_an_archive_of_more_than_24_mebibytes_is_not_opened(monkeypatch):
+    most = 24 << 20
+    monkeypatch.setattr(bundles, "_unpacked", lambda _: {}["opened"])
+    with pytest.raises(MalformedMessageError, match="^the bytes are not a release bundle of this version$"):
+        Bundle.from_bytes(bytes(most))
+    with pytest.raises(MalformedMessageError, match=f"^a release bundle has at most {most} bytes, this one {most + 1}$"):
+        Bundle.from_bytes(bytes(most + 1))
 
 
 @given(st.binary(max_size=200))
@@ -603,6 +631,8 @@ def test_an_audit_made_again_is_the_same_bytes_or_no_proof():
     require_reproduced(bundle, a_report(input_sha256="ab" * 32))
     with pytest.raises(ProofError, match="another audit report"):
         require_reproduced(bundle, a_report(input_sha256="ab" * 32, cells=VERDICTS[Verdict.FAIL]))
+    with pytest.raises(ProofError, match="another audit report"):  # of the same verdict
+        require_reproduced(bundle, a_report(input_sha256="ab" * 32, counts=Counts(20_001)))
     for scores in ("cd" * 32, ""):
         with pytest.raises(ProofError, match="not the scores"):
             require_reproduced(bundle, a_report(input_sha256=scores))
