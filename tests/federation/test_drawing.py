@@ -47,12 +47,18 @@ def test_the_same_plot_is_the_same_bytes_and_two_in_a_page_share_no_id():
 
 def test_a_reader_s_own_configuration_counts_for_nothing_and_is_left_as_it_was():
     usual = drawn()
-    with mpl.rc_context({"lines.linewidth": 9, "text.color": "red", "svg.hashsalt": "theirs"}):
-        assert drawn() == usual
-        with pytest.raises(KeyError, match="half-way"), our_style():
+    theirs = {"lines.linewidth": 9, "text.color": "red", "svg.hashsalt": "theirs"}
+
+    def half_way():
+        with our_style():
             assert (mpl.rcParams["text.color"], mpl.rcParams["svg.hashsalt"]) == (INK, "intaglio")
             raise KeyError("half-way")
-        assert [mpl.rcParams[name] for name in ("lines.linewidth", "text.color", "svg.hashsalt")] == [9, "red", "theirs"]
+
+    with mpl.rc_context(theirs):
+        assert drawn() == usual
+        with pytest.raises(KeyError, match="half-way"):
+            half_way()
+        assert {name: mpl.rcParams[name] for name in theirs} == theirs
 
 
 def test_rates_are_marked_where_normal_deviates_lie_and_called_per_cent():

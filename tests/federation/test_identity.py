@@ -72,7 +72,7 @@ def test_an_identity_is_read_from_its_bytes_and_its_file_with_each_key_in_its_pl
         assert again == MINE
         assert again.public == MINE.public
     for wrong in (MINE.secret_bytes()[:-1], MINE.secret_bytes() + b"\0", b""):
-        with pytest.raises(UsageError, match="^an identity has 64 secret bytes$"):
+        with pytest.raises(UsageError, match=r"^an identity has 64 secret bytes$"):
             IdentityKey.from_secret_bytes(wrong)
 
 
@@ -97,7 +97,7 @@ def blocks():
     ids=range(9),
 )
 def test_any_other_file_is_no_identity(data):
-    with pytest.raises(UsageError, match="^an identity is an Ed25519 and an ML-DSA-44 private key in PEM, without a"):
+    with pytest.raises(UsageError, match=r"^an identity is an Ed25519 and an ML-DSA-44 private key in PEM, without a"):
         IdentityKey.from_pem(data)
 
 

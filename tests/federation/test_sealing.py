@@ -80,10 +80,10 @@ def test_no_byte_before_the_hash_can_be_changed_by_whoever_makes_the_hash_fit(st
 
 def test_one_kind_is_not_opened_as_another_whatever_its_first_bytes_say(stretched):
     data = sealed(CONTENT, THING, Passphrase("a long one"), COST)
-    with pytest.raises(UsageError, match="^f is not a other of this project, or its first bytes are damaged$"):
+    with pytest.raises(UsageError, match=r"^f is not a other of this project, or its first bytes are damaged$"):
         unsealed(data, OTHER, Passphrase("a long one"), "f")
     relabelled = closed(OTHER.magic + data[16:-32])
-    with pytest.raises(UsageError, match="^wrong passphrase for f, or the file was changed on purpose$"):
+    with pytest.raises(UsageError, match=r"^wrong passphrase for f, or the file was changed on purpose$"):
         unsealed(relabelled, OTHER, Passphrase("a long one"), "f")
 
 
@@ -121,13 +121,13 @@ def test_what_is_too_short_for_a_header_and_a_tag_is_damaged_however_its_hash_fi
 
 def test_a_wrong_passphrase_is_told_from_damage_and_leaves_no_trace_of_the_key(stretched):
     data = sealed(CONTENT, THING, Passphrase("a long one"), COST)
-    with pytest.raises(UsageError, match="^wrong passphrase for f, or") as refused:
+    with pytest.raises(UsageError, match=r"^wrong passphrase for f, or") as refused:
         unsealed(data, THING, Passphrase("another one"), "f")
     assert (refused.value.__cause__, refused.value.__suppress_context__) == (None, True)
 
 
 def test_a_passphrase_of_seven_characters_is_refused_before_it_is_stretched(stretched):
-    with pytest.raises(UsageError, match="^the passphrase needs at least 8 characters$"):
+    with pytest.raises(UsageError, match=r"^the passphrase needs at least 8 characters$"):
         sealed(CONTENT, THING, Passphrase("7777777"), COST)
     assert stretched == []
     assert unsealed(sealed(CONTENT, THING, Passphrase("88888888"), COST), THING, Passphrase("88888888"), "f") == CONTENT

@@ -80,5 +80,5 @@ def test_a_reservation_for_what_was_agreed_is_taken_whatever_its_run_is_called(r
     ["1:other", "agreed", ":agreed", f"{'r' * 65}:agreed", "1\n:agreed", "1/2:agreed", "1:agreed:", "1:agreed/x", ""],
 )
 def test_another_agreement_or_what_is_no_name_is_refused(reservation):
-    with pytest.raises(MalformedMessageError, match="^the charge is for another plan, another roster or another"):
+    with pytest.raises(MalformedMessageError, match=r"^the charge is for another plan, another roster or another"):
         require_reservation_of(reservation, "agreed")

@@ -309,7 +309,14 @@ def test_claims_say_each_number_of_the_release_and_of_what_was_measured_under_it
     """All are different, so none stands in the place of another."""
     events = (("moments", 5.0), ("threshold", 6.0))
     promise = PrivacyStatement.of_events("people of one house", "add_or_remove_one", 2.5, 3e-6, events, 41, 3)
-    facts = {"threshold": 123, "fmr": 0.03, "fmr_low": 0.01, "fmr_high": 0.02, "fmr_people": 77, "basis": Basis.LABELLED}
+    facts = {
+        "threshold": 123,
+        "fmr": 0.03,
+        "fmr_low": 0.01,
+        "fmr_high": 0.02,
+        "fmr_people": 77,
+        "basis": Basis.LABELLED,
+    }
     release = replace(a_release(), **facts, model_digest="cd" * 32, code_length=2048, privacy=promise, held_for=HELD)
     attack, evaluation = an_attack(0.7, claimed=2.5, delta=3e-6), an_evaluation(release, epsilon=1.5, delta=7e-7)
     said = claims_of(release, attack, evaluation)
@@ -572,20 +579,22 @@ def test_no_file_is_read_of_an_archive_that_names_one_twice_compresses_one_or_sa
             archive.writestr(name, content, zipfile.ZIP_DEFLATED if name == "release.json" else zipfile.ZIP_STORED)
     at = DATA.rindex(b"PK\x01\x02") + 20  # the sizes of the last file, where the archive lists it
     lying = DATA[:at] + (b"\xff\xff\xff\x7f" * 2) + DATA[at + 8 :]
-    with pytest.raises(MalformedMessageError, match="^the bytes are not a release bundle of this version$"):
+    with pytest.raises(MalformedMessageError, match=r"^the bytes are not a release bundle of this version$"):
         Bundle.from_bytes(lying)
     monkeypatch.setattr(zipfile.ZipFile, "read", lambda *_: pytest.fail("was read"))
     for data in (twice.getvalue(), mixed.getvalue()):
-        with pytest.raises(MalformedMessageError, match="^the bytes are not a release bundle of this version$"):
+        with pytest.raises(MalformedMessageError, match=r"^the bytes are not a release bundle of this version$"):
             Bundle.from_bytes(data)
 
 
 def test_an_archive_of_more_than_24_mebibytes_is_not_opened(monkeypatch):
     most = 24 << 20
     monkeypatch.setattr(bundles, "_unpacked", lambda _: {}["opened"])
-    with pytest.raises(MalformedMessageError, match="^the bytes are not a release bundle of this version$"):
+    with pytest.raises(MalformedMessageError, match=r"^the bytes are not a release bundle of this version$"):
         Bundle.from_bytes(bytes(most))
-    with pytest.raises(MalformedMessageError, match=f"^a release bundle has at most {most} bytes, this one {most + 1}$"):
+    with pytest.raises(
+        MalformedMessageError, match=f"^a release bundle has at most {most} bytes, this one {most + 1}$"
+    ):
         Bundle.from_bytes(bytes(most + 1))
 
 
