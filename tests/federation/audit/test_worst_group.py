@@ -165,6 +165,32 @@ def test_the_lower_end_is_that_of_everybody_together():
     assert 0.0015 < fair.fmr_low < 10 / 3000  # one-sided at 95 %: 5.4 or more of 3000
 
 
+def test_both_ends_and_all_counts_are_those_at_the_threshold_that_the_release_gets():
+    """Six errors lie between it and the one that the release had before."""
+    fair = made(People().pairs(("f",), 299, NEAR), "sex")
+    (women,) = fair.held_for.groups
+    assert (fair.threshold, women.errors, women.trials, fair.fmr_low) == (99, 0, 299, 0.0)
+    assert fair.fmr_high == women.fmr_high == pytest.approx(1 - 0.05 ** (1 / 299), abs=1e-6)
+
+
+def test_who_was_compared_with_nobody_else_is_not_counted_as_measured():
+    """Somebody's own pictures, and a comparison that failed, say nothing of false matches."""
+    people = People().pairs(("f",), 773, NEAR)
+    rows = [*people.rows, (1.0, ("f",), ("f",), "alone", "alone"), (np.nan, ("f",), ("f",), "blurred", "dark")]
+    distances, labels, others, one, other = zip(*rows, strict=True)
+    comparisons = Comparisons.of(
+        distances,
+        [False] * 773 + [True, False],
+        {"sex": ([said[0] for said in labels], [said[0] for said in others])},
+        people=(one, other),
+        failed=[False] * 774 + [True],
+    )
+    fair = for_groups(release(), comparisons, scores=SCORES)
+    assert (fair.fmr_people, fair.held_for.people) == (1546, 1546)
+    assert [(group.people, group.trials) for group in fair.held_for.groups] == [(1546, 773)]
+    assert fair.to_bytes() == made(people, "sex").to_bytes()
+
+
 def test_codes_of_2048_bits_may_lie_farther_apart_than_1024():
     fair = for_groups(
         replace(release(), code_length=2048), People().pairs(("f",), 400, [1500.0]).comparisons("sex"), scores=SCORES
@@ -209,6 +235,55 @@ def test_what_a_site_of_one_sex_is_told_is_the_ratio_of_the_rates():
     assert sex.times == pytest.approx(1.5)
     assert 1.2 < sex.low < 1.45
     assert 1.55 < sex.high < 1.8
+
+
+def test_who_says_nothing_of_an_attribute_is_in_neither_rate_of_it_nor_in_the_threshold_that_it_is_taken_at():
+    """6 of 100 pairs that share a sex are near, 2 of 100 that do not; who says nothing has many that are nearer."""
+    people = People()
+    for place in range(1000):
+        rest = place % 100
+        people.pairs(("fm"[place % 2],), 1, [10.0] if rest < 3 else [90.0] if rest < 6 else ())
+        people.across(("f",), ("m",), 90.0 if rest < 2 else FAR)
+        people.across(*((("f",), ("",)) if place % 2 else (("",), ("m",))), 10.0 if rest < 50 else FAR)
+    fair = for_groups(
+        replace(release(), fmr=0.04), people.comparisons("sex"), scores=SCORES, rule=ThresholdFor.EVERYBODY
+    )
+    (sex,) = fair.held_for.alike
+    assert sex.times == pytest.approx(1.5)
+
+
+def test_a_bound_of_exactly_the_stated_rate_keeps_it():
+    comparisons = People().pairs(("f",), 473, NEAR).comparisons("sex")
+    fair = for_groups(release(), comparisons, scores=SCORES)
+    stated = replace(release(), fmr=fair.fmr_high)
+    assert for_groups(stated, comparisons, scores=SCORES).threshold == fair.threshold == 109
+
+
+def test_the_interval_of_such_a_ratio_is_that_of_drawing_people_each_pair_as_often_as_both():
+    """Against drawing, written plainly: of 24 people, all with all, so that comparisons share people."""
+    rng, names = np.random.default_rng(4), [f"p{place:02}" for place in range(24)]
+    pairs = [(one, other) for one in range(24) for other in range(one)]
+    alike = np.array([one % 2 == other % 2 for one, other in pairs])
+    near = rng.random(len(pairs)) < np.where(alike, 0.4, 0.2)
+    comparisons = Comparisons.of(
+        np.where(near, 90.0, FAR),
+        [False] * len(pairs),
+        {"sex": tuple([["f", "m"][pair[side] % 2] for pair in pairs] for side in (0, 1))},
+        people=tuple([names[pair[side]] for pair in pairs] for side in (0, 1)),
+    )
+    fair = for_groups(
+        replace(release(), fmr=float(near.mean())), comparisons, scores=SCORES, rule=ThresholdFor.EVERYBODY
+    )
+    draws = []
+    for _ in range(3000):
+        count = np.bincount(rng.integers(0, 24, 24), minlength=24)
+        weight = np.array([count[one] * count[other] for one, other in pairs])
+        draws.append((weight * near)[alike].sum() / weight[alike].sum() / ((weight * near).sum() / weight.sum()))
+    (sex,) = fair.held_for.alike
+    assert sex.times == pytest.approx(near[alike].mean() / near.mean(), abs=1e-3)
+    spread = np.quantile(draws, 0.95) - np.quantile(draws, 0.05)
+    assert sex.high - sex.low == pytest.approx(spread, rel=0.12)
+    assert (sex.low, sex.high) == pytest.approx(np.quantile(draws, [0.05, 0.95]), abs=0.12 * spread)
 
 
 def test_a_person_who_looks_like_many_weighs_more_than_as_many_independent_errors():

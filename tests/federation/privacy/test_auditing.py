@@ -179,11 +179,52 @@ def test_a_pilot_finds_where_the_bound_without_assumptions_is_good():
     assert bound(threshold_of_pilot(*normal_scores(mu, 1000, seed=1), delta=DELTA, runs=runs)) > bound(0.0) + 0.5
 
 
+def best_cut(held_in, held_out, *, delta, runs, confidence):
+    """After which of the values 0, 1, ... to cut, of which so many runs had each: by Clopper and Pearson's ends."""
+
+    def bound(cut):
+        missed, accused = sum(held_in[: cut + 1]) / sum(held_in), sum(held_out[cut + 1 :]) / sum(held_out)
+        miss, accuse = (
+            stats.binomtest(round(runs * share), runs).proportion_ci(confidence, method="exact").high
+            for share in (missed, accused)
+        )
+        return max(0.0, (1 - delta - miss) / accuse, (1 - delta - accuse) / miss)
+
+    return max(range(len(held_in)), key=bound)
+
+
+PILOT = ([23, 0, 87, 46, 44], [77, 9, 9, 0, 5])
+
+
+@pytest.mark.parametrize("counts", [PILOT, tuple(side[::-1] for side in PILOT[::-1])], ids=["miss few", "accuse few"])
+@pytest.mark.parametrize("runs", [100, 1000])
+@pytest.mark.parametrize("delta", [0.01, 0.3])
+@pytest.mark.parametrize("confidence", [0.9, 0.95, 0.999])
+def test_a_pilot_finds_the_threshold_for_the_runs_the_delta_and_the_confidence_that_will_count(
+    counts, runs, delta, confidence
+):
+    """Of 200 and of 100 pilot runs, on scores of five values."""
+    scores = [np.repeat(np.arange(5.0), side) for side in counts]
+    found = threshold_of_pilot(*scores, delta=delta, runs=runs, confidence=confidence)
+    assert math.floor(found) == best_cut(*counts, delta=delta, runs=runs, confidence=confidence)
+
+
+def test_what_a_pilot_is_for_matters():
+    usual = {"delta": 0.01, "runs": 1000, "confidence": 0.95}
+    assert best_cut(*PILOT, **usual) == 2
+    for other in ({"delta": 0.3}, {"runs": 100}, {"confidence": 0.999}):
+        assert best_cut(*PILOT, **usual | other) == 1
+    scores = [np.repeat(np.arange(5.0), side) for side in PILOT]
+    assert threshold_of_pilot(*scores, delta=0.01, runs=1000) < 3
+
+
 def test_an_audit_without_runs_or_numbers_is_refused():
     one = np.array([0.0])
-    for held_in, held_out in ((one[:0], one), (one, one[:0]), (one * np.nan, one)):
+    for held_in, held_out in ((one[:0], one), (one, one[:0]), (one * np.nan, one), (one, one * np.nan)):
         with pytest.raises(UsageError, match="an audit needs runs with and without the"):
             audit_of_scores(held_in, held_out, threshold=0.0, claimed=1.0, delta=DELTA)
+        with pytest.raises(UsageError, match="an audit needs runs with and without the"):
+            measured_attack(held_in, held_out, threshold=0.0, stated=trade_off((1.5,)))
     with pytest.raises(UsageError, match="scores of many runs give the gaussian or the"):
         audit_of_scores(one, one, threshold=0.0, claimed=1.0, delta=DELTA, method=AuditMethod.ONE_RUN)
 
@@ -193,6 +234,23 @@ def test_all_guesses_right_give_the_bound_of_a_binomial():
     measured = audit_of_guesses(60, 60, 100, claimed=8.0, delta=1e-12)
     rate = 0.05 ** (1 / 60)
     assert measured.lower_bound == pytest.approx(math.log(rate / (1 - rate)), abs=1e-3)
+
+
+@pytest.mark.parametrize(("correct", "guesses"), [(90, 100), (57, 60), (60, 60), (40, 45)])
+@pytest.mark.parametrize("confidence", [0.9, 0.99])
+@pytest.mark.parametrize("delta", [1e-5, 2e-4])
+def test_the_bound_of_one_run_solves_the_equation_of_the_paper(correct, guesses, confidence, delta):
+    """Appendix D of Steinke, Nasr and Jagielski: the tail, and twice canaries times delta times the largest mean."""
+    measured = audit_of_guesses(correct, guesses, 150, claimed=8.0, delta=delta, confidence=confidence)
+    rate = 1 / (1 + math.exp(-measured.lower_bound))
+    mass = [math.comb(guesses, k) * rate**k * (1 - rate) ** (guesses - k) for k in range(guesses + 1)]
+    slack, total = 0.0, 0.0
+    for count in range(1, correct + 1):
+        total += mass[correct - count]
+        slack = max(slack, total / count)
+    assert measured.lower_bound > 0.5
+    assert sum(mass[correct:]) + 2 * 150 * delta * slack == pytest.approx(1 - confidence, rel=1e-6)
+    assert measured == EpsilonAudit(8.0, delta, measured.lower_bound, confidence, 1, AuditMethod.ONE_RUN)
 
 
 def test_more_canaries_leave_the_delta_more_room():

@@ -21,7 +21,7 @@ from federation.errors import (
 )
 from federation.learning.rounds import ShownLedger
 from federation.privacy.charges import charge_name
-from federation.privacy.ledger import MOST_BYTES, LedgerChain
+from federation.privacy.ledger import MOST_BYTES, LedgerChain, LedgerEntry
 from federation.privacy.plan import MOMENTS, THRESHOLD
 from federation.secagg import NodeSecrets, Stage
 from server.coordinator.ledger import LedgerCopies, PrivacyLedger
@@ -97,6 +97,40 @@ def test_a_ledger_that_was_continued_from_an_old_copy_says_from_where(tmp_path):
 def test_foreign_bytes_are_a_ledger_or_malformed(data):
     with pytest.raises(MalformedMessageError, match="ledger"):
         LedgerChain.from_bytes(data)
+
+
+LINE = {
+    "delta": 0.125,
+    "epsilon": 0.25,
+    "kind": "reserve",
+    "noise_multipliers": [2.0, 3.5],
+    "population": "people",
+    "previous": "a" * 64,
+    "release": "ef" * 32,
+    "run": "run 1",
+}
+OTHER = {"kind": "commit", "noise_multipliers": [2.0, 3.0], "delta": 0.25, "epsilon": 0.5}
+
+
+def test_a_line_is_all_fields_and_a_hash_of_all_of_them_written_out_by_hand():
+    body = (
+        b'{"delta":0.125,"epsilon":0.25,"kind":"reserve","noise_multipliers":[2.0,3.5],"population":"people",'
+        b'"previous":"%s","release":"%s","run":"run 1"}' % (b"a" * 64, b"ef" * 32)
+    )
+    entry = LedgerEntry(**LINE | {"noise_multipliers": (2.0, 3.5)})
+    assert entry.hash == hashlib.sha256(body).hexdigest()
+    line = body.replace(b'"kind"', b'"hash":"%s","kind"' % entry.hash.encode()) + b"\n"
+    assert entry.to_line() == line
+    assert LedgerEntry.from_line(line) == entry
+
+
+@pytest.mark.parametrize("field", LINE)
+def test_a_line_of_which_one_field_was_changed_alone_is_an_altered_one(field):
+    entry = LedgerEntry(**LINE | {"noise_multipliers": (2.0, 3.5)})
+    changed = json.loads(entry.to_line()) | {field: OTHER.get(field, "b" * 64)}
+    line = json.dumps(changed, sort_keys=True, separators=(",", ":")).encode() + b"\n"
+    with pytest.raises(MalformedMessageError, match=r"^a ledger line was altered: its hash does not fit its content$"):
+        LedgerEntry.from_line(line)
 
 
 @pytest.mark.parametrize("text", ["run\npeople: epsilon 0.00 of 8 is charged", "run\x1b[2J", "run\u2028"])

@@ -1,7 +1,10 @@
 """Release bundles: what may be served, and every way in which it may not."""
 
+import dataclasses
+import hashlib
 import io
 import json
+import math
 import zipfile
 from dataclasses import replace
 
@@ -9,13 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from federation.audit.cells import Limits
+from federation.audit.cells import Counts, Limits
 from federation.errors import MalformedMessageError, ProofError, RefusedError, UsageError
 from federation.groups import GroupBound, HeldFor, ThresholdFor
 from federation.onebit.parameters import PARAMETER_SETS
-from federation.promise import PrivacyStatement
+from federation.privacy.gaussian import mu_of_epsilon
+from federation.promise import AttackRates, PrivacyStatement
 from federation.rates import Basis
 from federation.recognition.model import CODE_LENGTHS
+from federation.release import bundle as bundles
 from federation.release.bundle import (
     PARAMETERS,
     Bundle,
@@ -25,7 +30,15 @@ from federation.release.bundle import (
     require_reproduced,
     require_servable,
 )
-from federation.release.manifest import LONGEST_VALIDITY_SECONDS, ReleaseTrust, Role, SignedManifest, Use, WorstCell
+from federation.release.manifest import (
+    LONGEST_VALIDITY_SECONDS,
+    Claims,
+    ReleaseTrust,
+    Role,
+    SignedManifest,
+    Use,
+    WorstCell,
+)
 from federation.statements import text_of_time
 from federation.transparency import PublicEntry, PublicKind
 from federation.transparency.entries import entry_from_bytes
@@ -289,6 +302,42 @@ def test_a_manifest_claims_what_the_release_states(claimed):
         Bundle(other, a_release(), BUNDLE.papers)
 
 
+HELD = HeldFor(ThresholdFor.WORST_GROUP, 0.03, 77, (GroupBound("f", 45, 1, 1980, 0.004),), (), "ef" * 32)
+
+
+def test_claims_say_each_number_of_the_release_and_of_what_was_measured_under_its_own_name():
+    """All are different, so none stands in the place of another."""
+    events = (("moments", 5.0), ("threshold", 6.0))
+    promise = PrivacyStatement.of_events("people of one house", "add_or_remove_one", 2.5, 3e-6, events, 41, 3)
+    facts = {
+        "threshold": 123,
+        "fmr": 0.03,
+        "fmr_low": 0.01,
+        "fmr_high": 0.02,
+        "fmr_people": 77,
+        "basis": Basis.LABELLED,
+    }
+    release = replace(a_release(), **facts, model_digest="cd" * 32, code_length=2048, privacy=promise, held_for=HELD)
+    attack, evaluation = an_attack(0.7, claimed=2.5, delta=3e-6), an_evaluation(release, epsilon=1.5, delta=7e-7)
+    said = claims_of(release, attack, evaluation)
+    mu = math.hypot(1 / 5, 1 / 6, mu_of_epsilon(1.5, 7e-7))
+    assert dataclasses.asdict(said) == facts | {
+        "digest": hashlib.sha256(release.to_bytes()).digest(),
+        "recogniser": b"\xcd" * 32,
+        "parameters": "intaglio-onebit-2048/2",
+        "privacy_unit": "people of one house",
+        "epsilon": 2.5,
+        "delta": 3e-6,
+        "epsilon_lower_bound": 0.7,
+        "attacks": dataclasses.asdict(AttackRates.of_mu(mu)),
+        "held_for": dataclasses.asdict(HELD),
+    }
+    alone = claims_of(release)
+    assert (alone.epsilon_lower_bound, alone.attacks) == (None, promise.attacks)
+    assert said.attacks != alone.attacks
+    assert Claims.from_json(said.to_json()) == said
+
+
 def test_an_auditor_signs_the_recogniser_and_what_the_rate_rests_on():
     claims = json.loads(BUNDLE.signed.to_bytes())["manifest"]["claims"]
     release = a_release()
@@ -512,12 +561,41 @@ def test_any_program_for_archives_opens_a_bundle():
         pytest.param(packed(files_of() | {"extra": b""}), id="one-file-more"),
         pytest.param(packed({k: v for k, v in files_of().items() if k != "model-card.md"}), id="one-file-less"),
         pytest.param(packed(files_of() | {"model-card.md": b"\xff"}), id="no-text"),
-        pytest.param(bytes((24 << 20) + 1), id="too-large"),
     ],
 )
 def test_other_bytes_are_no_bundle(data):
     with pytest.raises(MalformedMessageError, match="release bundle"):
         Bundle.from_bytes(data)
+
+
+def test_no_file_is_read_of_an_archive_that_names_one_twice_compresses_one_or_says_that_it_is_larger(monkeypatch):
+    """One large file that is named many thousand times would be read as often; a compressed one may be of any size."""
+    twice = io.BytesIO(DATA)
+    with zipfile.ZipFile(twice, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+        archive.writestr("release.json", b"again")
+    mixed = io.BytesIO()
+    with zipfile.ZipFile(mixed, "w") as archive:
+        for name, content in files_of().items():
+            archive.writestr(name, content, zipfile.ZIP_DEFLATED if name == "release.json" else zipfile.ZIP_STORED)
+    at = DATA.rindex(b"PK\x01\x02") + 20  # the sizes of the last file, where the archive lists it
+    lying = DATA[:at] + (b"\xff\xff\xff\x7f" * 2) + DATA[at + 8 :]
+    with pytest.raises(MalformedMessageError, match=r"^the bytes are not a release bundle of this version$"):
+        Bundle.from_bytes(lying)
+    monkeypatch.setattr(zipfile.ZipFile, "read", lambda *_: pytest.fail("was read"))
+    for data in (twice.getvalue(), mixed.getvalue()):
+        with pytest.raises(MalformedMessageError, match=r"^the bytes are not a release bundle of this version$"):
+            Bundle.from_bytes(data)
+
+
+def test_an_archive_of_more_than_24_mebibytes_is_not_opened(monkeypatch):
+    most = 24 << 20
+    monkeypatch.setattr(bundles, "_unpacked", lambda _: {}["opened"])
+    with pytest.raises(MalformedMessageError, match=r"^the bytes are not a release bundle of this version$"):
+        Bundle.from_bytes(bytes(most))
+    with pytest.raises(
+        MalformedMessageError, match=f"^a release bundle has at most {most} bytes, this one {most + 1}$"
+    ):
+        Bundle.from_bytes(bytes(most + 1))
 
 
 @given(st.binary(max_size=200))
@@ -562,6 +640,8 @@ def test_an_audit_made_again_is_the_same_bytes_or_no_proof():
     require_reproduced(bundle, a_report(input_sha256="ab" * 32))
     with pytest.raises(ProofError, match="another audit report"):
         require_reproduced(bundle, a_report(input_sha256="ab" * 32, cells=VERDICTS[Verdict.FAIL]))
+    with pytest.raises(ProofError, match="another audit report"):  # of the same verdict
+        require_reproduced(bundle, a_report(input_sha256="ab" * 32, counts=Counts(20_001)))
     for scores in ("cd" * 32, ""):
         with pytest.raises(ProofError, match="not the scores"):
             require_reproduced(bundle, a_report(input_sha256=scores))
