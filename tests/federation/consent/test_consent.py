@@ -418,6 +418,29 @@ def test_long_consents_are_parsed_and_not_remembered(monkeypatch):
         assert [cache.cache_info().currsize for cache in (of_one, of_several)] == [remembered] * 2
 
 
+def test_of_all_that_is_wrong_with_a_receipt_the_same_is_said_first():
+    """The signature, then device, template, release, audience and purpose, and the time last; a withdrawal with it."""
+    faults = [
+        ({"device_public_key": bytes(32)}, ReceiptFault.OTHER_DEVICE),
+        ({"template_digest": bytes(32)}, ReceiptFault.OTHER_TEMPLATE),
+        ({"key_id": bytes(32)}, ReceiptFault.OTHER_TEMPLATE),
+        ({"release_digest": bytes(32)}, ReceiptFault.OTHER_RELEASE),
+        ({"audience": "elsewhere.org"}, ReceiptFault.OTHER_AUDIENCE),
+        ({"purpose": "payment"}, ReceiptFault.OTHER_PURPOSE),
+        ({"now": a_receipt().receipt.expires_at}, ReceiptFault.EXPIRED),
+    ]
+    given, withdrawn = a_consent(), a_consent().withdraw(a_receipt().withdraw(DEVICE, now=NOW))
+    unsigned = replace(a_receipt(), signature=bytes(64))
+    asked = {**vars(BINDING), "purpose": PURPOSE, "audience": AUDIENCE, "now": NOW}
+    for change, fault in reversed(faults):
+        asked |= change
+        use = {name: asked[name] for name in ("purpose", "audience", "now")}
+        use["binding"] = replace(BINDING, **{name: asked[name] for name in vars(BINDING)})
+        assert given.find_fault(**use) is a_receipt().find_fault(**use) is fault
+        assert withdrawn.find_fault(**use) is (ReceiptFault.WITHDRAWN if fault is ReceiptFault.EXPIRED else fault)
+        assert unsigned.find_fault(**use) is ReceiptFault.BAD_SIGNATURE
+
+
 def test_every_fault_of_a_receipt_has_its_error():
     kinds = {fault: type(fault.to_error()) for fault in ReceiptFault}
     assert kinds.pop(ReceiptFault.UNREADABLE) is MalformedMessageError

@@ -382,6 +382,13 @@ def test_what_one_of_several_places_says_counts_whichever_it_is(place):
     for lacks in ({"missing": True}, {"ends_at": NOW}):  # what has ended already is no end of the answer
         allowed_there = in_three_places(place, an_exception(jurisdiction=place), **lacks)
         assert ask(rules=allowed_there).valid_until == usual
+    stricter = in_three_places(place, rules=(a_rule(category=Category.SIGN_IN, tier=Tier.LIMITED),))
+    watched = in_three_places(place, rules=(a_rule(pad=PadLevel.ON_DEVICE),))
+    for rules, answered in (
+        (stricter, Allowed(Category.SIGN_IN, Tier.LIMITED, PadLevel.NONE, usual)),
+        (watched, Allowed(Category.PHYSICAL_ACCESS, Tier.MINIMAL, PadLevel.ON_DEVICE, usual)),
+    ):
+        assert ask(rules=rules, pad=PadLevel.SUPERVISED) == answered
     for other in set(PLACES) - {place}:
         allowed_elsewhere = in_three_places(place, an_exception(jurisdiction=other), missing=True)
         assert reason_of(ask(rules=allowed_elsewhere)) is Reason.NO_POLICY
