@@ -236,12 +236,10 @@ class Rulebook:
         return found if isinstance(found, Deployment) else None
 
     def followers(self, identifier: str) -> tuple[Deployment, ...]:
-        """Every other deployment to which a device of that one may go (`Deployment.follows`), in force or not."""
+        """Every deployment to which a device of that one may go (`Deployment.follows`), in force or not."""
         former = self.deployment(identifier)
         return tuple(
-            rule
-            for rule in self.rules.values()
-            if former and isinstance(rule, Deployment) and rule != former and rule.follows(former)
+            rule for rule in self.rules.values() if former and isinstance(rule, Deployment) and rule.follows(former)
         )
 
     def client(self, deployment: str, identifier: str, now: int) -> Client | None:

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import json
+import math
 import re
 from dataclasses import fields, replace
 from pathlib import Path
@@ -240,6 +241,19 @@ def test_a_claim_of_the_wrong_kind_is_malformed_although_it_is_signed(change):
 def test_any_signed_payload_is_an_assertion_or_malformed(payload):
     with pytest.raises(MalformedMessageError, match="assertion"):
         verify_assertion(signed(payload), **EXPECTED, now=NOW)
+
+
+def test_a_rate_is_accepted_up_to_the_one_that_was_named_and_what_was_not_asked_for_is_not_looked_at():
+    assert verify_assertion(TOKEN, **EXPECTED, largest_fmr=RATE.fmr, now=NOW) == ASSERTION
+    with pytest.raises(ProofError, match="states a larger false match rate than is accepted"):
+        verify_assertion(TOKEN, **EXPECTED, largest_fmr=math.nextafter(RATE.fmr, 0), now=NOW)
+    certain = replace(ASSERTION, rate=replace(RATE, fmr=0.99, high=0.995), pad=PadLevel.NONE)
+    assert verify_assertion(certain.sign(ISSUER_KEY), **EXPECTED, now=NOW) == certain
+    for audited in (TRIAL, replace(PASSED, verdict=Verdict.INSUFFICIENT), replace(PASSED, is_trial=True)):
+        token = replace(certain, audited=audited).sign(ISSUER_KEY)
+        assert verify_assertion(token, **EXPECTED, accepts_trials=True, now=NOW).audited == audited
+        with pytest.raises(ProofError, match="is of a release that no audit has passed"):
+            verify_assertion(token, **EXPECTED, now=NOW)
 
 
 def test_time_is_kept_to_the_second_with_the_skew_that_is_documented():

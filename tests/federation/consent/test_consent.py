@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from federation import statements
 from federation.consent import life
 from federation.consent import receipts as receipts_module
-from federation.consent.life import Consent, ConsentState, Sample, consent_of, select_samples
+from federation.consent.life import Consent, ConsentState, Sample, consent_of, consent_to, select_samples
 from federation.consent.receipts import (
     CLOCK_SKEW_SECONDS,
     Receipt,
@@ -408,11 +408,37 @@ def test_receipts_that_come_again_are_neither_parsed_nor_verified_again_and_othe
 def test_long_consents_are_parsed_and_not_remembered(monkeypatch):
     """What is remembered is bounded in bytes: each renewal of one person is another content, with all before it."""
     receipts = a_receipt().to_bytes()
+    of_one, of_several = life._remembered, life._remembered_by_audience
+    assert of_several.cache_info().maxsize == 1024
     for longest, remembered in ((len(receipts), 1), (len(receipts) - 1, 0)):
         monkeypatch.setattr(life, "_REMEMBERED_BYTES", longest)
-        life._remembered.cache_clear()
-        assert consent_of(receipts) == Consent((a_receipt(),))
-        assert life._remembered.cache_info().currsize == remembered
+        of_one.cache_clear()
+        of_several.cache_clear()
+        assert consent_of(receipts) == consent_to(receipts, AUDIENCE) == Consent((a_receipt(),))
+        assert [cache.cache_info().currsize for cache in (of_one, of_several)] == [remembered] * 2
+
+
+def test_of_all_that_is_wrong_with_a_receipt_the_same_is_said_first():
+    """The signature, then device, template, release, audience and purpose, and the time last; a withdrawal with it."""
+    faults = [
+        ({"device_public_key": bytes(32)}, ReceiptFault.OTHER_DEVICE),
+        ({"template_digest": bytes(32)}, ReceiptFault.OTHER_TEMPLATE),
+        ({"key_id": bytes(32)}, ReceiptFault.OTHER_TEMPLATE),
+        ({"release_digest": bytes(32)}, ReceiptFault.OTHER_RELEASE),
+        ({"audience": "elsewhere.org"}, ReceiptFault.OTHER_AUDIENCE),
+        ({"purpose": "payment"}, ReceiptFault.OTHER_PURPOSE),
+        ({"now": a_receipt().receipt.expires_at}, ReceiptFault.EXPIRED),
+    ]
+    given, withdrawn = a_consent(), a_consent().withdraw(a_receipt().withdraw(DEVICE, now=NOW))
+    unsigned = replace(a_receipt(), signature=bytes(64))
+    asked = {**vars(BINDING), "purpose": PURPOSE, "audience": AUDIENCE, "now": NOW}
+    for change, fault in reversed(faults):
+        asked |= change
+        use = {name: asked[name] for name in ("purpose", "audience", "now")}
+        use["binding"] = replace(BINDING, **{name: asked[name] for name in vars(BINDING)})
+        assert given.find_fault(**use) is a_receipt().find_fault(**use) is fault
+        assert withdrawn.find_fault(**use) is (ReceiptFault.WITHDRAWN if fault is ReceiptFault.EXPIRED else fault)
+        assert unsigned.find_fault(**use) is ReceiptFault.BAD_SIGNATURE
 
 
 def test_every_fault_of_a_receipt_has_its_error():

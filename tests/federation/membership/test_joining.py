@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 import time
+from dataclasses import replace
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -27,6 +28,7 @@ from federation.membership.joining import (
     invitation_from_text,
     node_key_line,
 )
+from federation.membership.renewal import Notice
 from federation.recognition.embeddings import EmbeddingSet
 from federation.secagg.session import roster_from_text
 from server.cli import app as server_app
@@ -169,6 +171,24 @@ def test_nobody_joins_with_a_key_of_any_member(coordinator, tmp_path, of, taken)
     with pytest.raises(RefusedError, match="a member has one of these keys already"):
         coordinator.approve(request, lambda *_: pytest.fail("it was registered"), now=SECONDS)
     assert {path: path.read_bytes() for path in coordinator.folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_request_answers_one_invitation_by_its_id_its_content_and_its_name(coordinator):
+    invitation, _ = coordinator.invite("north", now=SECONDS)
+    node = node_key_line(ec.generate_private_key(ec.SECP384R1()))
+    request = JoinRequest(invitation.invitation, invitation.digest, "north", node, IdentityKey.generate().public)
+    request.require_answers(invitation)
+    for change in ({"invitation": bytes(16)}, {"invitation_digest": bytes(32)}, {"name": "south"}):
+        other = replace(request, **change)
+        with pytest.raises(PeerError, match=f"the request of {other.name} does not answer the invitation"):
+            other.require_answers(invitation)
+    with pytest.raises(PeerError, match="does not answer"):
+        request.require_answers(replace(invitation, address="elsewhere.example:1"))
+    known = Notice.of(replace(invitation, noticed_at=SECONDS - 9))
+    assert known == Notice(invitation.federation, "fed.example.org:8443", invitation.authority, SECONDS - 9)
+    invitation.require_open(invitation.expires_at - 1)
+    with pytest.raises(UsageError, match="the invitation of north has expired"):
+        invitation.require_open(invitation.expires_at)
 
 
 def test_a_request_needs_both_private_keys(joined):

@@ -379,8 +379,16 @@ def test_what_one_of_several_places_says_counts_whichever_it_is(place):
         answer = ask(rules=refused)
         assert reason_of(answer) is reason
         assert reason is Reason.MORATORIUM or answer.detail.endswith(f"in {place}") or f"of {place} " in answer.detail
-    allowed_there = in_three_places(place, an_exception(jurisdiction=place), missing=True)
-    assert ask(rules=allowed_there).valid_until == usual
+    for lacks in ({"missing": True}, {"ends_at": NOW}):  # what has ended already is no end of the answer
+        allowed_there = in_three_places(place, an_exception(jurisdiction=place), **lacks)
+        assert ask(rules=allowed_there).valid_until == usual
+    stricter = in_three_places(place, rules=(a_rule(category=Category.SIGN_IN, tier=Tier.LIMITED),))
+    watched = in_three_places(place, rules=(a_rule(pad=PadLevel.ON_DEVICE),))
+    for rules, answered in (
+        (stricter, Allowed(Category.SIGN_IN, Tier.LIMITED, PadLevel.NONE, usual)),
+        (watched, Allowed(Category.PHYSICAL_ACCESS, Tier.MINIMAL, PadLevel.ON_DEVICE, usual)),
+    ):
+        assert ask(rules=rules, pad=PadLevel.SUPERVISED) == answered
     for other in set(PLACES) - {place}:
         allowed_elsewhere = in_three_places(place, an_exception(jurisdiction=other), missing=True)
         assert reason_of(ask(rules=allowed_elsewhere)) is Reason.NO_POLICY
@@ -844,6 +852,32 @@ def test_public_reasons_come_before_personal_ones():
     for change in ({"deployment": "in-the-cellar"}, {"stated_fmr": 0.5}, {"purpose": "face-search"}):
         assert ask(**change, consent=None) == ask(**change)
         assert not ask(**change).reason.is_personal
+
+
+def test_of_all_that_is_wrong_the_same_thing_is_said_first_on_device_and_server():
+    """The rules, the deployment, the release, what stands before a camera, the receipt, and the counters last."""
+    faults = [
+        ({"purpose": "face-search"}, Reason.RED_LINE),
+        ({"now": NOW + LONGEST_RULES_AGE_SECONDS + 1}, Reason.RULES_STALE),
+        ({"deployment": "in-the-cellar"}, Reason.DEPLOYMENT_UNREGISTERED),
+        ({"audience": "elsewhere.org"}, Reason.DEPLOYMENT_OTHER_USE),
+        ({"ends_at": NOW}, Reason.RELEASE_NOT_IN_FORCE),
+        ({"audited": TRIAL}, Reason.RELEASE_ONLY_A_TRIAL),
+        ({"stated_fmr": 0.5}, Reason.FMR_TOO_LARGE),
+        ({"pad": PadLevel.NONE}, Reason.PAD_TOO_LOW),
+        ({"consent": a_consent(key=STRANGER, jurisdiction="FR")}, Reason.RECEIPT_OTHER_DEVICE),
+        ({"consent": a_consent(jurisdiction="FR", expires_at=NOW + 366 * DAY)}, Reason.RECEIPT_OTHER_JURISDICTION),
+        ({"consent": a_consent(expires_at=NOW + 366 * DAY)}, Reason.RECEIPT_TOO_LONG),
+        ({"attempts": Attempts(used_up=True, wait_until=NOW + 9)}, Reason.ATTEMPTS_USED_UP),
+        ({"attempts": Attempts(wait_until=NOW + 9)}, Reason.TOO_SOON),
+    ]
+    both = (a_rule(tier=Tier.LIMITED, pad=PadLevel.ON_DEVICE),)
+    fine = {"rules": a_rulebook(a_deployment(), a_pack("DE", *both), a_pack("EU", *both)), "pad": PadLevel.ON_DEVICE}
+    assert isinstance(ask(**fine), Allowed)
+    wrong = fine
+    for change, reason in reversed(faults):
+        wrong = wrong | change
+        assert reason_of(ask(**wrong)) is reason
 
 
 def test_a_request_has_names_and_a_reason_is_written_for_people():

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -39,6 +40,7 @@ from federation.wire import convert, devices, log_reads, owner, status
 from federation.wire.logged import LogReceipt
 from federation.wire.v1 import verification_pb2 as pb
 from tests.running import LOG_SIGNER
+from tests.values import GOOD
 
 ROOT = Path(__file__).parents[3]
 NAMES = st.from_regex(r"[a-z0-9]([a-z0-9._/-]{0,62}[a-z0-9])?", fullmatch=True)
@@ -361,6 +363,32 @@ def test_an_owners_statement_names_operation_key_audience_and_time():
         for issued_at in (0, 1)
     }
     assert len(statements) == 32
+
+
+def test_an_owners_statement_is_these_bytes_and_each_request_is_of_its_own_operation():
+    proof = GOOD["an owner's proof"]
+    sent, kinds = proof.to_proto(), owner.OwnerOperation
+    read = {
+        kinds.LIST_RECEIPTS: owner.proof_from_proto(kinds.LIST_RECEIPTS, pb.ListReceiptsRequest(proof=sent)),
+        kinds.ERASE: owner.proof_from_proto(kinds.ERASE, pb.EraseRequest(proof=sent)),
+    }
+    read[kinds.EXPORT], start = owner.read_export(pb.ExportRequest(proof=sent, openings_from=7))
+    read[kinds.REVOKE], size = owner.read_revocation(pb.RevokeRequest(proof=sent, log_size=8))
+    assert (set(read), start, size) == (set(kinds), 7, 8)
+    for operation, found in read.items():
+        assert found == replace(proof, operation=operation)
+        time = proof.issued_at.to_bytes(8, "big")
+        tag = b"intaglio-owner/1\0" + operation.value.encode() + b"\0"
+        assert found.statement == tag + proof.key_id + time + proof.audience.encode()
+
+
+def test_a_request_to_see_something_is_fresh_for_five_minutes_by_either_clock():
+    proof = GOOD["an owner's proof"]
+    for late in (-300, 0, 300):
+        proof.require_fresh(now=proof.issued_at + late)
+    for late, said in ((301, "-301"), (-301, r"\+301")):
+        with pytest.raises(UsageError, match=f"dated {said} seconds from the server's clock, and at most 300 are"):
+            proof.require_fresh(now=proof.issued_at + late)
 
 
 # ---------------------------------------------------------------------- the protocol says no
