@@ -236,9 +236,9 @@ def follow(
         # A crash before this line leaves nothing, after it what the next call finds.
         keep(directory, new)
         if not _was_made_again(directory, name, old):
-            write_durably(directory / f"{name}.pem", new.public_bytes(serialization.Encoding.PEM), mode=PUBLIC)
-            (directory / f"{name}-key.pem").unlink(missing_ok=True)
+            (directory / f"{name}-key.pem").unlink(missing_ok=True)  # first: beside the new one it would seem its key
             sync_directory(directory)
+            write_durably(directory / f"{name}.pem", new.public_bytes(serialization.Encoding.PEM), mode=PUBLIC)
         return new
 
 
