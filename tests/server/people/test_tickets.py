@@ -108,13 +108,9 @@ def test_a_database_whose_name_was_mistyped_is_not_made(tmp_path, words):
 
 
 def test_a_beginning_that_several_tickets_have_names_none_of_them_and_those_that_ended_do_not_count():
-    names, asked = ["ab12", "ab34", "cd56"], []
-    storage = SimpleNamespace(
-        tickets=lambda *, now: asked.append(now) or [SimpleNamespace(name=name) for name in names]
-    )
-    with pytest.raises(
-        UsageError, match="^2 tickets that somebody may still enrol with have names that begin with 'ab'"
-    ):
+    tickets, asked = [SimpleNamespace(name=name) for name in ("ab12", "ab34", "cd56")], []
+    storage = SimpleNamespace(tickets=lambda *, now: asked.append(now) or tickets)
+    with pytest.raises(UsageError, match=r"^2 tickets that somebody may still .* have names that begin with 'ab'"):
         ticket_of("ab", storage, now=77)
     assert [ticket_of(name, storage, now=78).name for name in ("ab3", "c", "ab12")] == ["ab34", "cd56", "ab12"]
     assert asked == [77, 78, 78, 78]
