@@ -139,10 +139,7 @@ def renew(
                 ending_within is None or old.not_valid_after_utc - now <= ending_within
             )
 
-        renewed = renew_pki(directory, now=now, days=days, is_due=is_due, before=lambda old: keep(directory, old))
-        for path in renewed:
-            keep(directory, read_certificate(path))
-        return renewed
+        return renew_pki(directory, now=now, days=days, is_due=is_due, before=lambda one: keep(directory, one))
 
 
 def revoke(directory: Path, name: str, *, now: dt.datetime) -> list[int]:

@@ -482,6 +482,18 @@ def test_a_certificate_is_on_the_list_before_its_file_goes_and_its_file_goes_bef
     assert revoked(tls) == (set() if step == 1 else {number})
 
 
+@pytest.mark.parametrize("step", range(1, 10))
+def test_what_was_made_again_is_in_the_register_whatever_step_died_and_so_is_what_it_took_the_place_of(
+    tls, monkeypatch, step
+):
+    """A timer does not make it again, and whoever moves the pair to its device leaves the register alone."""
+    before = {name: serial(tls, name) for name in ("alice", "bob")}
+    again = ("alice", "bob")
+    assert dying(monkeypatch, step, lambda: authority.renew(tls, now=NOW + DAY, names=again)) == (step <= 8)
+    kept = {int(path.stem, 16) for path in (tls / "former").iterdir()}
+    assert kept >= set(before.values()) | {serial(tls, name) for name in again}
+
+
 @pytest.mark.parametrize("step", range(1, 5))
 def test_a_certificate_is_in_the_register_before_anybody_can_take_its_pair_away(tls, monkeypatch, step):
     assert dying(monkeypatch, step, lambda: authority.issue(tls, "carol", now=NOW)) == (step <= 3)
