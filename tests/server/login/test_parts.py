@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
 
 import pytest
@@ -12,8 +13,9 @@ from federation.presentation.levels import PadLevel
 from server.login import cli as login_cli
 from server.login.cli import opened_login
 from server.login.keys import SigningKeys
-from server.login.provider import LoginSite
+from server.login.provider import LoginLimits, LoginSite
 from server.login.sites import ClientAssertion
+from server.visitors.peers import PeerRate
 from tests.bundles import a_bundle
 from tests.running import DEPLOYMENT, a_rules_file
 from tests.server.login.sites import ORIGIN, PAGE_HEADERS, Place, begun, coded, exchanged
@@ -138,3 +140,42 @@ async def test_a_provider_is_told_of_every_request_before_it_is_let_in_or_read(p
         )
         await browser.get("/login/keys")
     assert welcomed == ["/login/authorize", "/login/asked", "/login/keys"]
+
+
+UNREAD = {
+    "a site that calls too often": ("token", {}, {"token_rate": PeerRate(1e-6, burst=1)}, 503),
+    "a browser that calls too often": ("authorize", {}, {"rate": PeerRate(1e-6, burst=1)}, 503),
+    "another site's script": ("answer", {"origin": "https://evil.example"}, {}, 403),
+    "a token request of another type": ("token", {"content-type": "application/json"}, {}, 400),
+}
+
+
+@pytest.mark.parametrize("why", UNREAD)
+async def test_nothing_is_read_of_whoever_is_not_let_in(place, why):
+    path, headers, limits, status = UNREAD[why]
+    read = []
+
+    async def content():
+        read.append(1)
+        yield b"code=c"
+
+    async with place.browser(app=place.app(limits=LoginLimits(**limits))) as browser:
+        if limits:
+            await browser.post(f"/login/{path}", data={"code": "c"})
+        answer = await browser.post(f"/login/{path}", content=content(), headers=PAGE_HEADERS | headers)
+    assert (answer.status_code, read) == (status, [])
+
+
+@pytest.mark.parametrize("path", ["token", "authorize", "answer"])
+async def test_a_body_that_does_not_come_is_not_waited_for(place, monkeypatch, path):
+    monkeypatch.setattr("server.login.provider._BODY_SECONDS", 0.01)
+
+    async def never():
+        yield b"code=c"
+        await asyncio.Event().wait()
+
+    kind = {"content-type": "application/x-www-form-urlencoded"} if path == "token" else {}
+    async with place.browser() as browser:
+        answer = await browser.post(f"/login/{path}", content=never(), headers=PAGE_HEADERS | kind)
+    assert (answer.status_code, answer.text) == (503, "the request did not come within 0 seconds")
+    assert answer.headers["retry-after"] == "1"
