@@ -53,6 +53,34 @@ def test_a_site_logs_people_in_while_its_deployment_runs_and_the_rules_are_fresh
         assert (read_at, now, found is not None) == (read_at, now, is_there)
 
 
+def test_rules_are_as_fresh_as_their_last_good_reading_and_a_bad_one_changes_nothing():
+    file = a_rules_file(signed(a_client(begins_at=1_000_000_000, ends_at=4_000_000_000)))
+    begin, current = Rulebook.from_file(file, read_at=0).deployment(DEPLOYMENT).begins_at, [file]
+
+    def read():
+        if isinstance(current[0], Exception):
+            raise current[0]
+        return current[0]
+
+    rules = PublicRules(read, deployment=DEPLOYMENT, now=begin)
+    stale = begin + LONGEST_RULES_AGE_SECONDS + 1
+    more = file + b"\n" + signed(a_client(OTHER))
+    for current[0], words in (
+        (OSError(5, "input/output error"), "cannot read the rules: input/output error; no rules, no service"),
+        (file[:-9], "the rules file is refused"),
+        (a_rules_file(), "the rules file lost an entry or changed its signers"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            rules.read_again(stale)
+        assert rules.client(SITE, stale) is None
+        assert [entry.content for entry in rules.public_entries(stale)] == file.splitlines()[1:]
+    current[0] = more
+    rules.read_again(begin + 1)
+    assert rules.client(SITE, stale) is not None
+    assert rules.client(SITE, stale + 1) is None
+    assert [entry.content for entry in rules.public_entries(stale)] == more.splitlines()[1:]
+
+
 def test_a_site_keeps_the_purposes_that_no_moratorium_stops_and_everything_else(monkeypatch):
     now = int(time.time())
     whole = a_client(purposes=("account-sign-in", "door-access", "time-clock"))
