@@ -217,6 +217,21 @@ async def test_a_session_that_the_service_refuses_or_does_not_end_is_counted_as_
         assert said(await post(client, start, b""))[0] == "UNAVAILABLE"
 
 
+async def test_an_answer_that_is_no_message_opens_nothing_and_is_a_fault_of_the_service():
+    answers, counted = [b"\xff" * 5, pb.StartVerificationResponse(session={"session_id": session(1)})], []
+
+    async def upstream(*_):
+        answer = answers.pop(0)
+        return answer if isinstance(answer, bytes) else answer.SerializeToString()
+
+    bridge = bridge_app(upstream, SITE, AddressLimits(PLENTY, sessions=1), answered=lambda *by: counted.append(by))
+    async with browsers(bridge, "203.0.113.1") as client:
+        told = [await post(client, f"{VERIFICATION}/StartVerification", b"") for _ in range(3)]
+    assert [answer.status_code for answer in told] == [502, 200, 503]
+    assert said(told[0]) == ("INTERNAL", "the matching service answered with what is no message")
+    assert counted == [("service", "INTERNAL"), ("service", "OK"), ("bridge", "UNAVAILABLE")]
+
+
 async def test_an_address_begins_so_many_enrolments_in_a_day_and_verifies_all_the_same():
     bridge = bridge_app(Sessions(), SITE, AddressLimits(PLENTY, sessions=100, enrolments=2))
     enrol, verify = (f"{VERIFICATION}/{name}" for name in ("StartEnrolment", "StartVerification"))
