@@ -145,7 +145,7 @@ def renew_pki(
         hosts: the names of a server's certificate; without any, those that it has.
         days: how long the new ones live; None: `CERTIFICATE_DAYS`.
         is_due: whether one is made again.
-        before: gets the old one before it goes.
+        before: gets the old one and the new one before either file changes.
 
     Returns:
         The certificates that were written, the authority's not among them.
@@ -165,6 +165,7 @@ def renew_pki(
                 continue
             issued = issue_again(authority, old, hosts, now=now, days=days)
             before(old)
+            before(issued.certificate)
             write_pair(directory, path.stem, issued)
             renewed.append(path)
     except (OSError, ValueError) as error:

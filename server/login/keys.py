@@ -93,10 +93,10 @@ class SigningKeys:
         try:
             directory.mkdir(mode=0o700)
             sync_directory(directory.parent)
+            if self.retired:  # first: a folder without them would be read as one that never had any
+                write_new(directory / _RETIRED_FILE, json.dumps({"keys": self.retired}).encode() + b"\n")
             for algorithm, name in _FILES.items():
                 write_new(directory / name, file_of(self.keys[algorithm]))
-            if self.retired:
-                write_new(directory / _RETIRED_FILE, json.dumps({"keys": self.retired}).encode() + b"\n")
         except OSError as error:
             raise UsageError(f"cannot write keys to {directory}: {error.strerror}; name a new folder") from error
 

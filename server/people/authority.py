@@ -139,10 +139,7 @@ def renew(
                 ending_within is None or old.not_valid_after_utc - now <= ending_within
             )
 
-        renewed = renew_pki(directory, now=now, days=days, is_due=is_due, before=lambda old: keep(directory, old))
-        for path in renewed:
-            keep(directory, read_certificate(path))
-        return renewed
+        return renew_pki(directory, now=now, days=days, is_due=is_due, before=lambda one: keep(directory, one))
 
 
 def revoke(directory: Path, name: str, *, now: dt.datetime) -> list[int]:
@@ -236,9 +233,9 @@ def follow(
         # A crash before this line leaves nothing, after it what the next call finds.
         keep(directory, new)
         if not _was_made_again(directory, name, old):
-            write_durably(directory / f"{name}.pem", new.public_bytes(serialization.Encoding.PEM), mode=PUBLIC)
-            (directory / f"{name}-key.pem").unlink(missing_ok=True)
+            (directory / f"{name}-key.pem").unlink(missing_ok=True)  # first: beside the new one it would seem its key
             sync_directory(directory)
+            write_durably(directory / f"{name}.pem", new.public_bytes(serialization.Encoding.PEM), mode=PUBLIC)
         return new
 
 

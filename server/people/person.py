@@ -81,6 +81,8 @@ def write_person(
     """
     if path.exists():
         raise UsageError(f"{path} exists and is not overwritten; choose another file")
+    if not path.parent.is_dir():
+        raise UsageError(f"cannot write {path}: there is no folder {path.parent}")
     if len(passphrase) < SHORTEST_PASSPHRASE:
         raise UsageError(f"the passphrase needs at least {SHORTEST_PASSPHRASE} characters")
     contents = {each: _read(place) for each, place in public.items()}

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import grpc
+from google.protobuf.message import DecodeError
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -240,6 +241,9 @@ def bridge_app(
         except grpc.aio.AioRpcError as error:
             answered("service", error.code().name)
             return _failure(error)
+        except DecodeError:
+            answered("service", grpc.StatusCode.INTERNAL.name)
+            return _answer(grpc.StatusCode.INTERNAL, "the matching service answered with what is no message", None)
         answered("service", grpc.StatusCode.OK.name)
         return Response(answer, media_type=MEDIA_TYPE)
 

@@ -169,6 +169,7 @@ def test_the_operator_s_file_holds_a_ticket_for_its_own_certificate_alone(site, 
         (["--rules", "missing.jsonl"], "cannot read missing.jsonl"),
         (["--deployment", "NOT A NAME"], "the deployment"),
         (["--output", "{site}/tls/ca.pem"], "exists and is not overwritten"),
+        (["--output", "{site}/nowhere/alice.intaglio"], "there is no folder"),
     ],
     ids=lambda case: case[0] if isinstance(case, list) else "",
 )

@@ -18,10 +18,13 @@ from unittest import mock
 
 import pytest
 import typer
+from cryptography import x509
 from typer.testing import CliRunner
 
 from federation.commandline.version import versions
+from federation.errors import RefusedError
 from federation.onebit import parameters_for
+from federation.release.bundle import Bundle
 from federation.release.manifest import ReleaseTrust
 from federation.transparency import KeyKind, LogPolicy, NoteSigner
 from server import cli, program
@@ -34,7 +37,9 @@ from server.storage.sessions import SessionLimits
 from server.visitors.entrance import IN_ALL
 from server.visitors.peers import PeerRate
 from server.web.bridge import AddressLimits
-from tests.bundles import TRUST_IN_TRIALS
+from server.web.cli import site_files
+from tests.bundles import TRUST_IN_TRIALS, a_bundle, a_release
+from tests.bundles import signed as sealed
 from tests.commands import Stand, handed, left_out, spoiled
 from tests.running import TERMS, a_rules_file, public_rules, signed, write_release, write_rules
 
@@ -271,6 +276,40 @@ def test_the_page_s_server_is_set_as_its_options_say(place):
     for name, expected in rows_of_web(place, words):
         found = handed(cli.app, f"server.web.cli:{name}", *(words if name == "show" else unshown))
         assert {key: found[key] for key in expected} == expected, name
+
+
+def test_each_release_that_a_page_hands_out_is_one_that_may_be_served_now(place, monkeypatch):
+    bundles = [sealed(a_bundle(a_release(threshold))) for threshold in (301, 302)]
+    former = [place / f"former-{number}.zip" for number in (1, 2)]
+    for path, bundle in zip(former, bundles, strict=True):
+        path.write_bytes(bundle.to_bytes())
+    words, asked = (*web(place), *(part for path in former for part in ("--former-release", path))), []
+
+    def require_servable(bundle, trust, *, now):
+        asked.append((bundle.release.digest, trust, abs(now - time.time()) < 60))
+        if bundle.release.digest in refused:
+            raise RefusedError("this release may not be served")
+
+    monkeypatch.setattr("server.web.cli.require_servable", require_servable)
+    every, refused = (Bundle.from_bytes((place / "release.zip").read_bytes()), *bundles), set[str]()
+    site = handed(cli.app, "server.web.cli:Site.read", *words)
+    assert asked == [(one.release.digest, TRUST_IN_TRIALS, True) for one in every]
+    assert site["added"] == site_files(every[0], site["added"]["/deployment.json"], every[1:])
+    for one in every:
+        refused.clear()
+        refused.add(one.release.digest)
+        result = CliRunner().invoke(cli.app, [str(word) for word in words])
+        assert (result.exit_code, "this release may not be served" in result.output) == (2, True)
+
+
+def test_a_call_passes_by_the_rules_of_now_and_the_certificate_that_the_service_is_shown(place, monkeypatch):
+    words, asked = web(place), []
+    found = handed(cli.app, "server.web.cli:bridge_app", *words[: words.index("--metrics-port")])
+    monkeypatch.setattr("server.web.cli.require_no_kiosk", lambda *of: asked.append(of))
+    found["require_passing"]()
+    own = x509.load_pem_x509_certificate((place / "tls/bridge.pem").read_bytes())
+    assert asked == [((place / "rules.jsonl").read_bytes(), own)]
+    assert (found["answered"].__name__, found["upstream"].certificate) == ("answered", own)
 
 
 # --------------------------------------------------------------------------------------------------- everything else

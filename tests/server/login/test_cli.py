@@ -17,6 +17,7 @@ from federation.errors import UnavailableError, UsageError
 from federation.rules.clients import SigningAlgorithm
 from federation.rules.rulebook import Rulebook
 from server.cli import app
+from server.files import write_new
 from server.login.cli import opened_login, tend_login
 from server.login.keys import SigningKeys
 from server.login.logins import Logins
@@ -115,6 +116,34 @@ def test_keys_can_sign_when_each_of_them_can(monkeypatch, away):
     monkeypatch.setattr("server.login.keys.require_there", there)
     with pytest.raises(UnavailableError, match="a token is away"):
         keys.require_there()
+
+
+@pytest.mark.parametrize("step", range(3))
+def test_keys_whose_writing_died_at_any_step_are_none_and_never_ones_without_those_of_before(
+    tmp_path, monkeypatch, step
+):
+    """Without them each token that was signed before would be refused by its site."""
+    former, written = SigningKeys.generate().public_halves, []
+
+    def write(path, data, **options):
+        if len(written) == step:
+            raise KeyboardInterrupt("a power cut")
+        written.append(path)
+        write_new(path, data, **options)
+
+    monkeypatch.setattr("server.login.keys.write_new", write)
+    with pytest.raises(KeyboardInterrupt, match="a power cut"):
+        SigningKeys.generate(former).create(tmp_path / "login")
+    with pytest.raises(UsageError, match="holds no keys for logins"):
+        SigningKeys.read(tmp_path / "login")
+
+
+def test_each_token_holds_the_key_of_its_own_algorithm(monkeypatch):
+    asked = []
+    monkeypatch.setattr("server.login.keys.new_p256_key", lambda where: asked.append(("P-256", where)))
+    monkeypatch.setattr("server.login.keys.new_ed25519_key", lambda where: asked.append(("Ed25519", where)))
+    SigningKeys.generate(es256="pkcs11:one", eddsa="pkcs11:two")
+    assert asked == [("P-256", "pkcs11:one"), ("Ed25519", "pkcs11:two")]
 
 
 DAMAGED = {

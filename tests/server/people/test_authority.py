@@ -285,30 +285,7 @@ def test_two_who_work_in_one_folder_do_it_one_after_the_other(tls, monkeypatch, 
 def test_a_revocation_that_dies_at_any_step_is_finished_by_doing_it_again(tls, monkeypatch, step):
     authority.renew(tls, now=NOW, names=("bob",))
     serials = {one.serial for one in authority.known(tls) if one.name == "bob"}
-    steps, died = [0], False
-
-    def counted(original):
-        def call(*arguments, **options):
-            steps[0] += 1
-            if steps[0] == step:
-                raise KeyboardInterrupt
-            return original(*arguments, **options)
-
-        return call
-
-    with monkeypatch.context() as patch:
-        for owner, name in (
-            (authority, "write_durably"),
-            (certificates, "write_durably"),
-            (authority, "sync_directory"),
-            (authority.Path, "unlink"),
-        ):
-            patch.setattr(owner, name, counted(getattr(owner, name)))
-        try:
-            authority.revoke(tls, "bob", now=NOW)
-        except KeyboardInterrupt:
-            died = True
-    assert died == (step <= 5)
+    assert dying(monkeypatch, step, lambda: authority.revoke(tls, "bob", now=NOW)) == (step <= 5)
     left = {one.serial for one in authority.known(tls) if one.name == "bob"}
     assert left == serials, "a certificate that was handed out is known, whatever died"
     authority.revoke(tls, "bob", now=NOW)
@@ -436,6 +413,96 @@ def test_asked_again_it_is_the_same_and_no_third(tls):
     first = authority.follow(tls, serial, asked, now=LATE)
     assert authority.follow(tls, serial, asked, now=LATE + DAY) == first
     assert [one.name for one in authority.known(tls)].count("bob") == 2
+
+
+def dying(monkeypatch, step, act):
+    """Does something that dies before its nth write, removal or sync in an authority's folder; whether it did."""
+    steps = [0]
+
+    def counted(original):
+        def call(*arguments, **options):
+            steps[0] += 1
+            if steps[0] == step:
+                raise KeyboardInterrupt
+            return original(*arguments, **options)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        for owner, name in (
+            (authority, "write_durably"),
+            (certificates, "write_durably"),
+            (authority, "sync_directory"),
+            (authority.Path, "unlink"),
+        ):
+            patch.setattr(owner, name, counted(getattr(owner, name)))
+        try:
+            act()
+        except KeyboardInterrupt:
+            return True
+    return False
+
+
+@pytest.mark.parametrize("step", range(1, 6))
+def test_what_follows_is_the_same_one_whatever_step_died_and_the_old_one_s_key_never_lies_beside_it(
+    tls, monkeypatch, step
+):
+    """With a key beside it, it would be taken for a pair that was made here, and be renewed in its device's place."""
+    old, asked = certificate(tls, "bob"), wish(tls)
+
+    def follow():
+        return authority.follow(tls, old.serial_number, asked, now=LATE)
+
+    assert dying(monkeypatch, step, follow) == (step <= 4)
+    assert certificate(tls, "bob") == old or not (tls / "bob-key.pem").exists()
+    kept = {one.serial for one in authority.known(tls) if one.name == "bob"}
+    new = follow()
+    assert step == 1 or new.serial_number in kept, "a second one was made"
+    assert (certificate(tls, "bob"), (tls / "bob-key.pem").exists()) == (new, False)
+    assert {one.serial for one in authority.known(tls) if one.name == "bob"} == {old.serial_number, new.serial_number}
+
+
+ENDS = {
+    "a name": lambda tls, _: authority.revoke(tls, "bob", now=NOW),
+    "a number": lambda tls, number: authority.revoke_number(tls, number, now=NOW),
+}
+
+
+@pytest.mark.parametrize("how", ENDS)
+@pytest.mark.parametrize("step", range(1, 7))
+def test_a_certificate_is_on_the_list_before_its_file_goes_and_its_file_goes_before_its_key(
+    tls, monkeypatch, how, step
+):
+    number = serial(tls, "bob")
+    assert dying(monkeypatch, step, lambda: ENDS[how](tls, number)) == (step <= 5)
+    has_gone = not (tls / "bob.pem").exists()
+    assert (tls / "bob-key.pem").exists() or has_gone
+    assert revoked(tls) == {number} or not has_gone
+    assert {one.serial for one in authority.known(tls) if one.name == "bob"} == {number}
+    assert revoked(tls) == (set() if step == 1 else {number})
+
+
+@pytest.mark.parametrize("step", range(1, 10))
+def test_what_was_made_again_is_in_the_register_whatever_step_died_and_so_is_what_it_took_the_place_of(
+    tls, monkeypatch, step
+):
+    """A timer does not make it again, and whoever moves the pair to its device leaves the register alone."""
+    before = {name: serial(tls, name) for name in ("alice", "bob")}
+    again = ("alice", "bob")
+    assert dying(monkeypatch, step, lambda: authority.renew(tls, now=NOW + DAY, names=again)) == (step <= 8)
+    kept = {int(path.stem, 16) for path in (tls / "former").iterdir()}
+    assert kept >= set(before.values()) | {serial(tls, name) for name in again}
+
+
+@pytest.mark.parametrize("step", range(1, 5))
+def test_a_certificate_is_in_the_register_before_anybody_can_take_its_pair_away(tls, monkeypatch, step):
+    assert dying(monkeypatch, step, lambda: authority.issue(tls, "carol", now=NOW)) == (step <= 3)
+    kept = {x509.load_pem_x509_certificate(path.read_bytes()) for path in (tls / "former").iterdir()}
+    assert [authority.name_of(one) for one in kept].count("carol") == (step > 1)
+    assert (tls / "carol-key.pem").exists() == (step > 2)
+    assert (tls / "carol.pem").exists() == (step > 3)
+    if step > 3:
+        assert certificate(tls, "carol") in kept
 
 
 def test_neither_a_stranger_nor_the_service_gets_a_certificate_of_somebody_s(tls):

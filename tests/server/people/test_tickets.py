@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -11,8 +12,9 @@ from typer.testing import CliRunner
 from federation.errors import UsageError
 from federation.wire.ticket import Ticket
 from server import cli
+from server.people.person import draw_passphrase, read_passphrase
 from server.people.tickets import issue_ticket, open_servers_storage, ticket_of
-from server.storage.sqlstorage import open_storage
+from server.storage.sqlstorage import SqlStorage, open_storage
 
 DAY = 86_400
 
@@ -103,3 +105,37 @@ def test_a_database_whose_name_was_mistyped_is_not_made(tmp_path, words):
     refused = typed("tickets", *words, "--database", tmp_path / "macthing.db", expected=2)
     assert "there is no database" in refused.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_beginning_that_several_tickets_have_names_none_of_them_and_those_that_ended_do_not_count():
+    tickets, asked = [SimpleNamespace(name=name) for name in ("ab12", "ab34", "cd56")], []
+    storage = SimpleNamespace(tickets=lambda *, now: asked.append(now) or tickets)
+    with pytest.raises(UsageError, match=r"^2 tickets that somebody may still .* have names that begin with 'ab'"):
+        ticket_of("ab", storage, now=77)
+    assert [ticket_of(name, storage, now=78).name for name in ("ab3", "c", "ab12")] == ["ab34", "cd56", "ab12"]
+    assert asked == [77, 78, 78, 78]
+
+
+def test_a_ticket_that_was_spent_meanwhile_is_not_said_to_be_taken_back(database, monkeypatch):
+    typed("tickets", "issue", "--database", database)
+    (ticket,), asked = issued(database), []
+    monkeypatch.setattr(SqlStorage, "withdraw", lambda _, digest: asked.append(digest))
+    refused = typed("tickets", "withdraw", ticket.name, "--database", database, expected=2)
+    assert f"somebody has enrolled with ticket {ticket.name} just now; it is spent" in refused.stderr
+    assert (refused.stdout, asked) == ("", [ticket.digest])
+
+
+def test_a_passphrase_that_is_drawn_has_eighty_bits_in_groups_of_four_letters(monkeypatch):
+    monkeypatch.setattr("server.people.person.secrets.token_bytes", lambda size: bytes(range(size)))
+    assert draw_passphrase().secret_bytes() == b"aaaq-eaye-auda-ocaj"
+
+
+def test_a_passphrase_that_is_named_is_the_first_line_of_its_file_and_is_not_quoted(tmp_path):
+    path = tmp_path / "said"
+    for content in (b"four words of hers\r\nmore", b"four words of hers\nmore", b"four words of hers"):
+        path.write_bytes(content)
+        assert read_passphrase(path).secret_bytes() == b"four words of hers"
+    path.write_bytes(b"four words \xff of hers")
+    with pytest.raises(UsageError, match=r"said is not text in UTF-8$") as caught:
+        read_passphrase(path)
+    assert (caught.value.__cause__, caught.value.__suppress_context__) == (None, True)

@@ -136,6 +136,16 @@ def test_a_moratorium_ends_when_two_signers_say_so_and_not_before(folder, clock)
     assert not lifted.moratoria(NOW + 120)
 
 
+def test_a_moratorium_that_is_lifted_in_its_first_second_was_one_for_that_second(folder):
+    """A lifting that began with it, or before, would be one of a moratorium that is still to come."""
+    rules, why = folder / "rules.jsonl", "keys-were-replaced-by-others"
+    run("stop", rules, *keys(folder, 1), "--name", "incident-7", "--reason", why)
+    run("lift", rules, *keys(folder, 1, 2), "--name", "incident-7", "--reason", why)
+    lifted = book(folder, NOW + 1)
+    assert [one for one in lifted.rules.values() if isinstance(one, Lifting)] == [Lifting("incident-7", NOW + 1, why)]
+    assert (bool(lifted.moratoria(NOW)), bool(lifted.moratoria(NOW + 1))) == (True, False)
+
+
 def test_an_entry_that_stands_there_already_changes_nothing_and_is_said(folder):
     rules = folder / "rules.jsonl"
     entry = signed_by(

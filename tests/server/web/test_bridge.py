@@ -32,9 +32,10 @@ from server.web.bridge import (
     Site,
     bridge_app,
 )
-from server.web.cli import deployment_file
+from server.web.cli import deployment_file, site_files
 from server.web.metrics import BridgeMetrics
-from tests.bundles import TRUST
+from tests.bundles import TRUST, a_bundle, a_release
+from tests.bundles import signed as sealed
 from tests.running import DEPLOYMENT, LOG_SIGNER, PURPOSE, TERMS, a_rules_file, write_release
 
 ORIGIN = "https://verify.example.org"
@@ -158,6 +159,7 @@ async def test_an_address_that_calls_too_often_is_told_when_to_come_back():
 
 
 VERIFICATION = "federation.wire.v1.VerificationService"
+ENROL = f"{VERIFICATION}/StartEnrolment"
 PLENTY = PeerRate(calls_per_second=1000.0, burst=1000)
 
 
@@ -213,6 +215,21 @@ async def test_a_session_that_the_service_refuses_or_does_not_end_is_counted_as_
         assert said(await post(client, start, b""))[0] == "OK"
         await post(client, end, pb.SubmitTokenRequest(session_id=session(1)).SerializeToString())  # ended nothing
         assert said(await post(client, start, b""))[0] == "UNAVAILABLE"
+
+
+async def test_an_answer_that_is_no_message_opens_nothing_and_is_a_fault_of_the_service():
+    answers, counted = [b"\xff" * 5, pb.StartVerificationResponse(session={"session_id": session(1)})], []
+
+    async def upstream(*_):
+        answer = answers.pop(0)
+        return answer if isinstance(answer, bytes) else answer.SerializeToString()
+
+    bridge = bridge_app(upstream, SITE, AddressLimits(PLENTY, sessions=1), answered=lambda *by: counted.append(by))
+    async with browsers(bridge, "203.0.113.1") as client:
+        told = [await post(client, f"{VERIFICATION}/StartVerification", b"") for _ in range(3)]
+    assert [answer.status_code for answer in told] == [502, 200, 503]
+    assert said(told[0]) == ("INTERNAL", "the matching service answered with what is no message")
+    assert counted == [("service", "INTERNAL"), ("service", "OK"), ("bridge", "UNAVAILABLE")]
 
 
 async def test_an_address_begins_so_many_enrolments_in_a_day_and_verifies_all_the_same():
@@ -294,6 +311,45 @@ async def test_a_session_that_ends_makes_room_in_its_network_and_in_the_wider_on
         assert said(await post(one, start, b""))[0] == "OK"
 
 
+REFUSED_UNREAD = {
+    "another site": ({"origin": "https://elsewhere.example"}, METHOD, {}, 403),
+    "no call of the protocol": ({}, "grpc.health.v1.Health/Check", {}, 404),
+    "a bridge that may pass nothing on": ({}, METHOD, {"require_passing": lambda: raising(UsageError("why"))}, 503),
+    "an address that calls too often": ({}, METHOD, {"limits": AddressLimits(PeerRate(1e-6, burst=1))}, 503),
+    "an address with too many enrolments": ({}, ENROL, {"limits": AddressLimits(PLENTY, enrolments=1)}, 503),
+    "an address with too many sessions": ({}, ENROL, {"limits": AddressLimits(PLENTY, sessions=1)}, 503),
+}
+
+
+def raising(error):
+    raise error
+
+
+@pytest.mark.parametrize("why", REFUSED_UNREAD)
+async def test_a_message_is_not_read_before_everything_else_lets_its_call_in(why):
+    """Else whoever has no room here has it all the same, for as many bytes as a message may have."""
+    headers, method, options, status = REFUSED_UNREAD[why]
+    upstream, read, sent = Sessions(), [], []
+    bridge = bridge_app(upstream, SITE, **options)
+    if "limits" in options:
+        async with browsers(bridge, "203.0.113.1") as client:
+            assert (await post(client, ENROL, b"")).status_code == 200
+    before = upstream.count
+    shown = [(name.encode(), value.encode()) for name, value in (HEADERS | headers).items()]
+    scope = {"type": "http", "method": "POST", "path": PREFIX + method, "headers": shown, "query_string": b""}
+    scope |= {"client": ("203.0.113.1", 5), "server": ("203.0.113.2", 443), "scheme": "https", "root_path": ""}
+
+    async def receive():
+        read.append(1)
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message):
+        sent.append(message)
+
+    await bridge(scope, receive, send)
+    assert (sent[0]["status"], read, upstream.count) == (status, [], before)
+
+
 def test_what_a_wider_network_may_have_is_below_what_the_bridge_has():
     wider = AddressLimits().wider
     assert wider.calls < CALLS_OF_ONE
@@ -333,6 +389,27 @@ async def test_errors_of_the_service_keep_their_status_their_words_and_their_wai
         answer = await post(client)
     assert (answer.status_code, answer.headers[STATUS_HEADER], answer.text) == (status, code.name, "because")
     assert answer.headers["retry-after-seconds"] == "7.000"
+
+
+async def test_each_status_of_the_service_is_one_of_http_and_its_words_have_an_end():
+    """By number: what is none of these is a fault behind the bridge."""
+    told = {}
+    for code in grpc.StatusCode:
+        trailing = grpc.aio.Metadata(("retry-after-seconds", "7.000"), ("more-bin", b"other"))
+        error = grpc.aio.AioRpcError(code, grpc.aio.Metadata(), trailing, details="w" * 501)
+        async with browser(Upstream(error)) as client:
+            answer = await post(client)
+        assert (answer.text, answer.headers["cache-control"]) == ("w" * 500, "no-store")
+        told[code.name] = answer.status_code
+    assert {name: status for name, status in told.items() if status != 502} == {
+        "INVALID_ARGUMENT": 400,
+        "UNAUTHENTICATED": 401,
+        "PERMISSION_DENIED": 403,
+        "FAILED_PRECONDITION": 409,
+        "UNAVAILABLE": 503,
+        "RESOURCE_EXHAUSTED": 503,
+        "DEADLINE_EXCEEDED": 504,
+    }
 
 
 @pytest.mark.parametrize(
@@ -461,8 +538,31 @@ async def test_the_rules_are_read_again_for_everybody_who_asks(tmp_path):
             assert (answer.content, answer.headers["cache-control"]) == (content, "no-store")
 
 
+async def test_rules_that_no_browser_may_follow_are_not_handed_out_and_the_reason_stays_here():
+    def refuses():
+        raise UsageError("the rules name /etc/intaglio/bridge.pem")
+
+    transport = httpx.ASGITransport(bridge_app(Upstream(), Site(ORIGIN, {}, {"/rules.jsonl": refuses})))
+    async with httpx.AsyncClient(transport=transport, base_url=ORIGIN) as client:
+        answer = await client.get("/rules.jsonl")
+    assert (answer.status_code, answer.content) == (503, b"")
+
+
+def test_each_release_lies_where_a_page_asks_for_it():
+    now, *former = (sealed(a_bundle(a_release(threshold))) for threshold in (300, 301, 302))
+    expected = {"/deployment.json": b"{}"}
+    places = ("", *(f"/former/{one.release.digest}" for one in former))
+    for folder, one in zip(places, (now, *former), strict=True):
+        expected |= {f"{folder}/manifest.json": one.signed.to_bytes()}
+        expected |= {f"{folder}/release.json": one.release.to_bytes()}
+    assert site_files(now, b"{}", former) == expected
+
+
 def test_the_page_is_told_terms_and_log():
     told = json.loads(a_deployment_file())
+    assert set(told) == {"purpose", "days", "log", "terms", "deployment", "free_failures", "release_trust"}
+    assert (told["purpose"], told["days"], told["deployment"]) == (PURPOSE, 90, DEPLOYMENT)
+    assert told["release_trust"] == json.loads(TRUST.to_bytes())
     assert told["terms"]["alternative"] == TERMS.alternative
     assert told["free_failures"] == AttemptLimits().free_failures
     assert told["log"] == {
