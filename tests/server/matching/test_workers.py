@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import signal
 import sys
 from concurrent.futures.process import BrokenProcessPool
+from types import SimpleNamespace
 
 import pytest
 
 from federation.errors import MalformedMessageError, UnavailableError, UsageError
 from federation.onebit import parameters_for
 from federation.recognition.model import CODE_LENGTH
-from server.matching import preparing
+from server.matching import preparing, workers
 from server.matching.metrics import Metrics
 from server.matching.preparing import Pool
 from server.matching.workers import MatchWorkers, _fill_pool, _match_from_pool
@@ -138,6 +140,122 @@ async def test_nothing_is_prepared_for_a_pool_that_is_closed(pool):
     pool._fill_when_idle(pool._workers[0])
     await asyncio.gather(*pool._filling)
     assert pool._workers[0].calls == []
+
+
+class Process:
+    """In the place of a pool of one process: dies with whatever it is given, or does it."""
+
+    def __init__(self, number, dies):
+        self.number, self.dies, self.shut = number, dies, []
+
+    def shutdown(self, **how):
+        self.shut.append(how)
+
+
+@pytest.fixture
+def processes(monkeypatch):
+    """Those that were started, the first of which dies once everybody has given it work."""
+    started = []
+
+    async def submitted(process, work, *arguments):
+        await asyncio.sleep(0)
+        if process.dies:
+            raise BrokenProcessPool("it died")
+        return process.number, work(*arguments)
+
+    def spawn(_):
+        started.append(Process(len(started), dies=len(started) < 1))
+        return started[-1]
+
+    monkeypatch.setattr(workers, "_submitted", submitted)
+    monkeypatch.setattr(workers._Worker, "_spawn", spawn)
+    return started
+
+
+async def test_a_process_that_died_under_several_is_replaced_once_and_the_work_of_each_is_done(processes):
+    worker = workers._Worker(PARAMETERS)
+    worker.prepared = 7
+    done = await asyncio.gather(*(worker.run(pow, 2, power) for power in (3, 4, 5)))
+    assert done == [(1, 8), (1, 16), (1, 32)]
+    assert [process.shut for process in processes] == [[{"wait": False}], []]
+    assert (worker.pool, worker.prepared) == (processes[1], 0)
+
+
+async def test_work_under_which_two_processes_die_is_not_done_a_third_time(processes, monkeypatch):
+    worker = workers._Worker(PARAMETERS)
+    spawn = workers._Worker._spawn
+
+    def dying(each):
+        process = spawn(each)
+        process.dies = True
+        return process
+
+    monkeypatch.setattr(workers._Worker, "_spawn", dying)
+    with pytest.raises(BrokenProcessPool, match="it died"):
+        await worker.run(pow, 2, 3)
+    assert [process.shut for process in processes] == [[{"wait": False}], []]
+
+
+async def test_a_worker_that_cannot_rehearse_is_said_and_all_of_them_rehearse_and_fill(pool):
+    calls = []
+
+    async def run(work, *arguments):
+        calls.append((work, *arguments))
+        return (False, 4), 7.0
+
+    for worker in pool._workers:
+        worker.run = run
+    await pool.start()
+    await asyncio.gather(*pool._filling)
+    assert calls == [(workers._no_work,)] * 3 + [(workers._timed, _fill_pool)] * 3
+
+    async def dies(*_):
+        raise BrokenProcessPool
+
+    pool._workers[2].run = dies
+    with pytest.raises(UsageError, match="could not rehearse a match; its own message is above"):
+        await pool.start()
+    assert pool._filling == set()
+
+
+def test_all_processes_are_ended_and_waited_for_and_none_begins_what_waits(pool):
+    for number, worker in enumerate(pool._workers):
+        worker.pool = Process(number, dies=False)
+    pool.close()
+    assert [worker.pool.shut for worker in pool._workers] == [[{"wait": True, "cancel_futures": True}]] * 3
+    assert pool._is_closed
+
+
+@pytest.mark.parametrize("opens_to", [b"the token", b"another", None])
+def test_a_process_rehearses_before_it_takes_work_leaves_signals_to_its_parent_and_ends_with_it(monkeypatch, opens_to):
+    """A library that decides wrongly on this machine must not decide about anybody."""
+    ignored, threads, ends = [], [], []
+    challenge = SimpleNamespace(reply=b"reply", token=b"the token")
+    rehearsed = []
+    key = SimpleNamespace(
+        encrypt=lambda code: b"encrypted " + code, open_reply=lambda *asked: rehearsed.append(asked) or opens_to
+    )
+    secret = SimpleNamespace(template=lambda _: b"template", padded_code=lambda _: b"code")
+    monkeypatch.setattr(workers.signal, "signal", lambda *which: ignored.append(which))
+    monkeypatch.setattr(workers.threading, "Thread", lambda **how: threads.append(how) or SimpleNamespace(start=int))
+    monkeypatch.setattr(workers, "TemplateSecret", SimpleNamespace(generate=lambda _: secret))
+    monkeypatch.setattr(workers, "SessionKey", SimpleNamespace(generate=lambda _: key))
+    monkeypatch.setattr(workers, "_pool", None, raising=False)
+    pool = SimpleNamespace(match=lambda *asked: rehearsed.append(asked) or (challenge, False))
+    monkeypatch.setattr(workers, "Pool", lambda parameters: pool if parameters is PARAMETERS else None)
+    if opens_to == b"the token":
+        workers._prepare_worker(CODE_LENGTH)
+    else:
+        with pytest.raises(UsageError, match="decides wrongly on this machine"):
+            workers._prepare_worker(CODE_LENGTH)
+    assert rehearsed == [(b"template", b"encrypted code", b"rehearsal", 0), (b"reply", b"rehearsal")]
+    assert ignored == [(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)]
+    assert [how["daemon"] for how in threads] == [True]
+    parent = SimpleNamespace(join=lambda: ends.append("joined"))
+    monkeypatch.setattr(workers.multiprocessing, "parent_process", lambda: parent)
+    monkeypatch.setattr(workers.os, "_exit", ends.append)
+    threads[0]["target"]()
+    assert ends == ["joined", 1]
 
 
 def test_nobody_compares_where_nobody_works():
