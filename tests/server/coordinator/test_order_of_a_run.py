@@ -46,7 +46,7 @@ class Run:
             population="staff",
             ledger=folder / "ledger.jsonl",
             ledger_copies=folder / "kept",
-            budget_epsilon=8.0,
+            budget_epsilon=9.5,
             roster=folder / "roster",
             node_names={7: "north"},
             chosen=(),
@@ -176,7 +176,8 @@ def test_each_step_of_a_run_comes_before_what_needs_it(federation):
     )
     assert (attempt.flower_run, attempt.asked) == ("17", NAMES)
     assert attempt.sums == tuple(SumRecord(name, made.members) for name, made in SUMS.items())
-    _, reserved, committed = PrivacyLedger(federation.settings.ledger).chain().entries
+    opened, reserved, committed = PrivacyLedger(federation.settings.ledger).chain().entries
+    assert (opened.epsilon, opened.delta, reserved.noise_multipliers) == (9.5, PLAN.delta, PLAN.noise_multipliers)
     assert (reserved.population, committed.population, committed.release) == ("staff", "staff", DIGEST)
     assert federation.shown.reservation == reserved.run == committed.run
     assert federation.shown.chain.entries[-1] == reserved
