@@ -278,7 +278,7 @@ def test_a_run_of_other_facts_takes_the_place_of_one_that_did_not_end(federation
     federation.fails["make"] = Died()
     with pytest.raises(Died):
         federation.start()
-    with pytest.raises(BudgetExhaustedError):
+    with pytest.raises(BudgetExhaustedError, match=r"the privacy budget of .staff. is"):
         federation.start(run="18", **OTHER[other])
     assert federation.done[0] == "Checkpoint.remove"
     assert "run 17 did not end and had other settings: it is given up, and its charge stays" in federation.said
