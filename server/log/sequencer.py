@@ -148,7 +148,7 @@ class Sequencer:
                 else:
                     waiting.answer.set_result(answer)
         if cosigned is not None and self.log.witness_names:
-            with suppress(IntaglioError):  # the next batch meets the same error, and somebody who can be told of it
+            with suppress(Exception):  # the next batch meets the same error, and somebody who can be told of it
                 await asyncio.get_running_loop().run_in_executor(self._thread, self.log.keep, cosigned)
 
     def _append(self, batch: list[_Waiting]) -> tuple[list[Any], SignedCheckpoint]:
