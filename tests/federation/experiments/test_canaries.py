@@ -414,6 +414,41 @@ def test_a_question_that_is_answered_without_the_canary_only_breaks_every_promis
     assert measured.lower_bound == 100
 
 
+def test_each_question_is_asked_about_the_same_people_without_the_canary_and_with_it():
+    """Of every size, in both directions, far beyond all bounds; and of a canary that both cameras saw, or one."""
+    asked = []
+
+    def moments(embeddings, public, plan):
+        rows = embeddings.profiles[embeddings.people == canaries.CANARY].tolist()
+        asked.append(("moments", np.abs(public.subspace).max(), public.start.max(), public.start.min(), rows))
+        return np.zeros(plan.release_size("moments"))
+
+    def threshold(embeddings, question, members):
+        rows = embeddings.profiles[embeddings.people == canaries.CANARY].tolist()
+        projection, centre = question.adapter.projection, question.adapter.centres["reference"]
+        asked.append(("threshold", np.abs(projection).max(), centre.max(), centre.min(), rows))
+        assert members == len(set(embeddings.people.tolist()) | {canaries.CANARY})
+        return np.zeros(3)
+
+    plan = plan_for()
+    with np.errstate(all="ignore"):
+        measured = audit_refusals(plan, mechanism=Mechanism(moments=moments, threshold=threshold), confidence=0.875)
+    assert (measured.claimed, measured.delta, measured.confidence) == (8.0, 1e-5, 0.875)
+    expected = [
+        (release, size, sign, rows)
+        for release in ("moments", "threshold")
+        for cameras in (["reference", "probe"], ["reference"], ["probe"])
+        for size in (0.0, 5e-324, 1e-300, 1.0, 4.0, 16.0, 1e150, np.finfo(float).max)
+        for sign in (1, -1)
+        for rows in ([], cameras)
+    ]
+    assert len(asked) == len(expected) == 192
+    for (release, largest, most, least, rows), (wanted, size, sign, cameras) in zip(asked, expected, strict=True):
+        assert (release, rows, most) == (wanted, cameras, least)
+        assert most == pytest.approx(sign * size / 4, rel=1e-12, abs=1e-323)  # 16 equal numbers of norm 1
+        assert largest == pytest.approx(size / 4 / 0.9999, rel=1e-12, abs=1e-323)
+
+
 def test_no_step_of_tuning_is_answered_without_the_canary_only():
     plan = plan_for(people=4000, dimension=192, directions=58, tuned=TUNABLE, steps=1)
     measured = audit_refusals(plan, recogniser=shipped())

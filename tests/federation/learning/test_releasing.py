@@ -153,6 +153,61 @@ def test_edges_are_those_of_the_weight_that_the_shift_has():
         assert asked.edges != terms().question(Shift.nothing(PROFILE.directions)).edges
 
 
+def test_a_threshold_is_chosen_with_all_that_the_terms_and_the_run_say(monkeypatch):
+    """Each number is another one, so that none can stand for its neighbour."""
+    asked, shift, observed = [], Shift(np.full(PROFILE.directions, 0.1), 0.25), object()
+    made = terms(fmr=0.02, references=4, frames=2)
+    monkeypatch.setattr(
+        "federation.learning.releasing.choose_threshold", lambda *facts, **named: asked.append((facts, named)) or 7
+    )
+    assert made.threshold(shift, observed, members=81) == 7
+    ((facts, named),) = asked
+    assert facts == (PROFILE, CONDITION)
+    assert named == {
+        "weight": 0.25,
+        "references": 4,
+        "frames": 2,
+        "fmr": 0.02,
+        "observed": observed,
+        "members": 81,
+        "coupling": PROFILE.condition(CONDITION).prior.coupling_millionths / 1e6,
+    }
+    assert named["coupling"] > 0
+
+
+def test_a_release_has_each_part_in_its_own_place():
+    """Every field of it, by hand."""
+    made = ReleaseTerms(PROFILE, CONDITION, 0.02, 4, 2)
+    plan = PrivacyPlan.for_epsilon(
+        8.0, delta=1e-5, people=300, organisations=4, dimension=DIMENSION, directions=PROFILE.directions
+    )
+    adapter, statement = made.adapter(Shift.nothing(PROFILE.directions)), plan.statement()
+    threshold = Threshold(301, 0.003, 0.031, Basis.CHECKED, 77)
+    release = made.release(
+        adapter, threshold, adaptation=Adaptation.CENTRE, reason="a reason", privacy=statement, created=NOW
+    )
+    assert vars(release) == {
+        "model_name": PROFILE.name,
+        "model_digest": PROFILE.digest,
+        "adapter": adapter,
+        "adaptation": "centre",
+        "reason": "a reason",
+        "condition": CONDITION,
+        "threshold": 301,
+        "fmr": 0.02,
+        "fmr_low": 0.003,
+        "fmr_high": 0.031,
+        "fmr_people": 77,
+        "basis": Basis.CHECKED,
+        "privacy": statement,
+        "created": "2030-01-01T00:00:00+00:00",
+        "code_length": PROFILE.code_length,
+        "references": 4,
+        "frames": 2,
+        "held_for": None,
+    }
+
+
 def test_a_release_says_what_its_threshold_says_and_what_it_was_made_for():
     threshold = Threshold(301, 0.002, 0.031, Basis.PUBLIC, 77)
     release = terms().release(

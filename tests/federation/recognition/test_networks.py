@@ -93,6 +93,61 @@ def test_places_that_mean_one_face_are_averaged_by_how_sure_they_are():
     assert "80" not in repr(one)
 
 
+def test_a_face_lies_where_its_place_and_the_numbers_say_and_the_surest_comes_first(monkeypatch):
+    """By hand: place 2 is in the second cell of the first row of 16, place 512 + 6 x 9 in the second row of 8."""
+    logits, distances = np.full(896, -9.0, np.float32), np.zeros((896, 16), np.float32)
+    seen, places = [], {2: (24.0, 8.0), 512 + 6 * 9: (48.0, 48.0), 511: (248.0, 248.0)}
+    for row, logit, moved, size in (
+        (2, 0.0, (1, 2), (6, 10)),
+        (566, 1.0, (3, -4), (8, 4)),
+        (511, -1e-4, (0, 0), (2, 2)),
+    ):
+        logits[row] = logit
+        distances[row] = [*moved, *size, *(10 * part + axis for part in range(6) for axis in (1, 2))]
+    monkeypatch.setattr(detector(), "_forward", lambda x: seen.append(x) or (logits, distances))
+    square = np.zeros((256, 256, 3), np.uint8)
+    square[0, 0] = 0, 51, 255
+    first, second = detector().detect(square)  # a score of one half is enough, and a little less is not
+    assert (first.score, second.score) == (pytest.approx(1 / (1 + np.exp(-1))), 0.5)
+    assert first.box.tolist() == [47.0, 42.0, 55.0, 46.0]
+    assert second.box.tolist() == [22.0, 5.0, 28.0, 15.0]
+    for face, (x, y) in ((first, places[566]), (second, places[2])):
+        assert face.landmarks.tolist() == [[x + 10 * part + 1, y + 10 * part + 2] for part in range(6)]
+    assert [face.score for face in detector().detect(square, sure=0.51)] == [first.score]
+    assert len(detector().detect(square, sure=0.49)) == 3
+    (fed, *_) = seen
+    assert (fed.shape, fed.dtype) == ((1, 256, 256, 3), np.float32)
+    assert fed[0, 0, 0].tolist() == pytest.approx([-1, -0.6, 1])
+
+
+@pytest.mark.parametrize(
+    ("box", "shared"),
+    [
+        ([0, 0, 10, 10], 1.0),
+        ([5, 0, 15, 10], 1 / 3),
+        ([0, 8, 10, 18], 1 / 9),
+        ([10, 0, 20, 10], 0.0),
+        ([20, 20, 30, 30], 0.0),
+        ([2, 3, 6, 8], 0.2),
+        ([4, 4, 4, 4], 0.0),
+        ([9, 9, 1, 1], 0.0),
+    ],
+    ids=str,
+)
+def test_two_boxes_share_their_common_area_of_that_of_both(box, shared):
+    one, other = np.array([0.0, 0, 10, 10]), np.array(box, float)
+    assert blazeface._overlaps(one, np.stack([one, other])).tolist() == [1.0, pytest.approx(shared)]
+
+
+def test_places_that_share_no_more_than_three_tenths_are_two_faces():
+    """A box of 10 by 10, and one that shares 6 x 10 of 200 - 60: more. One that shares 4.6 x 10 of 154: less."""
+    for beside, faces in ((4.0, 1), (5.4, 2)):
+        boxes = np.array([[0.0, 0, 10, 10], [beside, 0, beside + 10, 10]])
+        assert len(blazeface._merged(np.array([0.9, 0.8]), boxes, np.zeros((2, 6, 2)))) == faces
+    nowhere = np.array([[5.0, 5, 5, 5], [5, 5, 5, 5]])  # without an area nothing is shared, not even with itself
+    assert len(blazeface._merged(np.array([0.9, 0.8]), nowhere, np.zeros((2, 6, 2)))) == 2
+
+
 def same_padding(x, side, stride):
     """What PyTorch needs to be told: (left, right, top, bottom)."""
     sizes = []

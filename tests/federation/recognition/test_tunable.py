@@ -1,5 +1,6 @@
 """The torch network against the NumPy one, whose numbers are those of TensorFlow Lite (`test_networks`)."""
 
+import hashlib
 import subprocess
 import sys
 from pathlib import Path
@@ -89,6 +90,18 @@ def test_scales_of_another_form_are_refused_by_both(scales):
     for network in (shipped(), TunableMobileFaceNet(shipped())):
         with pytest.raises(UsageError, match="5376 numbers"):
             network.tuned(scales)
+
+
+def test_a_tuned_recogniser_is_named_by_the_frozen_one_and_by_all_scales():
+    def sha(data):
+        return hashlib.sha256(data).digest()
+
+    last = SCALES.copy()
+    last[-1] += 1e-12
+    for scales in (SCALES, last):
+        parts = (b"mobilefacenet scales 1", shipped().digest.encode(), np.array(scales, "<f8").tobytes())
+        assert shipped().tuned(scales).digest == sha(b"".join(map(sha, parts))).hex()
+    assert shipped().tuned(last).digest != shipped().tuned(SCALES).digest
 
 
 def test_scales_beyond_all_measure_give_no_direction_and_no_warning():
