@@ -101,6 +101,7 @@ def test_every_object_of_a_device_is_read_and_written_as_a_secret(owner, paramet
             asked.append(secret)
             super().__init__(secret=secret)
 
+    engine(parameters)  # which is made once for all, of what is public
     monkeypatch.setattr(seal, "_MemoryFile", Watched)
     key = SessionKey.generate(parameters)
     assert asked == [True] * 3  # a plaintext in, the same in another form out, and in again as a key

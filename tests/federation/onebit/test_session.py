@@ -21,6 +21,11 @@ PUBLIC_KEY = SIGNING_KEY.public_key().public_bytes_raw()
 OTHER_DIGEST = hashlib.sha256(b"another").digest()
 
 
+def _probed(device, server, owner):
+    probe, signature = device.send_probe(owner.padded)
+    return probe, server.receive_probe(probe, signature)
+
+
 class SessionContract:
     """What one session promises, whoever does the arithmetic."""
 
@@ -189,6 +194,18 @@ class SessionContract:
             server.send_reply(challenge)
         with pytest.raises(PeerError, match="not waiting for a token"):
             server.receive_token(challenge.token)
+
+    def test_a_token_is_compared_in_constant_time_with_the_one_of_the_challenge(
+        self, server, device, owner, monkeypatch
+    ):
+        compared = []
+        monkeypatch.setattr(
+            "federation.onebit.session.hmac.compare_digest", lambda *both: compared.append(both) or False
+        )
+        challenge = self.compare(owner, 0)(*_probed(device, server, owner))
+        server.send_reply(challenge)
+        assert server.receive_token(challenge.token) is Decision.NON_MATCH
+        assert compared == [(challenge.token, challenge.token)]
 
     def test_a_second_guess_at_the_token_is_out_of_turn(self, server, device, owner):
         probe, signature = device.send_probe(owner.padded)

@@ -136,6 +136,13 @@ def asked(*rules, audience=SHOP, now=NOW):
     return ask(rules=book(*rules), audience=audience, consent=a_consent(audience=audience), now=now)
 
 
+def test_a_secret_is_compared_in_constant_time(monkeypatch):
+    compared, digest = [], hashlib.sha256(b"secret").digest()
+    monkeypatch.setattr("federation.rules.clients.hmac.compare_digest", lambda *both: compared.append(both) or False)
+    assert not replace(a_client(), secret_digest=digest, key=None).is_secret("secret")
+    assert compared == [(digest, digest)]
+
+
 def test_a_deployment_serves_its_own_audience_and_its_clients():
     both = (a_client(), a_client(OTHER))
     assert all(isinstance(asked(*both, audience=audience), Allowed) for audience in (AUDIENCE, SHOP, OTHER))

@@ -154,6 +154,20 @@ def test_of_two_cosignatures_the_later_time_counts_and_a_new_one_replaces_the_ol
     assert note.with_signature(old).with_signature(new).signatures == (*note.signatures, new)
 
 
+def test_a_signature_is_of_a_key_by_its_name_and_its_id_and_takes_the_place_of_no_other():
+    """The log has two keys of one name, and anybody may have made one with another's id."""
+    note, of_log = a_checkpoint().note, SIGNER.as_cosigner()
+    own, dated = note.signatures
+    later = of_log.sign(note.text, time=NOW + 1)
+    assert note.with_signature(later).signatures == (own, later)
+    namesake = replace(WITNESS.sign(note.text, time=5), name=SIGNER.key.name)
+    twin = replace(WITNESS.sign(note.text, time=5), key_id=own.key_id)
+    for other in (namesake, twin):
+        assert note.with_signature(other).signatures == (own, dated, other)
+        assert SignedNote(note.text, (other, own)).verified([SIGNER.key]) == {SIGNER.key: None}
+        assert not any(key.has_signed(other) for key in (SIGNER.key, of_log.key, WITNESS.key))
+
+
 def test_a_cosignature_from_beyond_the_end_of_time_is_refused():
     text, time = a_checkpoint().note.text, (1 << 63)
     value = WITNESS.private_key.sign(f"cosignature/v1\ntime {time}\n{text}".encode())

@@ -98,6 +98,23 @@ def test_a_field_that_this_version_does_not_know_is_refused_at_every_depth(name)
             read(changed)
 
 
+def test_what_is_read_from_a_request_stands_in_its_place():
+    expected = {
+        "a request for entries": (3, 5),
+        "a request for a place": 3,
+        "a request for growth": (3, 5),
+        "entries": tuple(LOG.leaves),
+        "growth": tuple(LOG.consistency_proof(6, 10)),
+        "a place": LOG.logged(3),
+        "consents": (b"one", b"two"),
+        "a revocation": RECEIPT,
+        "a tombstone": RECEIPT,
+    }
+    for name, found in expected.items():
+        message, read = READERS[name]
+        assert (name, read(message)) == (name, found)
+
+
 @pytest.mark.parametrize(
     ("name", "field", "good", "bad", "words"),
     [
