@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 import time
-from contextlib import contextmanager, nullcontext
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from unittest import mock
@@ -21,6 +21,7 @@ import typer
 from typer.testing import CliRunner
 
 from federation.commandline.version import versions
+from federation.errors import UsageError
 from federation.onebit import parameters_for
 from federation.release.manifest import ReleaseTrust
 from federation.transparency import KeyKind, LogPolicy, NoteSigner
@@ -190,6 +191,20 @@ class Service:
         signal.raise_signal(signal.SIGTERM)
         return self
 
+    async def taken(self):
+        """What `start_server` gives where its port is taken."""
+        raise UsageError("the port is taken")
+
+    @contextmanager
+    def held(self, name, gives):
+        yield gives
+        self.events.append(f"{name} closed")
+
+    @asynccontextmanager
+    async def written(self, gives):
+        yield gives
+        self.events.append("journal written")
+
 
 def test_a_matching_server_is_put_together_of_what_it_is_set_to(place, monkeypatch):
     settings = handed(cli.app, "server.matching.cli:_serve", *matching(place))["settings"]
@@ -197,8 +212,9 @@ def test_a_matching_server_is_put_together_of_what_it_is_set_to(place, monkeypat
     transparency, storage, journal = mock.MagicMock(), mock.MagicMock(), mock.MagicMock()
     transparency.subjects.return_value = {b"a person"}
     transparency.witness_names, transparency.silent_witnesses = ("one", "two"), {"two": "is silent"}
-    made = {"Admission": admission, "opened_log": nullcontext(transparency), "open_storage": nullcontext(storage)}
-    made |= {"Journal": nullcontext(journal), "MatchWorkers": service, "MatchingService": service}
+    made = {"Admission": admission, "opened_log": service.held("log", transparency)}
+    made |= {"open_storage": service.held("storage", storage), "Journal": service.written(journal)}
+    made |= {"MatchWorkers": service, "MatchingService": service}
     seen = Stand(monkeypatch, "server.matching.cli", made | {"start_server": service.listening()})
     shown = Stand(monkeypatch, "server.matching.cli", {"Metrics.serve": lambda: service.events.append("hidden")})
     asyncio.run(_serve(settings))
@@ -224,13 +240,41 @@ def test_a_matching_server_is_put_together_of_what_it_is_set_to(place, monkeypat
     assert (started["service"], started["credentials"]) == (service, admission.credentials())
     assert (started["admission"], started["host"], started["port"]) == (admission, "127.0.0.2", 7001)
     assert (started["rate"], started["enrolments"]) == (PeerRate(7.5, burst=15), 13)
-    assert service.events == ["started", ("drained", 10.0), "closed", "closed", "hidden"]
+    ended = ["closed", "closed", "hidden", "journal written", "storage closed", "log closed"]
+    assert service.events == ["started", ("drained", 10.0), *ended]
     days = [metrics.value("intaglio_certificate_days_left", certificate=name) for name in ("ca", "server")]
     silent = [metrics.value("intaglio_witness_silent", witness=name) for name in ("one", "two")]
     assert (days, silent) == ([6.0, 5.0], [0.0, 1.0])
     assert metrics.value("intaglio_release_ends_timestamp_seconds") == settings.bundle.manifest.ends_at
     assert json.loads(settings.stats.read_bytes()) == {}
     assert json.loads(settings.ready_file.read_bytes()) == {"port": 7, "pid": os.getpid()}
+
+
+def test_a_matching_server_whose_port_is_taken_announces_nothing_and_leaves_nothing_open(place, monkeypatch):
+    settings = handed(cli.app, "server.matching.cli:_serve", *matching(place))["settings"]
+    service = Service()
+    for path in (settings.ready_file, settings.stats):
+        path.unlink(missing_ok=True)
+    made = dict.fromkeys(("opened_log", "open_storage"), nullcontext(mock.MagicMock()))
+    made |= {"Admission": mock.MagicMock(days_left={}), "Journal": nullcontext(), "MatchWorkers": service}
+    made |= {"MatchingService": service, "start_server": service.taken()}
+    Stand(monkeypatch, "server.matching.cli", made)
+    Stand(monkeypatch, "server.matching.cli", {"Metrics.serve": lambda: service.events.append("hidden")})
+    with pytest.raises(UsageError, match="the port is taken"):
+        asyncio.run(_serve(settings))
+    assert service.events == ["started", "closed", "closed", "hidden"]
+    assert not settings.ready_file.exists()
+    assert not settings.stats.exists()
+
+
+def test_the_sign_that_a_server_is_ready_goes_with_it_however_it_ends(place, monkeypatch):
+    async def dies(settings):
+        settings.ready_file.write_text("{}")
+        raise UsageError("the port is taken")
+
+    monkeypatch.setattr("server.matching.cli._serve", dies)
+    assert CliRunner().invoke(cli.app, [str(word) for word in matching(place)]).exit_code == 2
+    assert not (place / "ready.json").exists()
 
 
 def test_a_stale_sign_that_a_server_is_ready_goes_before_anything_else(place):
@@ -286,7 +330,7 @@ class Bridge:
     """What `web start` puts together, and what becomes of it; the operator ends it at once."""
 
     def __init__(self):
-        self.events, self.served = [], []
+        self.events, self.is_up = [], False
         self.certificate, self.counts = "a certificate", {"bridge": 3.0, "authority": 4.0}
 
     def look(self):
@@ -296,7 +340,7 @@ class Bridge:
         return self.counts
 
     def serves(self):
-        return True
+        return self.is_up
 
     async def tend(self):
         self.events.append("tended")
@@ -379,8 +423,8 @@ def test_the_page_s_server_is_put_together_of_what_it_is_set_to(place, monkeypat
     }
     app["answered"]("bridge", "OK")
     registry = seen["show"]["registry"]
-    assert seen["show"]["serves"]()
-    assert registry.get_sample_value("intaglio_serving") == 1
+    for bridge.is_up in (True, False):
+        assert (seen["show"]["serves"](), registry.get_sample_value("intaglio_serving")) == (bridge.is_up, bridge.is_up)
     assert registry.get_sample_value("intaglio_bridge_connections") == 5
     assert registry.get_sample_value("intaglio_bridge_calls_total", {"by": "bridge", "status": "OK"}) == 1
     for name, days in bridge.counts.items():
