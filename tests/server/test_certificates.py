@@ -13,9 +13,12 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from client.node.guard import write_loopback_certificate
 from federation.errors import UsageError
-from server.certificates import renew_pki, write_loopback, write_pki
+from server import certificates
+from server.certificates import read_authority, renew_pki, write_loopback, write_pki
 from server.issuing import issue_client, issue_server, make_authority
+from server.pairs import client_credentials
 from server.people import authority as people
+from tests.commands import Stand
 
 NOW = dt.datetime(2026, 11, 1, 12, tzinfo=dt.UTC)
 EARLIER = NOW - dt.timedelta(minutes=5)
@@ -179,3 +182,67 @@ def test_renewing_keeps_whose_and_for_what_and_makes_another_key(tmp_path):
         }
         assert (now["from"], now["until"]) == (later - dt.timedelta(minutes=5), later + dt.timedelta(days=397))
         assert key_of(new) != key_of(old)
+
+
+def test_an_authority_signs_until_the_second_at_which_it_ends(tmp_path):
+    write_pki(tmp_path, hosts=["localhost"], clients=["alice"], now=NOW)
+    end = NOW + dt.timedelta(days=3650)
+    assert read_authority(tmp_path, now=end - dt.timedelta(seconds=1)).certificate.not_valid_after_utc == end
+    with pytest.raises(UsageError, match=r"^the authority in .* ended on 2036-10-29$"):
+        read_authority(tmp_path, now=end)
+
+
+@pytest.fixture
+def told(tmp_path, monkeypatch):
+    """What becomes of three pairs of an authority and one of somebody else's, in order."""
+    write_pki(tmp_path, hosts=["localhost"], clients=["alice", "bob"], now=NOW)
+    write_loopback(tmp_path / "own.pem", tmp_path / "own-key.pem", now=NOW)
+    told, write = [], certificates.write_durably
+
+    def noted(path, data, **how):
+        told.append(path.name)
+        write(path, data, **how)
+
+    monkeypatch.setattr(certificates, "write_durably", noted)
+    return told
+
+
+def files(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def test_what_gives_way_is_kept_before_key_and_certificate_follow_and_nobody_else_s_pair_is_touched(told, tmp_path):
+    before = files(tmp_path)
+    renewed = renew_pki(
+        tmp_path,
+        now=NOW,
+        is_due=lambda path, old: (path.stem, old.subject.rfc4514_string()) != ("alice", "CN=alice"),
+        before=lambda old: told.append(old.subject.rfc4514_string()),
+    )
+    assert told == ["CN=bob", "bob-key.pem", "bob.pem", "CN=localhost", "server-key.pem", "server.pem"]
+    assert [path.name for path in renewed] == ["bob.pem", "server.pem"]
+    assert {name for name, data in files(tmp_path).items() if data != before[name]} == {*told[1:3], *told[4:]}
+
+
+def test_a_pair_whose_old_certificate_cannot_be_kept_stays_and_so_does_one_of_which_none_can_be_made(told, tmp_path):
+    before = files(tmp_path)
+
+    def fails(old):
+        told.append(old.subject.rfc4514_string())
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(UsageError, match=r"^cannot renew the certificates in .*No space left"):
+        renew_pki(tmp_path, now=NOW, before=fails)
+    assert told == ["CN=alice"]
+    with pytest.raises(UsageError, match="1 to 3650 days are"):
+        renew_pki(tmp_path, now=NOW, days=3651, before=fails)
+    assert (told, files(tmp_path)) == (["CN=alice"], before)
+
+
+def test_a_program_s_pair_goes_to_its_channel_each_file_in_its_own_place(tmp_path, monkeypatch):
+    for name in ("ca.pem", "bob.pem", "bob-key.pem"):
+        (tmp_path / name).write_text(f"in {name}")
+    taken = Stand(monkeypatch, "server.pairs", {"grpc.ssl_channel_credentials": "credentials"})
+    assert client_credentials(tmp_path, "bob") == "credentials"
+    given = {"root_certificates": b"in ca.pem", "private_key": b"in bob-key.pem", "certificate_chain": b"in bob.pem"}
+    assert taken["grpc.ssl_channel_credentials"] == given

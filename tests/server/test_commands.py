@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 import time
-from contextlib import nullcontext
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from unittest import mock
@@ -22,7 +22,7 @@ from cryptography import x509
 from typer.testing import CliRunner
 
 from federation.commandline.version import versions
-from federation.errors import RefusedError
+from federation.errors import RefusedError, UsageError
 from federation.onebit import parameters_for
 from federation.release.bundle import Bundle
 from federation.release.manifest import ReleaseTrust
@@ -31,8 +31,10 @@ from server import cli, program
 from server.dashboard.log import LogSource
 from server.dashboard.sources import Sources
 from server.fleet.members import Coordinator
+from server.login.keys import SigningKeys
 from server.matching.cli import _serve
 from server.rules.assertions import read_registration
+from server.rules.cli import read_bundle
 from server.storage.sessions import SessionLimits
 from server.visitors.entrance import IN_ALL
 from server.visitors.peers import PeerRate
@@ -47,6 +49,9 @@ WITNESSES = [NoteSigner(f"witness.example.org/{n}", KeyKind.COSIGNATURE, bytes([
 LOGS = [NoteSigner(f"log.example.org/{n}", KeyKind.NOTE, bytes([n]) * 32).key for n in (1, 2)]
 PASSPHRASE = "correct horse battery"  # noqa: S105 - made up for the tests
 PURPOSES = ("account-sign-in", "door-access")
+FORMER = ("former-1.zip", "former-2.zip")
+TOKEN, OTHER_TOKEN = "pkcs11:object=one", "pkcs11:object=two"
+DIGESTS = [a_release(300 + number).digest for number in (1, 2)]
 
 
 def intaglio_server(*words):
@@ -68,6 +73,8 @@ def place(tmp_path_factory):
     intaglio_server("assertions", "init", folder / "assertions", "--issuer", "https://verify.example.org")
     intaglio_server("login", "init", folder / "login")
     write_release(folder)
+    for number in (1, 2):
+        (folder / f"former-{number}.zip").write_bytes(sealed(a_bundle(a_release(300 + number))).to_bytes())
     (folder / "trust.json").write_bytes(TRUST_IN_TRIALS.to_bytes())
     write_rules(folder, None)
     first = public_rules(a_rules_file(issuer=None))._book.deployment("trial")
@@ -113,7 +120,8 @@ def matching(place):
         *("matching", "start"),
         *given(place, release="release.zip", release_trust="trust.json", rules="rules.jsonl", log="transparency"),
         *given(place, tls="tls", database="matching.db", assertions="assertions", provenance="provenance.json"),
-        *given(place, ready_file="ready.json", stats="stats.json", former_release="release.zip"),
+        *given(place, ready_file="ready.json", stats="stats.json"),
+        *(part for name in FORMER for part in ("--former-release", place / name)),
         *("--log-database", "postgresql://log@host/log", "--deployment", "trial-2"),
         *("--host", "127.0.0.2", "--port", 7001, "--workers", 3),
         *("--peer-rate", 7.5, "--peer-sessions", 1100, "--peer-enrolments", 13, "--batch-seconds", 2.5),
@@ -124,7 +132,7 @@ def matching(place):
 def test_a_matching_server_is_set_as_its_options_say(place):
     settings = handed(cli.app, "server.matching.cli:_serve", *matching(place))["settings"]
     told = vars(settings)
-    assert [one.release.digest for one in settings.former] == [settings.bundle.release.digest]
+    assert [one.release.digest for one in (settings.bundle, *settings.former)] == [a_release().digest, *DIGESTS]
     assert {name: told[name] for name in told.keys() - {"bundle", "former", "issuer", "rules"}} == {
         "software": b"provenance",
         "log_directory": place / "transparency",
@@ -144,6 +152,25 @@ def test_a_matching_server_is_set_as_its_options_say(place):
     }
     assert settings.rules.issuer == read_registration(place / "assertions")
     settings.issuer.require_registered(read_registration(place / "assertions"))
+
+
+def test_a_service_has_room_for_all_although_each_device_may_have_few_sessions(place):
+    words = matching(place)
+    few = tuple(10 if before == "--peer-sessions" else word for before, word in zip(("", *words), words, strict=False))
+    found = handed(cli.app, "server.matching.cli:_serve", *few)["settings"]
+    assert found.session_limits == SessionLimits(capacity=1024, per_peer=10)
+
+
+@pytest.mark.parametrize("served", ["matching", "web"])
+def test_every_release_that_somebody_is_served_with_is_one_that_the_trust_takes(place, served, monkeypatch):
+    """One that people come over from decides about them too."""
+    words = {"matching": matching, "web": web}[served](place)
+    seen = Stand(monkeypatch, f"server.{served}.cli", {"require_servable": None})
+    handed(cli.app, {"matching": "server.matching.cli:_serve", "web": "server.web.cli:Site.read"}[served], *words)
+    calls = seen.calls["require_servable"]
+    assert [call["bundle"].release.digest for call in calls] == [a_release().digest, *DIGESTS]
+    assert {call["trust"] for call in calls} == {TRUST_IN_TRIALS}
+    assert all(abs(call["now"] - time.time()) < 60 for call in calls)
 
 
 class Service:
@@ -167,6 +194,20 @@ class Service:
         signal.raise_signal(signal.SIGTERM)
         return self
 
+    async def taken(self):
+        """What `start_server` gives where its port is taken."""
+        raise UsageError("the port is taken")
+
+    @contextmanager
+    def held(self, name, gives):
+        yield gives
+        self.events.append(f"{name} closed")
+
+    @asynccontextmanager
+    async def written(self, gives):
+        yield gives
+        self.events.append("journal written")
+
 
 def test_a_matching_server_is_put_together_of_what_it_is_set_to(place, monkeypatch):
     settings = handed(cli.app, "server.matching.cli:_serve", *matching(place))["settings"]
@@ -174,8 +215,9 @@ def test_a_matching_server_is_put_together_of_what_it_is_set_to(place, monkeypat
     transparency, storage, journal = mock.MagicMock(), mock.MagicMock(), mock.MagicMock()
     transparency.subjects.return_value = {b"a person"}
     transparency.witness_names, transparency.silent_witnesses = ("one", "two"), {"two": "is silent"}
-    made = {"Admission": admission, "opened_log": nullcontext(transparency), "open_storage": nullcontext(storage)}
-    made |= {"Journal": nullcontext(journal), "MatchWorkers": service, "MatchingService": service}
+    made = {"Admission": admission, "opened_log": service.held("log", transparency)}
+    made |= {"open_storage": service.held("storage", storage), "Journal": service.written(journal)}
+    made |= {"MatchWorkers": service, "MatchingService": service}
     seen = Stand(monkeypatch, "server.matching.cli", made | {"start_server": service.listening()})
     shown = Stand(monkeypatch, "server.matching.cli", {"Metrics.serve": lambda: service.events.append("hidden")})
     asyncio.run(_serve(settings))
@@ -196,17 +238,46 @@ def test_a_matching_server_is_put_together_of_what_it_is_set_to(place, monkeypat
     assert (told["bundle"], told["storage"], told["workers"]) == (settings.bundle, storage, service)
     assert (told["rules"], told["journal"], told["issuer"]) == (settings.rules, journal, settings.issuer)
     assert (told["session_limits"], told["software"]) == (settings.session_limits, b"provenance")
+    assert told["former"] == settings.former
     started = seen["start_server"]
     assert (started["service"], started["credentials"]) == (service, admission.credentials())
     assert (started["admission"], started["host"], started["port"]) == (admission, "127.0.0.2", 7001)
     assert (started["rate"], started["enrolments"]) == (PeerRate(7.5, burst=15), 13)
-    assert service.events == ["started", ("drained", 10.0), "closed", "closed", "hidden"]
+    ended = ["closed", "closed", "hidden", "journal written", "storage closed", "log closed"]
+    assert service.events == ["started", ("drained", 10.0), *ended]
     days = [metrics.value("intaglio_certificate_days_left", certificate=name) for name in ("ca", "server")]
     silent = [metrics.value("intaglio_witness_silent", witness=name) for name in ("one", "two")]
     assert (days, silent) == ([6.0, 5.0], [0.0, 1.0])
     assert metrics.value("intaglio_release_ends_timestamp_seconds") == settings.bundle.manifest.ends_at
     assert json.loads(settings.stats.read_bytes()) == {}
     assert json.loads(settings.ready_file.read_bytes()) == {"port": 7, "pid": os.getpid()}
+
+
+def test_a_matching_server_whose_port_is_taken_announces_nothing_and_leaves_nothing_open(place, monkeypatch):
+    settings = handed(cli.app, "server.matching.cli:_serve", *matching(place))["settings"]
+    service = Service()
+    for path in (settings.ready_file, settings.stats):
+        path.unlink(missing_ok=True)
+    made = dict.fromkeys(("opened_log", "open_storage"), nullcontext(mock.MagicMock()))
+    made |= {"Admission": mock.MagicMock(days_left={}), "Journal": nullcontext(), "MatchWorkers": service}
+    made |= {"MatchingService": service, "start_server": service.taken()}
+    Stand(monkeypatch, "server.matching.cli", made)
+    Stand(monkeypatch, "server.matching.cli", {"Metrics.serve": lambda: service.events.append("hidden")})
+    with pytest.raises(UsageError, match="the port is taken"):
+        asyncio.run(_serve(settings))
+    assert service.events == ["started", "closed", "closed", "hidden"]
+    assert not settings.ready_file.exists()
+    assert not settings.stats.exists()
+
+
+def test_the_sign_that_a_server_is_ready_goes_with_it_however_it_ends(place, monkeypatch):
+    async def dies(settings):
+        settings.ready_file.write_text("{}")
+        raise UsageError("the port is taken")
+
+    monkeypatch.setattr("server.matching.cli._serve", dies)
+    assert CliRunner().invoke(cli.app, [str(word) for word in matching(place)]).exit_code == 2
+    assert not (place / "ready.json").exists()
 
 
 def test_a_stale_sign_that_a_server_is_ready_goes_before_anything_else(place):
@@ -225,6 +296,7 @@ def web(place):
         *("--deployment", "trial-2", "--purpose", "door-access", "--days", 30, "--client", "bridge"),
         *("--host", "127.0.0.1", "--port", a_free_port()),
         *("--peer-rate", 7.0, "--peer-sessions", 11, "--peer-enrolments", 13),
+        *(part for name in FORMER for part in ("--former-release", place / name)),
         *("--metrics-port", a_free_port(), "--metrics-host", "127.0.0.1"),
     )
 
@@ -247,6 +319,119 @@ def test_the_page_is_read_from_its_folder_with_what_it_must_know_beside_it(place
     assert told["terms"]["notice"] == TERMS.notice
     assert told["log"]["key"] == LogPolicy.from_text((place / "policy").read_text()).log_key.to_text()
     assert ReleaseTrust.from_file(json.dumps(told["release_trust"]).encode()) == TRUST_IN_TRIALS
+    assert told["log"]["witnesses"] == []
+    expected = {"/deployment.json"}
+    for folder, name in [("", "release.zip"), *((f"/former/{d}", n) for d, n in zip(DIGESTS, FORMER, strict=True))]:
+        bundle = read_bundle(place / name)
+        assert site["added"][f"{folder}/release.json"] == bundle.release.to_bytes()
+        assert site["added"][f"{folder}/manifest.json"] == bundle.signed.to_bytes()
+        expected |= {f"{folder}/release.json", f"{folder}/manifest.json"}
+    assert site["added"].keys() == expected
+
+
+class Bridge:
+    """What `web start` puts together, and what becomes of it; the operator ends it at once."""
+
+    def __init__(self):
+        self.events, self.is_up = [], False
+        self.certificate, self.counts = "a certificate", {"bridge": 3.0, "authority": 4.0}
+
+    def look(self):
+        self.events.append("looked")
+
+    def days_left(self):
+        return self.counts
+
+    def serves(self):
+        return self.is_up
+
+    async def tend(self):
+        self.events.append("tended")
+        await self.forever("tended no more")
+
+    async def tend_login(self):
+        self.events.append("login tended")
+        await self.forever("login tended no more")
+
+    async def forever(self, ends):
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.events.append(ends)
+
+    async def close(self):
+        self.events.append("closed")
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+    def beside(self, app):
+        return ("login beside", app)
+
+    async def serve(self):
+        for _ in range(3):
+            await asyncio.sleep(0)
+        self.events.append("served")
+
+    @contextmanager
+    def held(self, name, gives):
+        self.events.append(f"{name} opens")
+        yield gives
+        self.events.append(f"{name} closes")
+
+
+@pytest.mark.parametrize("with_login", [True, False])
+def test_the_page_s_server_is_put_together_of_what_it_is_set_to(place, monkeypatch, with_login):
+    words, bridge = web(place), Bridge()
+    if not with_login:
+        words = tuple(w for at, w in enumerate(words) if "--login" not in (w, words[at - 1]))
+    door = mock.MagicMock(visitors=5, turned_away={})
+    made = {"opened_door": bridge.held("door", door), "MatchingUpstream": bridge, "bridge_app": "the bridge"}
+    made |= {"opened_login": bridge.held("login", (bridge, "its chores")), "tend_login": bridge.tend_login()}
+    made |= {"show": lambda: bridge.events.append("hidden"), "page_server": "a server", "serve_at": bridge.serve()}
+    made |= {"welcome_at": "welcome"}
+    seen = Stand(monkeypatch, "server.web.cli", made)
+    kiosks = Stand(monkeypatch, "server.web.cli", {"require_no_kiosk": None})
+    result = CliRunner().invoke(cli.app, [str(word) for word in words], catch_exceptions=False)
+    assert (result.exit_code, result.stderr.startswith("serving https://verify.example.org: 0.0 MB")) == (0, True)
+    begins = ["door opens", *["login opens"] * with_login, "looked", "tended", *["login tended"] * with_login]
+    gone = ["tended no more", *["login tended no more"] * with_login]
+    assert bridge.events == [
+        *begins,
+        "served",
+        "closed",
+        *gone,
+        *["login closes"] * with_login,
+        "hidden",
+        "door closes",
+    ]
+    app = seen["bridge_app"]
+    assert (app["upstream"], app["welcome"]) == (bridge, "welcome")
+    assert (seen["page_server"]["app"], seen["serve_at"]) == (
+        ("login beside", "the bridge") if with_login else "the bridge",
+        {"door": door, "server": "a server"},
+    )
+    assert {call["door"] for call in seen.calls["welcome_at"]} == {door}
+    if with_login:
+        login = seen["opened_login"]
+        assert (login["bundle"].release.digest, login["welcome"]) == (a_release().digest, "welcome")
+        assert seen["tend_login"] == {"tend": "its chores"}
+    else:
+        assert (seen.calls["opened_login"], seen.calls["tend_login"]) == ([], [])
+        made["tend_login"].close()
+    kiosks.calls["require_no_kiosk"].clear()
+    app["require_passing"]()
+    assert kiosks["require_no_kiosk"] == {
+        "rules": (place / "rules.jsonl").read_bytes(),
+        "certificate": "a certificate",
+    }
+    app["answered"]("bridge", "OK")
+    registry = seen["show"]["registry"]
+    for bridge.is_up in (True, False):
+        assert (seen["show"]["serves"](), registry.get_sample_value("intaglio_serving")) == (bridge.is_up, bridge.is_up)
+    assert registry.get_sample_value("intaglio_bridge_connections") == 5
+    assert registry.get_sample_value("intaglio_bridge_calls_total", {"by": "bridge", "status": "OK"}) == 1
+    for name, days in bridge.counts.items():
+        assert registry.get_sample_value("intaglio_certificate_days_left", {"certificate": name}) == days
 
 
 def rows_of_web(place, words):
@@ -385,12 +570,17 @@ def of_logs(place):
         opened = {"database": str(place / "owned.db"), "key": place / "transparency/key"}
         yield ("log", *command, *owned), "server.log.cli:opened_log_database", opened
     yield ("log", "proof", 3, *owned), "server.log.cli:TransparencyLog.prove", {"position": 3}
+    for command in (("keygen", "example.org/other", place / "other.key"), ("init", place / "a", "example.org/other")):
+        yield ("log", *command, "--token", TOKEN), "server.log.cli:new_ed25519_key", {"named": TOKEN}
+    words = ("log", "witness-init", place / "a", "witness.example.org/other", "--token", TOKEN)
+    yield words, "server.log.cli:new_ed25519_key", {"named": TOKEN}
 
 
 def of_people(place):
     words = ("pki", "init", place / "pki", "--json", *("--host", "a.example", "--host", "10.0.0.1"))
-    words += ("--client", "alice", "--client", "bob", "--certificate-days", 22)
+    words += ("--client", "alice", "--client", "bob", "--certificate-days", 22, "--token", TOKEN)
     pki = {"directory": place / "pki", "hosts": ["a.example", "10.0.0.1"], "clients": ["alice", "bob"], "days": 22}
+    pki |= {"token": TOKEN}
     yield words, "server.people.pki_cli:write_pki", pki
     words = ("pki", "renew", place / "tls", "client", "bridge", "--ending-within", 61)
     words += ("--certificate-days", 23)
@@ -435,9 +625,12 @@ def of_the_service(place):
     backup |= {"folder": place / "backups", "log_database": str(place / "other.db"), "keep_days": 33}
     yield words, "server.cli:back_up", backup
     words = ("assertions", "init", place / "new", "--issuer", "https://other.example.org")
-    words += ("--pseudonyms-of", place / "assertions")
+    words += ("--pseudonyms-of", place / "assertions", "--token", TOKEN)
     made = {"directory": place / "new", "address": "https://other.example.org", "pseudonyms_of": place / "assertions"}
-    yield words, "server.cli:create_issuer", made
+    yield words, "server.cli:create_issuer", made | {"token": TOKEN}
+    words = ("login", "init", place / "new", "--replaces", place / "login", "--es256", TOKEN, "--eddsa", OTHER_TOKEN)
+    signs = {"retired": SigningKeys.read(place / "login").public_halves, "es256": TOKEN, "eddsa": OTHER_TOKEN}
+    yield words, "server.login.cli:SigningKeys.generate", signs
 
 
 def rows(place):
@@ -467,8 +660,7 @@ WITHOUT = {
     "federation rekey": "the same",
     "federation status": "tests/server/fleet/test_status.py",
     "ledger verify": "tests/federation/privacy/test_ledger.py",
-    "login init": "tests/server/login/test_cli.py",
-    "login register": "the same",
+    "login register": "tests/server/login/test_cli.py",
     "pki list": "tests/server/people/test_authority.py",
     "rules init": "below",
     "rules lift": "below",

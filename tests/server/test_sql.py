@@ -155,6 +155,34 @@ def test_whoever_finds_all_connections_in_use_is_told_so(database, monkeypatch):
     assert count(database) == 0
 
 
+def fails(*_):
+    raise UnavailableError("taken away")
+
+
+FAILURES = {
+    "before it begins": ("_files.require_there", lambda run: add(run, 1)),
+    "while it is opened": ("_open", lambda run: add(run, 1)),
+    "while it is set": ("_set_level", lambda run: add(run, 1)),
+    "in the block": (None, fails),
+}
+
+
+@pytest.mark.parametrize("when", FAILURES)
+def test_however_often_transactions_fail_there_is_room_for_the_next_ones_on_one_connection(database, monkeypatch, when):
+    place, act = FAILURES[when]
+    with monkeypatch.context() as patch:
+        if place is not None:
+            owner, _, name = place.rpartition(".")
+            patch.setattr(getattr(database, owner) if owner else database, name, fails)
+        for _ in range(sql.CONNECTIONS + 1):
+            with pytest.raises(UnavailableError, match="taken away"), database.transaction(Mode.DURABLE) as run:
+                act(run)
+    with database.transaction(Mode.DURABLE) as run:
+        assert run.execute(COUNT).scalar() == 0
+        add(run, 2)
+    assert (count(database), len(database._idle)) == (1, 1)
+
+
 def test_a_server_that_went_away_costs_one_transaction_and_not_one_for_each_connection(
     empty_postgres, postgres_cluster
 ):

@@ -215,6 +215,8 @@ def test_everything_is_served_behind_the_gateway_s_certificate_until_a_part_is_l
     assert (served["certificate"], served["key"]) == (folder / "tls/server.pem", folder / "tls/server-key.pem")
     assert server.sockets == [door]
     assert (seen["show"]["host"], seen["show"]["port"]) == ("127.0.0.3", 9004)
+    (shown,) = seen["show"]["registry"]._collector_to_names
+    assert (shown._folder, shown._gateway._members, shown._door) == (folder, members, door)
     said = capsys.readouterr().err
     assert re.search(r"^20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ a warning$", said, re.MULTILINE)
     assert "the gateway listens on 0.0.0.0:8443, for members at fed.example.org:8443; Ctrl-C ends it" in said
