@@ -464,11 +464,7 @@ def test_the_page_s_server_is_set_as_its_options_say(place):
 
 
 def test_each_release_that_a_page_hands_out_is_one_that_may_be_served_now(place, monkeypatch):
-    bundles = [sealed(a_bundle(a_release(threshold))) for threshold in (301, 302)]
-    former = [place / f"former-{number}.zip" for number in (1, 2)]
-    for path, bundle in zip(former, bundles, strict=True):
-        path.write_bytes(bundle.to_bytes())
-    words, asked = (*web(place), *(part for path in former for part in ("--former-release", path))), []
+    words, asked = web(place), []
 
     def require_servable(bundle, trust, *, now):
         asked.append((bundle.release.digest, trust, abs(now - time.time()) < 60))
@@ -476,7 +472,8 @@ def test_each_release_that_a_page_hands_out_is_one_that_may_be_served_now(place,
             raise RefusedError("this release may not be served")
 
     monkeypatch.setattr("server.web.cli.require_servable", require_servable)
-    every, refused = (Bundle.from_bytes((place / "release.zip").read_bytes()), *bundles), set[str]()
+    every = [Bundle.from_bytes((place / name).read_bytes()) for name in ("release.zip", *FORMER)]
+    refused = set[str]()
     site = handed(cli.app, "server.web.cli:Site.read", *words)
     assert asked == [(one.release.digest, TRUST_IN_TRIALS, True) for one in every]
     assert site["added"] == site_files(every[0], site["added"]["/deployment.json"], every[1:])
