@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from federation.errors import ProofError, UnavailableError
@@ -145,3 +147,41 @@ async def test_a_damaged_log_is_said(refusals, log):
     await refusals.note(MALFORMED)
     with pytest.raises(ProofError, match="damaged"):
         await refusals.write()
+
+
+async def test_what_is_counted_while_it_is_written_is_written_the_next_time_and_nothing_twice(now):
+    """Two chores at once, and refusals that come meanwhile."""
+    log, gate = Log(), asyncio.Event()
+
+    async def add(*additions):
+        await gate.wait()
+        await log(*additions)
+
+    refusals = Refusals(add, clock=lambda: NOW, monotonic=lambda: now[0])
+    for _ in range(3):
+        await refusals.note(MALFORMED)
+    first, second = (asyncio.create_task(refusals.write()) for _ in range(2))
+    await asyncio.sleep(0)
+    await refusals.note(MALFORMED)
+    gate.set()
+    await asyncio.gather(first, second)
+    assert log.counts == [("invalid", 3)]
+    now[0] = 60.0
+    await refusals.write()
+    assert log.counts == [("invalid", 3), ("invalid", 1)]
+
+
+async def test_what_was_being_written_when_the_server_ended_its_chore_stays_counted(log):
+    async def for_ever(*_):
+        await asyncio.Event().wait()
+
+    refusals = Refusals(for_ever, clock=lambda: NOW, monotonic=lambda: 0.0)
+    await refusals.note(MALFORMED)
+    writing = asyncio.create_task(refusals.write())
+    await asyncio.sleep(0)
+    writing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+    refusals._add = log
+    await refusals.write(everything=True)
+    assert log.counts == [("invalid", 1)]

@@ -292,11 +292,18 @@ def test_two_snapshots_are_of_two_moments_and_none_is_left_when_one_fails(storag
             seen.append(storage.checkpoint())
             another.replace_checkpoint(lambda *_: b"meanwhile")
             seen.append(storage.checkpoint())
-    with pytest.raises(UsageError, match="of its own"), storage.snapshot():
-        raise UsageError("of its own")
+
+    def look_and_fail():
+        with storage.snapshot():
+            seen.append(storage.checkpoint())
+            raise UsageError("of its own")
+
+    with pytest.raises(UsageError, match="of its own"):
+        look_and_fail()
+    another.replace_checkpoint(lambda *_: b"after it")
     seen.append(storage.checkpoint())
     another.close()
-    assert seen == [b"first", b"first", b"second", b"second", b"meanwhile"]
+    assert seen == [b"first", b"first", b"second", b"second", b"meanwhile", b"after it"]
 
 
 @pytest.mark.parametrize(

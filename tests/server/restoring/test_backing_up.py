@@ -225,3 +225,44 @@ def test_backups_of_one_second_are_several_and_latest_leads_to_the_last(served, 
     assert names == [f"2030-01-31T0100{second}Z" for second in ("07", "09", "10")]
     assert made(folder) == [*names[:1], "2030-01-31T010008Z", *names[1:], "latest"]
     assert (folder / "latest").readlink().name == names[-1]
+
+
+def test_a_log_that_grows_meanwhile_is_backed_up_as_it_was(served, tmp_path, monkeypatch):
+    """What is published by now may be more than the copy has, and what was published before may not."""
+    original = backing_up.copy_file
+
+    def copy(source, target):
+        original(source, target)
+        with opened_log(served[1], None) as transparency:
+            content = target.name.encode()
+            transparency.append([Addition(PublicEntry(PublicKind.POLICY, 1_900_000_000, content))])
+
+    monkeypatch.setattr(backing_up, "copy_file", copy)
+    assert back_up(*served, tmp_path / "backup", now=NOW)[1] == 3, "one came before the log was copied, one after it"
+
+
+def test_a_link_that_a_backup_left_which_died_is_in_nobody_s_way(served, tmp_path):
+    folder = tmp_path / "backup"
+    folder.mkdir()
+    (folder / ".latest.part").symlink_to("nowhere")
+    place, _ = back_up(*served, folder, now=NOW)
+    assert made(folder) == [place.name, "latest"]
+
+
+@pytest.mark.parametrize("step", ["copy", "look", "rename"])
+def test_a_backup_that_fails_on_its_way_leaves_nothing_of_itself(served, tmp_path, monkeypatch, step):
+    folder = tmp_path / "backup"
+    old, _ = back_up(*served, folder, now=NOW)
+
+    def fails(*_):
+        raise OSError(28, "no space left")
+
+    where = {"copy": "copy_file", "look": "_look_through", "rename": "sync_directory"}
+    monkeypatch.setattr(backing_up, where[step], fails)
+    with pytest.raises(UsageError, match=r"cannot back up to .*no space left"):
+        back_up(*served, folder, now=NOW + DAY, keep_days=0)
+    left = [] if step != "rename" else [f".{NOW.astimezone(dt.UTC) + DAY:%Y-%m-%dT%H%M%SZ}.part"]
+    assert made(folder) == [*left, old.name, "latest"]
+    monkeypatch.undo()
+    place, _ = back_up(*served, folder, now=NOW + DAY)
+    assert made(folder) == [old.name, place.name, "latest"]
