@@ -617,7 +617,7 @@ def test_a_plan_is_made_with_each_option_that_is_given_and_travels_with_all_of_t
         "organisations": 9,
         "release": "cd" * 32,
         "threshold": 301,
-        "code_length": 1024,
+        "code_length": 2048,
         "bins": 6,
         "colluders": 2,
         "dropouts": 3,
