@@ -215,6 +215,109 @@ def test_what_is_asked_for_is_told_as_soon_as_the_face_looks_into_the_camera():
     assert watcher.wanted is LEFT
 
 
+def test_as_soon_as_a_movement_is_done_none_is_on_its_way():
+    watcher, done, seen = Watcher(ORDER), 0, []
+    for look in Film(HEAD).do(*ORDER, count=QUICK).looks:
+        watcher.see(look)
+        if watcher.done > done:
+            seen.append((watcher.done, watcher.on_the_way, watcher.wanted))
+        done = watcher.done
+    assert seen == [(1, None, UP), (2, None, RIGHT), (3, None, None)]
+
+
+# ---------------------------------------------------------------- both sides of each bound
+
+
+def face(seconds, eyes=100.0, beside=0.0, side=1000):
+    """Looks into the camera; the eyes so many pixels apart, their middle so many beside where it usually is."""
+    points = np.array([(-0.5, 0), (0.5, 0), (0, 0.5), (0, 1), (-0.9, 0), (0.9, 0)]) * eyes + [400 + beside, 300]
+    return Look(seconds, points, side)
+
+
+def aside(seconds):
+    """The tip of the nose is where that of somebody is who looks elsewhere."""
+    points = face(seconds).landmarks
+    points[2, 0] += 30
+    return Look(seconds, points, 1000)
+
+
+def begun():
+    """Has seen three looks up to a quarter of a second."""
+    watcher = Watcher(ORDER)
+    for seconds in (0.0, 0.125, 0.25):
+        watcher.see(face(seconds))
+    assert (watcher.wanted, watcher.fault) == (LEFT, None)
+    return watcher
+
+
+LATER = 2.0**-10
+
+
+@pytest.mark.parametrize(("seconds", "fault"), [(7.0, None), (7.0 + LATER, Fault.NOBODY)])
+def test_nobody_is_waited_for_longer_than_six_seconds_from_the_first_look(seconds, fault):
+    for last in ("miss", "see"):
+        watcher = Watcher(ORDER)
+        watcher.miss(1.0)
+        watcher.see(aside(3.0))
+        if last == "miss":
+            watcher.miss(seconds)
+        else:
+            watcher.see(aside(seconds))
+        assert (watcher.fault, watcher.wanted) == (fault, None)
+
+
+@pytest.mark.parametrize(("seconds", "fault"), [(0.75, None), (0.75 + LATER, Fault.AWAY)])
+def test_a_face_may_be_away_for_half_a_second_from_the_last_look(seconds, fault):
+    seen, missed, both = begun(), begun(), begun()
+    seen.see(face(seconds))
+    missed.miss(seconds)
+    both.miss(0.5)
+    both.see(face(seconds))
+    assert [watcher.fault for watcher in (seen, missed, both)] == [fault] * 3
+
+
+@pytest.mark.parametrize(("side", "fault"), [(500, None), (499, Fault.TOO_NEAR)])
+def test_eyes_are_a_fifth_of_the_longer_side_apart_at_most(side, fault):
+    watcher = Watcher(ORDER)
+    for seconds in (0.0, 0.125, 0.25):
+        watcher.see(face(seconds, side=side))
+    assert (watcher.fault, watcher.wanted) == (fault, None if fault else LEFT)
+
+
+@pytest.mark.parametrize(
+    ("eyes", "beside", "fault"),
+    [
+        (100.0, 150.0, None),
+        (100.0, -150.0, None),
+        (100.0, 150.5, Fault.JUMPED),
+        (100.0, -150.5, Fault.JUMPED),
+        (130.0, 160.0, Fault.JUMPED),
+        (80.0, 140.0, None),
+        (135.0, 0.0, None),
+        (136.0, 0.0, Fault.JUMPED),
+        (75.0, 0.0, None),
+        (74.0, 0.0, Fault.JUMPED),
+    ],
+)
+def test_a_face_moves_one_and_a_half_of_its_last_eyes_and_grows_or_shrinks_by_a_third_at_most(eyes, beside, fault):
+    watcher = begun()
+    watcher.see(face(0.3, eyes, beside))
+    assert watcher.fault is fault
+
+
+def test_the_first_three_looks_are_three_in_a_row():
+    """Somebody else may have taken the place in between."""
+    for between in (lambda watcher: watcher.miss(0.3), lambda watcher: watcher.see(aside(0.3))):
+        watcher, wanted = Watcher(ORDER), []
+        watcher.see(face(0.1))
+        watcher.see(face(0.2))
+        between(watcher)
+        for seconds in (0.4, 0.5, 0.6):
+            wanted.append(watcher.wanted)
+            watcher.see(face(seconds))
+        assert (wanted, watcher.wanted) == ([None] * 3, LEFT)
+
+
 # ---------------------------------------------------------------- what is asked for
 
 
