@@ -2,6 +2,7 @@ import dataclasses
 import json
 import math
 import re
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import det_curve
 
+from federation.audit import audit as auditing
 from federation.audit import differentials as measures
 from federation.audit.audit import audit_scores
 from federation.audit.bootstrap import Kind, draw, estimate
@@ -410,6 +412,37 @@ def test_estimates_of_a_cell_are_each_about_their_own_number():
         assert cell.eer.low < cell.eer.value < cell.eer.high < 0.3 < cell.tar.low < cell.tar.value < cell.tar.high
     widths = [cell.eer.high - cell.eer.low for cell in (*report.cells, report.overall)]
     assert widths[2] < min(widths[:2])  # all together are more people than a cell
+
+
+def test_an_audit_hands_on_its_limits_its_confidence_and_its_seed_to_every_bound(monkeypatch):
+    """All of them are other ones than the usual."""
+    drawn, confident = [], []
+
+    def confidence_of(name, place):
+        usual = getattr(auditing, name)
+
+        def asked(*given):
+            confident.append((name, given[place]))
+            return usual(*given)
+
+        monkeypatch.setattr(auditing, name, asked)
+
+    for name, place in (("estimate", 2), ("rate_of", 4), ("bounded", 3)):
+        confidence_of(name, place)
+    monkeypatch.setattr(
+        auditing, "draw", lambda *kinds, **given: drawn.append((*kinds, given)) or draw(*kinds, **given)
+    )
+    comparisons = Comparisons.of(**crowd(7, people=12), failed=[False] * 234)
+    limits = Limits(0.07, 0.8, failure_to_enrol=0.6, confidence=0.77)
+    report = audit(comparisons, limits=limits, threshold=1.25, replicates=11, seed=5)
+    ((genuine, impostor, given),) = drawn
+    wanted = {"people": 12, "cells": 2, "threshold": 1.25, "limit": 0.07, "bootstrap": Bootstrap(11, 5)}
+    assert given == wanted
+    assert (report.bootstrap, report.limits) == (Bootstrap(11, 5), limits)
+    assert (genuine.first == genuine.second).all()
+    assert not (impostor.first == impostor.second).any()
+    each = {"estimate": 3 * 2 + len(measures.DIFFERENTIALS), "rate_of": 3 * 2, "bounded": 3}
+    assert Counter(confident) == {(name, 0.77): count for name, count in each.items()}
 
 
 def test_draws_are_of_people_for_each_rate_its_own():

@@ -22,6 +22,7 @@ from federation.presentation.movements import (
     Watcher,
     challenge_of,
     orders_without,
+    pose_between,
 )
 from tests.federation.presentation.heads import ANGLES, HEAD, PICTURE, SIDE, Film, bent, judged, landmarks
 
@@ -223,6 +224,38 @@ def test_as_soon_as_a_movement_is_done_none_is_on_its_way():
             seen.append((watcher.done, watcher.on_the_way, watcher.wanted))
         done = watcher.done
     assert seen == [(1, None, UP), (2, None, RIGHT), (3, None, None)]
+
+
+def moved(nose, right_ear, left_ear, scale=1.0):
+    """Against a face whose eyes are 100 pixels apart and whose mouth is 80 below; in distances of the eyes."""
+    points = np.array([(-50, 0), (50, 0), (3, 45), (0, 80), (-90, 10), (94, 12)], dtype=float)
+    later = points.copy()
+    later[[2, 4, 5]] += 100 * np.array([nose, right_ear, left_ear])
+    first = [Look(0.1 * at, points + np.array((400, 300)), 1000) for at in range(3)]
+    return pose_between(first, Look(0.3, later * scale + np.array((410, 290)), 1000))
+
+
+@pytest.mark.parametrize(("turn", "nod"), [(0.3, 0.0), (0.0, 0.2), (-0.5, 0.3), (0.2, -0.4)])
+@pytest.mark.parametrize("scale", [0.8, 1.2])
+def test_a_pose_is_how_far_nose_and_ears_have_moved_against_each_other(turn, nod, scale):
+    """A head's nose moves by 0.42 and 0.65 where its ears move by 1 the other way."""
+    pose, change = moved((0.42 * turn, 0.65 * nod), (-turn, -nod), (-turn, -nod), scale)
+    assert (pose.turn, pose.nod, pose.scale) == pytest.approx((turn, nod, scale))
+    assert change == pytest.approx(np.array([(0.42 * turn, 0.65 * nod), (-turn, -nod), (-turn, -nod)]), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("nose", "right_ear", "left_ear", "turn", "nod"),
+    [
+        ((0.1, 0.1), (0, 0), (0, 0), 0.042 / (0.42**2 + 2), 0.065 / (0.65**2 + 2)),
+        ((0, 0), (0.1, 0.2), (0, 0), -0.1 / (0.42**2 + 2), -0.2 / (0.65**2 + 2)),
+        ((0, 0), (0, 0), (0.1, 0.2), -0.1 / (0.42**2 + 2), -0.2 / (0.65**2 + 2)),
+    ],
+)
+def test_nose_and_each_ear_count_by_how_far_they_move_in_a_head(nose, right_ear, left_ear, turn, nod):
+    """The pose that fits all three best, by least squares."""
+    pose, _ = moved(nose, right_ear, left_ear)
+    assert (pose.turn, pose.nod) == pytest.approx((turn, nod))
 
 
 # ---------------------------------------------------------------- both sides of each bound
