@@ -292,12 +292,6 @@ def test_what_is_adapted_is_decided_for_the_noise_that_everybody_adds():
     assert plan_for(4.0, dropouts=1).adaptation is Adaptation.NONE
 
 
-def test_every_field_of_a_plan_changes_what_is_agreed_on():
-    plan = plan_for()
-    changes = [{"colluders": 2}, {"colluders": 0}, {"dropouts": 1}, {"people": 25}, {"centre_clip": 0.8}]
-    assert len({plan.digest} | {dataclasses.replace(plan, **change).digest for change in changes}) == 6
-
-
 def test_what_is_agreed_on_is_every_field_of_a_plan_each_under_its_name():
     plan = plan_for()
     fields = {field.name: getattr(plan, field.name) for field in dataclasses.fields(plan)}
