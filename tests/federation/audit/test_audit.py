@@ -486,6 +486,9 @@ def test_a_bound_is_the_share_of_the_draws_that_its_confidence_leaves_and_holds_
     few, enough = (np.where(draws <= unknown, np.nan, draws) for unknown in (498, 497))
     assert estimate(700.0, few, 0.95) == Estimate(700.0)
     assert estimate(700.0, enough, 0.95) == Estimate(700.0, 522.0, 971.0)
+    half, more = (np.where(np.arange(1.0, 1001.0) <= unknown, np.nan, np.arange(1.0, 1001.0)) for unknown in (500, 499))
+    assert estimate(700.0, half, 0.95) == Estimate(700.0)
+    assert estimate(700.0, more, 0.95) == Estimate(700.0, 525.0, 975.0)
 
 
 def test_which_side_of_a_comparison_somebody_stands_on_changes_nothing():
@@ -752,6 +755,17 @@ def test_a_cell_that_is_no_longer_measured_is_insufficient():
     comparison = compare(audit(counted(FAIR)), audit(counted(three)))
     assert comparison.verdict is Verdict.INSUFFICIENT
     assert comparison.missing == ("f / old",)
+
+
+@pytest.mark.parametrize("rate", ["fmr", "fnmr"])
+@pytest.mark.parametrize("place", [0, 3])
+def test_a_cell_is_missed_that_has_lost_either_rate_and_not_one_that_had_but_one(rate, place):
+    old = audit(counted(FAIR, genuine=400, impostor=4000), replicates=0)
+    cells = list(old.cells)
+    cells[place] = dataclasses.replace(cells[place], **{rate: Rate(0, 0, 0.0, 0.0, 1.0)})
+    new = dataclasses.replace(old, cells=tuple(cells))
+    assert compare(old, new).missing == (old.cells[place].name,)
+    assert compare(new, old).missing == ()
 
 
 def test_reports_of_other_attributes_or_confidence_are_not_compared():
