@@ -45,7 +45,6 @@ _STYLE: Final[dict[Any, Any]] = {
     "legend.frameon": False,
     "legend.fontsize": 9.0,
 }
-_NO_METADATA: Final = {"Date": None, "Creator": None, "Format": None, "Type": None}
 
 
 @contextmanager
@@ -79,7 +78,7 @@ def svg_element(figure: Figure, name: str, description: str) -> str:
         description: for those who cannot see it.
     """
     stream = io.StringIO()
-    figure.savefig(stream, format="svg", metadata=_NO_METADATA, transparent=True)
+    figure.savefig(stream, format="svg", transparent=True)
     text = stream.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<(metadata|style)\b.*?</\1>", "", text, flags=re.DOTALL)

@@ -118,7 +118,8 @@ def test_a_statement_cannot_choose_how_few_innocents_its_attacker_accuses(innoce
 def test_a_delta_that_publishes_somebody_makes_no_epsilon_small(delta):
     with pytest.raises(UsageError, match="1/people"):
         PrivacyStatement.of_events("person", "add_or_remove_one", 8.0, delta, (("moments", 0.61),), 24, 4)
-    assert PrivacyStatement.of_events("person", "add_or_remove_one", 8.0, 0.04, (("moments", 0.61),), 24, 4)
+    for kept in (0.04, 1 / 24):
+        assert PrivacyStatement.of_events("person", "add_or_remove_one", 8.0, kept, (("moments", 0.61),), 24, 4)
 
 
 @pytest.mark.parametrize(("unit", "event"), [("per\x1b[2Json", "moments"), ("person", "moments\n"), ("", "moments")])

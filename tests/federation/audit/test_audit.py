@@ -2,6 +2,7 @@ import dataclasses
 import json
 import math
 import re
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import det_curve
 
+from federation.audit import audit as auditing
 from federation.audit import differentials as measures
 from federation.audit.audit import audit_scores
 from federation.audit.bootstrap import Kind, draw, estimate
@@ -412,6 +414,37 @@ def test_estimates_of_a_cell_are_each_about_their_own_number():
     assert widths[2] < min(widths[:2])  # all together are more people than a cell
 
 
+def test_an_audit_hands_on_its_limits_its_confidence_and_its_seed_to_every_bound(monkeypatch):
+    """All of them are other ones than the usual."""
+    drawn, confident = [], []
+
+    def confidence_of(name, place):
+        usual = getattr(auditing, name)
+
+        def asked(*given):
+            confident.append((name, given[place]))
+            return usual(*given)
+
+        monkeypatch.setattr(auditing, name, asked)
+
+    for name, place in (("estimate", 2), ("rate_of", 4), ("bounded", 3)):
+        confidence_of(name, place)
+    monkeypatch.setattr(
+        auditing, "draw", lambda *kinds, **given: drawn.append((*kinds, given)) or draw(*kinds, **given)
+    )
+    comparisons = Comparisons.of(**crowd(7, people=12), failed=[False] * 234)
+    limits = Limits(0.07, 0.8, failure_to_enrol=0.6, confidence=0.77)
+    report = audit(comparisons, limits=limits, threshold=1.25, replicates=11, seed=5)
+    ((genuine, impostor, given),) = drawn
+    wanted = {"people": 12, "cells": 2, "threshold": 1.25, "limit": 0.07, "bootstrap": Bootstrap(11, 5)}
+    assert given == wanted
+    assert (report.bootstrap, report.limits) == (Bootstrap(11, 5), limits)
+    assert (genuine.first == genuine.second).all()
+    assert not (impostor.first == impostor.second).any()
+    each = {"estimate": 3 * 2 + len(measures.DIFFERENTIALS), "rate_of": 3 * 2, "bounded": 3}
+    assert Counter(confident) == {(name, 0.77): count for name, count in each.items()}
+
+
 def test_draws_are_of_people_for_each_rate_its_own():
     """Against the vertex bootstrap, written plainly: of a cell and of all, of both kinds of comparison."""
     comparisons, threshold = Comparisons.of(**crowd(5, people=24, images=2)), 1.0
@@ -453,6 +486,9 @@ def test_a_bound_is_the_share_of_the_draws_that_its_confidence_leaves_and_holds_
     few, enough = (np.where(draws <= unknown, np.nan, draws) for unknown in (498, 497))
     assert estimate(700.0, few, 0.95) == Estimate(700.0)
     assert estimate(700.0, enough, 0.95) == Estimate(700.0, 522.0, 971.0)
+    half, more = (np.where(np.arange(1.0, 1001.0) <= unknown, np.nan, np.arange(1.0, 1001.0)) for unknown in (500, 499))
+    assert estimate(700.0, half, 0.95) == Estimate(700.0)
+    assert estimate(700.0, more, 0.95) == Estimate(700.0, 525.0, 975.0)
 
 
 def test_which_side_of_a_comparison_somebody_stands_on_changes_nothing():
@@ -719,6 +755,17 @@ def test_a_cell_that_is_no_longer_measured_is_insufficient():
     comparison = compare(audit(counted(FAIR)), audit(counted(three)))
     assert comparison.verdict is Verdict.INSUFFICIENT
     assert comparison.missing == ("f / old",)
+
+
+@pytest.mark.parametrize("rate", ["fmr", "fnmr"])
+@pytest.mark.parametrize("place", [0, 3])
+def test_a_cell_is_missed_that_has_lost_either_rate_and_not_one_that_had_but_one(rate, place):
+    old = audit(counted(FAIR, genuine=400, impostor=4000), replicates=0)
+    cells = list(old.cells)
+    cells[place] = dataclasses.replace(cells[place], **{rate: Rate(0, 0, 0.0, 0.0, 1.0)})
+    new = dataclasses.replace(old, cells=tuple(cells))
+    assert compare(old, new).missing == (old.cells[place].name,)
+    assert compare(new, old).missing == ()
 
 
 def test_reports_of_other_attributes_or_confidence_are_not_compared():

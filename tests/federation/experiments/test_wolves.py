@@ -439,6 +439,14 @@ def test_the_rate_of_each_string_lies_inside_its_bounds(kind):
             WolfRates(**good | {kind: wrong}, people=10)
 
 
+@pytest.mark.parametrize("kind", ["mean", "best"])
+def test_either_string_was_tried_on_everybody_and_people_are_what_counts(kind):
+    good = dict.fromkeys(("mean", "best"), Rate(5, 50, 10.0, 0.05, 0.2))
+    for wrong in (Rate(5, 50, 11.0, 0.05, 0.2), Rate(1, 9, 9.0, 0.05, 0.2)):
+        with pytest.raises(UsageError, match="tried on every person, and people are what counts"):
+            WolfRates(**good | {kind: wrong}, people=10)
+
+
 def test_a_comparison_of_strings_says_both_numbers_and_a_change_within_the_bound_is_none():
     before, after, worse = report(tried(2)), report(tried(3)), report(tried(20))
     high = f"{before.wolf.mean.high:.4g}"

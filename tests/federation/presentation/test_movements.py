@@ -22,6 +22,7 @@ from federation.presentation.movements import (
     Watcher,
     challenge_of,
     orders_without,
+    pose_between,
 )
 from tests.federation.presentation.heads import ANGLES, HEAD, PICTURE, SIDE, Film, bent, judged, landmarks
 
@@ -213,6 +214,141 @@ def test_what_is_asked_for_is_told_as_soon_as_the_face_looks_into_the_camera():
         watcher.see(look)
     assert asked == [None] * 3
     assert watcher.wanted is LEFT
+
+
+def test_as_soon_as_a_movement_is_done_none_is_on_its_way():
+    watcher, done, seen = Watcher(ORDER), 0, []
+    for look in Film(HEAD).do(*ORDER, count=QUICK).looks:
+        watcher.see(look)
+        if watcher.done > done:
+            seen.append((watcher.done, watcher.on_the_way, watcher.wanted))
+        done = watcher.done
+    assert seen == [(1, None, UP), (2, None, RIGHT), (3, None, None)]
+
+
+def moved(nose, right_ear, left_ear, scale=1.0):
+    """Against a face whose eyes are 100 pixels apart and whose mouth is 80 below; in distances of the eyes."""
+    points = np.array([(-50, 0), (50, 0), (3, 45), (0, 80), (-90, 10), (94, 12)], dtype=float)
+    later = points.copy()
+    later[[2, 4, 5]] += 100 * np.array([nose, right_ear, left_ear])
+    first = [Look(0.1 * at, points + np.array((400, 300)), 1000) for at in range(3)]
+    return pose_between(first, Look(0.3, later * scale + np.array((410, 290)), 1000))
+
+
+@pytest.mark.parametrize(("turn", "nod"), [(0.3, 0.0), (0.0, 0.2), (-0.5, 0.3), (0.2, -0.4)])
+@pytest.mark.parametrize("scale", [0.8, 1.2])
+def test_a_pose_is_how_far_nose_and_ears_have_moved_against_each_other(turn, nod, scale):
+    """A head's nose moves by 0.42 and 0.65 where its ears move by 1 the other way."""
+    pose, change = moved((0.42 * turn, 0.65 * nod), (-turn, -nod), (-turn, -nod), scale)
+    assert (pose.turn, pose.nod, pose.scale) == pytest.approx((turn, nod, scale))
+    assert change == pytest.approx(np.array([(0.42 * turn, 0.65 * nod), (-turn, -nod), (-turn, -nod)]), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("nose", "right_ear", "left_ear", "turn", "nod"),
+    [
+        ((0.1, 0.1), (0, 0), (0, 0), 0.042 / (0.42**2 + 2), 0.065 / (0.65**2 + 2)),
+        ((0, 0), (0.1, 0.2), (0, 0), -0.1 / (0.42**2 + 2), -0.2 / (0.65**2 + 2)),
+        ((0, 0), (0, 0), (0.1, 0.2), -0.1 / (0.42**2 + 2), -0.2 / (0.65**2 + 2)),
+    ],
+)
+def test_nose_and_each_ear_count_by_how_far_they_move_in_a_head(nose, right_ear, left_ear, turn, nod):
+    """The pose that fits all three best, by least squares."""
+    pose, _ = moved(nose, right_ear, left_ear)
+    assert (pose.turn, pose.nod) == pytest.approx((turn, nod))
+
+
+# ---------------------------------------------------------------- both sides of each bound
+
+
+def face(seconds, eyes=100.0, beside=0.0, side=1000):
+    """Looks into the camera; the eyes so many pixels apart, their middle so many beside where it usually is."""
+    points = np.array([(-0.5, 0), (0.5, 0), (0, 0.5), (0, 1), (-0.9, 0), (0.9, 0)]) * eyes + [400 + beside, 300]
+    return Look(seconds, points, side)
+
+
+def aside(seconds):
+    """The tip of the nose is where that of somebody is who looks elsewhere."""
+    points = face(seconds).landmarks
+    points[2, 0] += 30
+    return Look(seconds, points, 1000)
+
+
+def begun():
+    """Has seen three looks up to a quarter of a second."""
+    watcher = Watcher(ORDER)
+    for seconds in (0.0, 0.125, 0.25):
+        watcher.see(face(seconds))
+    assert (watcher.wanted, watcher.fault) == (LEFT, None)
+    return watcher
+
+
+LATER = 2.0**-10
+
+
+@pytest.mark.parametrize(("seconds", "fault"), [(7.0, None), (7.0 + LATER, Fault.NOBODY)])
+def test_nobody_is_waited_for_longer_than_six_seconds_from_the_first_look(seconds, fault):
+    for last in ("miss", "see"):
+        watcher = Watcher(ORDER)
+        watcher.miss(1.0)
+        watcher.see(aside(3.0))
+        if last == "miss":
+            watcher.miss(seconds)
+        else:
+            watcher.see(aside(seconds))
+        assert (watcher.fault, watcher.wanted) == (fault, None)
+
+
+@pytest.mark.parametrize(("seconds", "fault"), [(0.75, None), (0.75 + LATER, Fault.AWAY)])
+def test_a_face_may_be_away_for_half_a_second_from_the_last_look(seconds, fault):
+    seen, missed, both = begun(), begun(), begun()
+    seen.see(face(seconds))
+    missed.miss(seconds)
+    both.miss(0.5)
+    both.see(face(seconds))
+    assert [watcher.fault for watcher in (seen, missed, both)] == [fault] * 3
+
+
+@pytest.mark.parametrize(("side", "fault"), [(500, None), (499, Fault.TOO_NEAR)])
+def test_eyes_are_a_fifth_of_the_longer_side_apart_at_most(side, fault):
+    watcher = Watcher(ORDER)
+    for seconds in (0.0, 0.125, 0.25):
+        watcher.see(face(seconds, side=side))
+    assert (watcher.fault, watcher.wanted) == (fault, None if fault else LEFT)
+
+
+@pytest.mark.parametrize(
+    ("eyes", "beside", "fault"),
+    [
+        (100.0, 150.0, None),
+        (100.0, -150.0, None),
+        (100.0, 150.5, Fault.JUMPED),
+        (100.0, -150.5, Fault.JUMPED),
+        (130.0, 160.0, Fault.JUMPED),
+        (80.0, 140.0, None),
+        (135.0, 0.0, None),
+        (136.0, 0.0, Fault.JUMPED),
+        (75.0, 0.0, None),
+        (74.0, 0.0, Fault.JUMPED),
+    ],
+)
+def test_a_face_moves_one_and_a_half_of_its_last_eyes_and_grows_or_shrinks_by_a_third_at_most(eyes, beside, fault):
+    watcher = begun()
+    watcher.see(face(0.3, eyes, beside))
+    assert watcher.fault is fault
+
+
+def test_the_first_three_looks_are_three_in_a_row():
+    """Somebody else may have taken the place in between."""
+    for between in (lambda watcher: watcher.miss(0.3), lambda watcher: watcher.see(aside(0.3))):
+        watcher, wanted = Watcher(ORDER), []
+        watcher.see(face(0.1))
+        watcher.see(face(0.2))
+        between(watcher)
+        for seconds in (0.4, 0.5, 0.6):
+            wanted.append(watcher.wanted)
+            watcher.see(face(seconds))
+        assert (wanted, watcher.wanted) == ([None] * 3, LEFT)
 
 
 # ---------------------------------------------------------------- what is asked for

@@ -64,6 +64,7 @@ def test_wrong_fields_are_refused(change):
 
 def test_a_bound_above_the_claim_does_not_hold():
     assert AUDIT.holds
+    assert EpsilonAudit(8.0, DELTA, 8.0, 0.95, 4000, AuditMethod.GAUSSIAN).holds
     assert not EpsilonAudit(8.0, DELTA, 8.01, 0.95, 4000, AuditMethod.GAUSSIAN).holds
 
 

@@ -1,5 +1,7 @@
 import dataclasses
+import hashlib
 import inspect
+import json
 import math
 import re
 
@@ -290,10 +292,12 @@ def test_what_is_adapted_is_decided_for_the_noise_that_everybody_adds():
     assert plan_for(4.0, dropouts=1).adaptation is Adaptation.NONE
 
 
-def test_every_field_of_a_plan_changes_what_is_agreed_on():
+def test_what_is_agreed_on_is_every_field_of_a_plan_each_under_its_name():
     plan = plan_for()
-    changes = [{"colluders": 2}, {"colluders": 0}, {"dropouts": 1}, {"people": 25}, {"centre_clip": 0.8}]
-    assert len({plan.digest} | {dataclasses.replace(plan, **change).digest for change in changes}) == 6
+    fields = {field.name: getattr(plan, field.name) for field in dataclasses.fields(plan)}
+    assert plan.digest == hashlib.sha256(json.dumps(dict(sorted(fields.items()))).encode()).digest()
+    others = [PrivacyPlan.from_kept_config(fields | {name: value + 1}).digest for name, value in fields.items()]
+    assert len({plan.digest, *others}) == len(fields) + 1 == 15
 
 
 def test_a_plan_survives_the_wire_and_a_false_one_does_not():
