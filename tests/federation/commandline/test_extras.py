@@ -31,6 +31,13 @@ def test_one_package_that_is_missing_is_named_with_its_extra(without, role, pack
         require_extra(role)
 
 
+def test_all_packages_that_are_missing_are_named_in_order_and_those_of_other_roles_are_not(without):
+    without("tenseal", "PIL", "torch")
+    with pytest.raises(UsageError, match=r"^needs intaglio\[device\]: .* \(PIL, tenseal missing\)$"):
+        require_extra("device")
+    require_extra("audit")
+
+
 def test_a_whole_installation_lacks_nothing():
     for role in PACKAGES:
         require_extra(role)

@@ -1,5 +1,6 @@
 """What both programs begin with: completion, version, exit codes, and help in which every command has an example."""
 
+import io
 import json
 import os
 import re
@@ -78,6 +79,18 @@ def test_an_example_with_an_option_that_is_gone_is_found(monkeypatch):
 def test_help_is_not_buried_under_variables():
     assert "env var" not in help_of("intaglio", "verify")
     assert "INTAGLIO_PASSPHRASE," in help_of("intaglio", "verify")
+
+
+def test_what_the_output_has_no_letters_for_is_printed_as_escapes_on_both_ways_out(monkeypatch):
+    written = {name: io.BytesIO() for name in ("stdout", "stderr")}
+    for name, raw in written.items():
+        monkeypatch.setattr(sys, name, io.TextIOWrapper(raw, encoding="ascii", errors="strict"))
+    program.print_what_can_be()
+    for name in written:
+        print(f"to {name}: J\u00f6rg", file=getattr(sys, name), flush=True)
+    assert [raw.getvalue() for raw in written.values()] == [b"to stdout: J\\xf6rg\n", b"to stderr: J\\xf6rg\n"]
+    monkeypatch.setattr(sys, "stdout", io.StringIO())  # as tests put it in its place
+    program.print_what_can_be()
 
 
 # ---------------------------------------------------------------------- exit codes
@@ -194,6 +207,25 @@ def test_a_variable_for_completion_ends_no_command_as_a_match(shell):
 
 
 @pytest.mark.integration
+def test_when_nobody_reads_any_more_a_program_ends_as_shells_say_it_and_what_is_left_goes_nowhere(monkeypatch, capsys):
+    app = program.root(Program("toy", frozenset()), help="A toy.")
+    read, write = os.pipe()
+    os.close(read)
+
+    @app.command("tell")
+    def tell() -> None:
+        os.write(write, b"to nobody")
+
+    with open(write, "w", encoding="utf-8") as output:  # noqa: PTH123 - a descriptor
+        monkeypatch.setattr(sys, "stdout", output)
+        monkeypatch.setattr(sys, "argv", ["toy", "tell"])
+        with pytest.raises(SystemExit, match=r"^141$"):
+            program.run(app)
+        assert os.fstat(write).st_rdev == Path(os.devnull).stat().st_rdev
+        output.write("what is left")
+    assert capsys.readouterr().err == ""
+
+
 def test_a_pipe_that_breaks_and_is_not_the_output_is_a_bug_and_no_reader_who_left(tmp_path):
     """It was 141 without a word, for a service whose worker could not be started."""
     (tmp_path / "broken.py").write_text(

@@ -278,6 +278,12 @@ def a_large_file(path):
     path.write_bytes(b"#" * (1 << 16) + b"\n")
 
 
+def test_the_largest_file_is_read_to_its_last_letter(usual):
+    last = b"\n[look]\ndays = 7"
+    usual.write_bytes(b"#" * ((1 << 16) - len(last)) + last)
+    assert look("look")["days"] == 7
+
+
 @pytest.mark.parametrize(
     ("make", "says"),
     [

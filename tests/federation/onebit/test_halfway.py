@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from federation.errors import UsageError
-from federation.onebit import SessionKey, TemplateSecret, match, seal
+from federation.onebit import Material, SessionKey, TemplateSecret, match, seal
 from federation.onebit.code import CodeSeed
+from federation.onebit.matcher import Masks
 from federation.onebit.seal import _MemoryFile, engine
 
 
@@ -152,3 +153,31 @@ def test_a_seed_has_its_length_and_a_fresh_one_is_of_the_source_that_was_named()
     asked = []
     seed = CodeSeed.generate(lambda count: asked.append(count) or bytes(range(count)))
     assert (seed.secret_bytes(), asked) == (bytes(range(32)), [32])
+
+
+# ---------------------------------------------------------------------- where randomness comes from
+
+
+def test_every_draw_is_of_the_source_that_was_named_and_of_no_other(owner, parameters):
+    """A source that is not handed on is the system's: nobody could repeat what a report says."""
+
+    def made():
+        source = np.random.default_rng(5).bytes
+        secret = TemplateSecret.generate(parameters, source)
+        template = secret.template(owner.face, source)
+        coefficients = SessionKey.generate(parameters, source)._values
+        return secret.secret_bytes(), template, coefficients.tobytes(), source(8)
+
+    assert made() == made()
+    probe = SessionKey.generate(parameters).encrypt(owner.padded)
+    first, second, other = (
+        match(owner.template, probe, b"transcript", 9, np.random.default_rng(seed).bytes) for seed in (5, 5, 6)
+    )
+    assert first == second
+    assert first.token != other.token
+    masks = Masks.draw(parameters, np.random.default_rng(5).bytes)
+    assert masks.token == first.token
+    material = Material.draw(parameters, np.random.default_rng(5).bytes)
+    asked = list[int]()
+    challenge = material.answer(owner.template, probe, b"transcript", 9, lambda n: asked.append(n) or bytes(n))
+    assert (challenge.token, asked) == (first.token, [80])

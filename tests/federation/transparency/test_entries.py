@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
+import traceback
 
 import pytest
 from hypothesis import given
@@ -157,6 +158,24 @@ def test_an_opening_shows_nothing_of_itself():
     assert FACTS["key_id"] not in repr(an_opening())
     with pytest.raises(TypeError, match="Opening refuses pickling and copying"):
         pickle.dumps(an_opening())
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"hush',
+        b'["hush"]',
+        b'{"kind":"hush","facts":{},"salt":"00"}',
+        b'{"kind":"attempt","facts":{"a":"hush"},"salt":"hush"}',
+        b'{"facts":{"a":"hush"},"kind":"attempt","salt":"%s","more":1}' % (b"00" * 32),
+        b'{"facts":{"a":0.5},"kind":"attempt","hush":1,"salt":"%s"}' % (b"00" * 32),
+    ],
+)
+def test_what_is_no_opening_is_refused_without_a_word_of_it_in_the_whole_report(data):
+    with pytest.raises(MalformedMessageError, match=r"^(an opening|facts are) ") as caught:
+        Opening.from_secret_bytes(data)
+    assert "hush" not in "".join(traceback.format_exception(caught.value))
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
 
 
 def test_the_order_of_the_facts_does_not_matter():
