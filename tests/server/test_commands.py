@@ -253,19 +253,25 @@ def test_a_matching_server_is_put_together_of_what_it_is_set_to(place, monkeypat
     assert json.loads(settings.ready_file.read_bytes()) == {"port": 7, "pid": os.getpid()}
 
 
-def test_a_matching_server_whose_port_is_taken_announces_nothing_and_leaves_nothing_open(place, monkeypatch):
+@pytest.mark.parametrize(("fails", "ended"), [("port", ["started", "closed"]), ("workers", [])])
+def test_a_matching_server_that_cannot_begin_announces_nothing_and_leaves_nothing_open(
+    place, monkeypatch, fails, ended
+):
     settings = handed(cli.app, "server.matching.cli:_serve", *matching(place))["settings"]
     service = Service()
     for path in (settings.ready_file, settings.stats):
         path.unlink(missing_ok=True)
     made = dict.fromkeys(("opened_log", "open_storage"), nullcontext(mock.MagicMock()))
     made |= {"Admission": mock.MagicMock(days_left={}), "Journal": nullcontext(), "MatchWorkers": service}
-    made |= {"MatchingService": service, "start_server": service.taken()}
+    taken = service.taken()
+    made |= {"MatchingService": service, "start_server": taken}
+    if fails == "workers":
+        service.start = lambda: taken
     Stand(monkeypatch, "server.matching.cli", made)
     Stand(monkeypatch, "server.matching.cli", {"Metrics.serve": lambda: service.events.append("hidden")})
     with pytest.raises(UsageError, match="the port is taken"):
         asyncio.run(_serve(settings))
-    assert service.events == ["started", "closed", "closed", "hidden"]
+    assert service.events == [*ended, "closed", "hidden"]
     assert not settings.ready_file.exists()
     assert not settings.stats.exists()
 
