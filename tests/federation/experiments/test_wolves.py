@@ -88,6 +88,15 @@ def test_with_a_common_direction_the_mean_opens_every_wallet_and_no_image_opens_
     assert found.mean.judge(0.1) is Verdict.FAIL
 
 
+def test_the_mean_is_one_of_people_however_many_pictures_somebody_has():
+    """In each half somebody has two hundred that look elsewhere. Over pictures the mean would be theirs."""
+    names, (common, elsewhere) = [f"p{number}" for number in range(20)], np.eye(16)[:2]
+    loud = {side[0] for side in sides_of(names)}
+    owners = [owner(name, common, np.tile(elsewhere, (200, 1)) if name in loud else common) for name in names]
+    found = rates(owners, bits_of(0.9))
+    assert (found.mean.errors, found.mean.trials, found.people) == (20, 20, 20)
+
+
 def the_best_image_on_everybody(owners, threshold):
     """What somebody would report who chooses and counts on the same people. Shares no code with the measurement."""
     seeds = {one.name: CodeSeed(hashlib.sha256(one.name.encode()).digest()) for one in owners}

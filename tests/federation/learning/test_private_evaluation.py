@@ -346,6 +346,28 @@ def test_a_plan_that_could_print_nothing_cannot_be_built():
         plan_for(groups=(Group("one short", needed - 1, needed - 1),))
 
 
+@pytest.mark.parametrize("bins", [2, 12])
+def test_what_is_printed_of_a_group_is_what_its_plan_said_could_be(bins):
+    """At the number of people where that changes, where the noise alone is as wide as may be."""
+    needed = plan_for(1.0, (Group("many", 100_000, 100_000),), bins=bins).people_needed
+    sizes = (100_000, needed, needed - 1, round(needed / 1.5))
+    plan = plan_for(1.0, tuple(Group(str(size), size, size) for size in sizes), bins=bins)
+    noise = plan.noise_with(plan.noise_multiplier, plan.organisations)
+    printed = [rates.support for rates in estimate_rates(np.zeros(plan.size), plan, noise_multiplier=noise)]
+    assert printed == [plan.supports(group) for group in plan.groups]
+    assert printed == [Support.SUFFICIENT] * 2 + [Support.INSUFFICIENT] * 2
+
+
+@pytest.mark.parametrize(("times", "support"), [(1.0, Support.INSUFFICIENT), (2.0, Support.SUFFICIENT)])
+def test_where_sizes_are_not_public_their_own_noise_needs_more_people(times, support):
+    """Nearly all strangers are beyond the threshold, so the noise of the sum counts too: sqrt(2) times as many."""
+    needed = plan_for(1.0, (Group("all", 100_000, 100_000),)).people_needed
+    plan, people = plan_for(1.0, (Group("unknown"),), people=100_000), round(times * needed)
+    total = total_of_model(plan, people, np.random.default_rng(2))
+    noise = plan.noise_with(plan.noise_multiplier, plan.organisations)
+    assert estimate_rates(total, plan, noise_multiplier=noise)[0].support is support
+
+
 def test_two_bins_need_fewer_people_than_twelve():
     assert plan_for(bins=2).people_needed < 0.5 * plan_for(bins=12).people_needed
 

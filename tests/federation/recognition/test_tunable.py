@@ -38,6 +38,26 @@ def test_both_networks_embed_alike(scales):
     assert cosines(recogniser.embed(chips), network.directions(chips)).min() > 0.99999
 
 
+def test_no_convolution_may_round_to_ten_bits_on_a_gpu(monkeypatch):
+    """TF32 is cuDNN's default there. A CPU has none, so the permission is looked at, wherever a convolution asks it."""
+    seen, network = [], TunableMobileFaceNet(shipped())
+    forward = torch.nn.Conv2d.forward
+
+    def watched(layer, x):
+        seen.append(torch.backends.cudnn.allow_tf32)
+        return forward(layer, x)
+
+    monkeypatch.setattr(torch.nn.Conv2d, "forward", watched)
+    before = torch.backends.cudnn.allow_tf32
+    network.directions(some_chips())
+    network.tuned(SCALES).directions(some_chips())
+    layers = sum(
+        isinstance(module, torch.nn.Conv2d) for part in (network._head, network._tail) for module in part.modules()
+    )
+    assert seen == [False] * 2 * layers
+    assert torch.backends.cudnn.allow_tf32 == before
+
+
 def test_scales_change_an_embedding_and_leave_the_frozen_networks_alone():
     chips, network = some_chips(), TunableMobileFaceNet(shipped())
     before, theirs = shipped().embed(chips), network.directions(chips)

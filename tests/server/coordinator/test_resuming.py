@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,14 @@ from client.node.ledger import OWN, PEOPLE
 from federation.errors import BudgetExhaustedError, RoundAbortedError, UsageError
 from federation.learning.rounds import EVALUATE_THRESHOLD, OPEN_SHARES, SHARE_KEYS, TRAIN_MOMENTS
 from federation.privacy.ledger import LedgerChain
+from federation.recognition.conditions import CLEAN
 from server.coordinator import local_run
 from server.coordinator.checkpoint import Checkpoint, Progress
 from server.coordinator.ledger import PrivacyLedger
 from server.coordinator.secure_sums import SecureSums
 from tests.crash_points import DIED, Deadline, in_a_child
 from tests.federated import NAMES, ledger_kinds, run, the_chain, the_release, write_federation
+from tests.public_people import synthetic_profile
 from tests.simulator import InProcessGrid
 
 ORGANISATIONS = 2
@@ -237,7 +240,13 @@ def test_a_run_that_ended_before_anything_was_opened_goes_on_under_its_charge(co
     assert ledger_kinds(config) == ["open", "reserve", "commit"]
 
 
-def test_other_settings_are_another_run(config, monkeypatch, capsys):
+@pytest.mark.parametrize("name", ["profile", "condition", "fmr", "references", "frames"])
+def test_other_settings_are_another_run(config, monkeypatch, capsys, tmp_path, name):
+    """Each that no plan holds, and that its sums or its release depend on."""
+    another = tmp_path / "another.json"
+    another.write_bytes(replace(synthetic_profile(), name="another").to_bytes())
+    others = {"profile": str(another), "condition": CLEAN, "fmr": 0.02, "references": 1, "frames": 2}
+
     def dies(*_args):
         raise Died
 
@@ -245,8 +254,8 @@ def test_other_settings_are_another_run(config, monkeypatch, capsys):
         patch.setattr(Checkpoint, "opening", dies)
         with pytest.raises(Died):
             start(config, 1)
-    config["fmr"] = 0.02
-    start(config, 2)
+    assert config[name] != others[name]
+    start(config | {name: others[name]}, 2)
     assert "is given up, and its charge stays" in capsys.readouterr().out
     assert ledger_kinds(config) == ["open", "reserve", "reserve", "commit"]
 

@@ -300,6 +300,37 @@ def test_a_moratorium_is_logged_by_a_running_server_and_no_rule_twice(tls, worke
     assert {kind: count for kind, count in kinds.items() if kind != "release"} == rules_in_log  # it was signed anew
 
 
+@pytest.mark.parametrize("taken", [0, 1])
+def test_rules_that_a_busy_log_did_not_take_are_in_it_once_it_does(tls, workers, storage, tmp_path, monkeypatch, taken):
+    """They are followed from the moment on in which they are read. It takes none of two, or the first one."""
+    file = [a_rules_file()]
+    rules = public_rules(file[0])
+    rules._read = lambda: file[0]
+    service = a_service(a_release(), storage, workers, rules, tmp_path)
+    with RunningServer(service, tls) as running:
+
+        def tend():
+            return asyncio.run_coroutine_threadsafe(service.tend(), running._loop).result(30)
+
+        writer, left = service.journal._sequencer, [taken]
+
+        async def busy(*additions):
+            left[0] -= 1
+            if left[0] < 0:
+                raise UnavailableError("the log is busy")
+            return await type(writer).add(writer, *additions)
+
+        for name in ("one", "two"):
+            file[0] += b"\n" + signed(Moratorium(name, int(time.time()), ("DE",), (), (), "Until it is published."))
+        with monkeypatch.context() as patch:
+            patch.setattr(writer, "add", busy)
+            with pytest.raises(UnavailableError, match="the log is busy"):
+                tend()
+        tend()
+        monitor, _ = follow(running, a_wallet(a_release()))
+    assert monitor.usage.kinds["moratorium"] == 2
+
+
 def test_rules_that_end_soon_are_said_by_health_and_metrics_and_by_the_log_once_a_day(tls, workers, storage, tmp_path):
     book = Rulebook.from_file(a_rules_file(), read_at=0)
     end = book.deployment(DEPLOYMENT).ends_at - 40 * 86_400

@@ -91,6 +91,20 @@ async def test_a_renewed_pair_is_shown_from_then_on_without_a_restart(server, tl
     assert f"the bridge's certificate was renewed; it ends on {end:%Y-%m-%d}" in said
 
 
+@pytest.mark.parametrize("half", ["bridge.pem", "bridge-key.pem"])
+async def test_half_of_a_renewed_pair_is_never_shown_also_where_the_bridge_connects_anew(server, tls, folder, half):
+    """Whoever kept it was away from the next silence of the service on, until the other half came."""
+    upstream = MatchingUpstream(server.target, folder, "bridge", print)
+    try:
+        authority.renew(tls, now=now(), names=("bridge",))
+        shutil.copy(tls / half, folder)
+        upstream.look()
+        upstream._connect_anew()  # as after a silence
+        assert await upstream(CALL, checkpoint())
+    finally:
+        await upstream.close()
+
+
 async def test_a_call_that_runs_when_the_pair_changes_gets_its_answer(tls, folder):
     """A service of its own, which answers when it is told to."""
     begun, go = asyncio.Event(), asyncio.Event()
