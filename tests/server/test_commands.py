@@ -14,6 +14,7 @@ import time
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 import pytest
@@ -28,11 +29,13 @@ from federation.release.bundle import Bundle
 from federation.release.manifest import ReleaseTrust
 from federation.transparency import KeyKind, LogPolicy, NoteSigner
 from server import cli, program
+from server.dashboard import cli as dashboard_cli
 from server.dashboard.log import LogSource
 from server.dashboard.sources import Sources
 from server.fleet.members import Coordinator
 from server.login.keys import SigningKeys
 from server.matching.cli import _serve
+from server.restoring.reconciling import What
 from server.rules.assertions import read_registration
 from server.rules.cli import read_bundle
 from server.storage.sessions import SessionLimits
@@ -253,19 +256,25 @@ def test_a_matching_server_is_put_together_of_what_it_is_set_to(place, monkeypat
     assert json.loads(settings.ready_file.read_bytes()) == {"port": 7, "pid": os.getpid()}
 
 
-def test_a_matching_server_whose_port_is_taken_announces_nothing_and_leaves_nothing_open(place, monkeypatch):
+@pytest.mark.parametrize(("fails", "ended"), [("port", ["started", "closed"]), ("workers", [])])
+def test_a_matching_server_that_cannot_begin_announces_nothing_and_leaves_nothing_open(
+    place, monkeypatch, fails, ended
+):
     settings = handed(cli.app, "server.matching.cli:_serve", *matching(place))["settings"]
     service = Service()
     for path in (settings.ready_file, settings.stats):
         path.unlink(missing_ok=True)
     made = dict.fromkeys(("opened_log", "open_storage"), nullcontext(mock.MagicMock()))
     made |= {"Admission": mock.MagicMock(days_left={}), "Journal": nullcontext(), "MatchWorkers": service}
-    made |= {"MatchingService": service, "start_server": service.taken()}
+    taken = service.taken()
+    made |= {"MatchingService": service, "start_server": taken}
+    if fails == "workers":
+        service.start = lambda: taken
     Stand(monkeypatch, "server.matching.cli", made)
     Stand(monkeypatch, "server.matching.cli", {"Metrics.serve": lambda: service.events.append("hidden")})
     with pytest.raises(UsageError, match="the port is taken"):
         asyncio.run(_serve(settings))
-    assert service.events == ["started", "closed", "closed", "hidden"]
+    assert service.events == [*ended, "closed", "hidden"]
     assert not settings.ready_file.exists()
     assert not settings.stats.exists()
 
@@ -360,9 +369,9 @@ class Bridge:
             self.events.append(ends)
 
     async def close(self):
-        self.events.append("closed")
         for _ in range(3):
             await asyncio.sleep(0)
+        self.events.append("closed")
 
     def beside(self, app):
         return ("login beside", app)
@@ -398,8 +407,8 @@ def test_the_page_s_server_is_put_together_of_what_it_is_set_to(place, monkeypat
     assert bridge.events == [
         *begins,
         "served",
-        "closed",
         *gone,
+        "closed",
         *["login closes"] * with_login,
         "hidden",
         "door closes",
@@ -642,6 +651,50 @@ def test_the_certificates_that_are_named_are_those_whose_ends_the_log_tells(plac
     found = handed(cli.app, "server.dashboard.cli:DailyNotices", *words, "--port", a_free_port())
     assert found["read"]() == (place / "one.pem", place / "two.pem")
     assert abs(found["clock"]() - dt.datetime.now(dt.UTC)) < dt.timedelta(seconds=60)
+
+
+async def test_the_organisation_s_page_tells_what_ends_from_its_first_moment_until_it_is_ended(monkeypatch):
+    told, tick = [], asyncio.Event()
+
+    async def sleep(seconds):
+        told.append(seconds)
+        await tick.wait()
+        tick.clear()
+
+    async def serve(sockets):
+        told.append(sockets)
+        for _ in range(2):
+            for _ in range(5):
+                await asyncio.sleep(0)
+            tick.set()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        raise OSError("torn")
+
+    monkeypatch.setattr(dashboard_cli, "asyncio", SimpleNamespace(create_task=asyncio.create_task, sleep=sleep))
+    served = Stand(monkeypatch, "server.dashboard.cli", {"page_server": SimpleNamespace(serve=serve)})
+    notices = SimpleNamespace(look=lambda: told.append("looked"))
+    with pytest.raises(OSError, match="torn"):
+        await dashboard_cli._serve("the page", "a socket", notices)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert (served["page_server"]["app"], asyncio.all_tasks()) == ("the page", {asyncio.current_task()})
+    told.remove(["a socket"])
+    assert told == ["looked", 3600.0] * 3
+
+
+def test_everything_is_counted_that_a_restored_database_lacked(place, monkeypatch):
+    lacked = {what: number for number, what in enumerate(What, start=1) if what is not What.ERASURE}
+    found = SimpleNamespace(counts=lacked, head=SimpleNamespace(size=77))
+    made = {"opened_log": nullcontext("the log"), "open_storage": nullcontext("the storage"), "reconcile": found}
+    seen = Stand(monkeypatch, "server.cli", made)
+    told = intaglio_server("database", "reconcile", "restored.db", *given(place, log="transparency")).splitlines()
+    assert told == [
+        *(f"{lacked.get(what, 0)} {what.value}" for what in What),
+        "restored.db is level with its log of 77 entries",
+    ]
+    now = seen["reconcile"].pop("now")
+    assert (seen["reconcile"], abs(now - time.time()) < 60) == ({"storage": "the storage", "log": "the log"}, True)
 
 
 def test_every_option_reaches_what_it_names(place):

@@ -12,6 +12,7 @@ import socket
 import ssl
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -902,6 +903,18 @@ def test_a_renewal_that_died_between_key_and_certificate_changes_nothing_that_is
     renew_pki(tls, now=dt.datetime.now(dt.UTC))
     certificate.look()
     assert len(said) == 1
+
+
+def test_a_certificate_that_is_renewed_before_anything_serves_it_is_taken_with_the_first_look_after(coordinator):
+    tls, said, taken = coordinator.folder / "tls", [], []
+    certificate = GatewayCertificate(tls / "server.pem", tls / "server-key.pem", said.append)
+    renew_pki(tls, now=dt.datetime.now(dt.UTC))
+    certificate.look()
+    assert said == []
+    certificate.context = SimpleNamespace(load_cert_chain=lambda *files: taken.append(files))
+    for _ in range(2):
+        certificate.look()
+    assert (taken, len(said)) == ([(tls / "server.pem", tls / "server-key.pem")], 1)
 
 
 def test_the_gateway_warns_once_a_day_from_60_days_before_the_end(coordinator):

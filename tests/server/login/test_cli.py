@@ -5,6 +5,8 @@ import hashlib
 import json
 import sqlite3
 import stat
+import time
+from unittest import mock
 
 import jwt
 import pytest
@@ -13,7 +15,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from typer.testing import CliRunner
 
 from federation.consent.assertion import key_name
+from federation.consent.login import acr_of
 from federation.errors import UnavailableError, UsageError
+from federation.presentation.levels import PadLevel
 from federation.rules.clients import SigningAlgorithm
 from federation.rules.rulebook import Rulebook
 from server.cli import app
@@ -23,6 +27,7 @@ from server.login.keys import SigningKeys
 from server.login.logins import Logins
 from server.rules.public import PublicRules
 from tests.bundles import a_bundle
+from tests.commands import Stand
 from tests.running import DEPLOYMENT, PURPOSE, SIGNERS, a_rules_file
 from tests.server.login.sites import point
 
@@ -298,3 +303,36 @@ async def test_the_rules_are_read_again_also_after_an_error_that_nobody_foresaw(
     assert not tending.done()
     tending.cancel()
     await asyncio.wait([tending])
+
+
+@pytest.mark.parametrize("elsewhere", [None, "postgresql://me@host/logins"])
+def test_a_provider_is_put_together_of_what_the_page_is_and_its_database_is_closed_whatever_happens(
+    tmp_path, rules, monkeypatch, elsewhere
+):
+    run("init", tmp_path / "login")
+    logins, bundle = mock.MagicMock(), a_bundle()
+    made = {"open_logins": logins, "Provider": "a provider", "LoginSite": "a site"}
+    seen = Stand(monkeypatch, "server.login.cli", made)
+    opened = opened_login(
+        tmp_path / "login", elsewhere, origin="https://login.example.org", rules=rules, deployment=DEPLOYMENT,
+        bundle=bundle, accepts_trials=True, welcome=print,
+    )  # fmt: skip
+
+    def fails(site):
+        assert (site, logins.method_calls) == ("a site", [])
+        raise UnavailableError("busy")
+
+    with pytest.raises(UnavailableError, match="busy"), opened as (site, _):
+        fails(site)
+    assert logins.method_calls == [mock.call.close()]
+    assert seen["open_logins"] == {"database": elsewhere or tmp_path / "login" / "logins.db"}
+    provider = seen["Provider"]
+    assert (provider["issuer"], provider["token_endpoint"]) == (
+        "https://login.example.org",
+        "https://login.example.org/login/token",
+    )
+    assert (provider["logins"], provider["accepts_trials"], provider["clock"]) == (logins, True, time.time)
+    assert provider["keys"].jwks == SigningKeys.read(tmp_path / "login").jwks
+    rate, audited = bundle.release.rate, bundle.manifest.audited
+    worth = tuple(acr_of(rate, audited, pad) for pad in (PadLevel.NONE, PadLevel.ON_DEVICE))
+    assert seen["LoginSite"] == {"provider": "a provider", "acr": worth, "limits": None, "welcome": print}
