@@ -140,8 +140,8 @@ def test_two_boxes_share_their_common_area_of_that_of_both(box, shared):
 
 
 def test_places_that_share_no_more_than_three_tenths_are_two_faces():
-    """A box of 10 by 10, and one that shares 6 x 10 of 200 - 60: more. One that shares 4.6 x 10 of 154: less."""
-    for beside, faces in ((4.0, 1), (5.4, 2)):
+    """A box of 10 by 10, and one that shares 47 of 153: more. One that shares 46 of 154: less."""
+    for beside, faces in ((5.3, 1), (5.4, 2)):
         boxes = np.array([[0.0, 0, 10, 10], [beside, 0, beside + 10, 10]])
         assert len(blazeface._merged(np.array([0.9, 0.8]), boxes, np.zeros((2, 6, 2)))) == faces
     nowhere = np.array([[5.0, 5, 5, 5], [5, 5, 5, 5]])  # without an area nothing is shared, not even with itself
