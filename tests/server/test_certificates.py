@@ -8,7 +8,7 @@ import ipaddress
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from client.node.guard import write_loopback_certificate
@@ -217,11 +217,17 @@ def test_what_gives_way_is_kept_before_key_and_certificate_follow_and_nobody_els
         tmp_path,
         now=NOW,
         is_due=lambda path, old: (path.stem, old.subject.rfc4514_string()) != ("alice", "CN=alice"),
-        before=lambda old: told.append(old.subject.rfc4514_string()),
+        before=lambda one: told.append((one.subject.rfc4514_string(), one.public_bytes(Encoding.PEM))),
     )
-    assert told == ["CN=bob", "bob-key.pem", "bob.pem", "CN=localhost", "server-key.pem", "server.pem"]
+    written = files(tmp_path)
+    assert told == [
+        *(("CN=bob", which["bob.pem"]) for which in (before, written)),
+        *("bob-key.pem", "bob.pem"),
+        *(("CN=localhost", which["server.pem"]) for which in (before, written)),
+        *("server-key.pem", "server.pem"),
+    ]
     assert [path.name for path in renewed] == ["bob.pem", "server.pem"]
-    assert {name for name, data in files(tmp_path).items() if data != before[name]} == {*told[1:3], *told[4:]}
+    assert {name for name in written if written[name] != before[name]} == {*told[2:4], *told[6:]}
 
 
 def test_a_pair_whose_old_certificate_cannot_be_kept_stays_and_so_does_one_of_which_none_can_be_made(told, tmp_path):
