@@ -128,9 +128,11 @@ _ProofFile = SignedCheckpoint | LoggedEntry
 
 
 def _proof_file(path: Path) -> _ProofFile:
-    if _read(path).startswith(PROOF_HEADER.encode()):
-        return _read_as(path, LoggedEntry.from_bytes)
-    return _read_as(path, SignedCheckpoint.from_bytes)
+    def proof_from(data: bytes) -> _ProofFile:
+        kind: type[_ProofFile] = LoggedEntry if data.startswith(PROOF_HEADER.encode()) else SignedCheckpoint
+        return kind.from_bytes(data)
+
+    return _read_as(path, proof_from)
 
 
 def _read_as(path: Path, from_bytes: Callable[[bytes], _T]) -> _T:

@@ -26,19 +26,9 @@ from federation.onebit.wire import NO_MATCH
 from federation.wire.convert import Change, SessionRequest
 from federation.wire.devices import DeviceChange, code_of
 from tests.agreeing import DAY, DEVICE, NOW, RECEIPT, TERMS, a_key
+from tests.client.device.enrolled import ENROLMENT, SECOND
 
 WRITTEN = Path(__file__).with_name("what_sessions_do.txt")
-FIRST = RECEIPT.sign(DEVICE)
-SECOND = replace(RECEIPT, receipt_id=bytes(16), renews=RECEIPT.receipt_id, issued_at=NOW + DAY).sign(DEVICE)
-ENROLMENT = Enrolment(
-    "door-access",
-    "example.org",
-    bytes([0xAB]) * 32,
-    EnrolmentState.ENROLLED,
-    "trial",
-    b"\n".join([FIRST.to_bytes(), SECOND.to_bytes()]),
-    7,
-)
 TEMPLATE = RECEIPT.binding.template_digest
 NEWER = replace(TERMS, notice_version="2031-01")
 TICKET = code_of(bytes(32))

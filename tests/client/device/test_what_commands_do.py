@@ -26,7 +26,7 @@ from client.log import follow_cli
 from client.rights.conditions import Destination
 from client.rights.owner import Held
 from client.wallet import person
-from client.wallet.wallet import Enrolment, EnrolmentState, Wallet
+from client.wallet.wallet import EnrolmentState, Wallet
 from federation.consent.receipts import Terms
 from federation.errors import RefusedError, UsageError
 from federation.onebit import Decision, TemplateSecret
@@ -35,7 +35,8 @@ from federation.sealing import Passphrase
 from federation.transparency import PersonalEntry, PersonalKind
 from federation.wire.devices import Admission, ListedDevice, code_of
 from federation.wire.ticket import Ticket
-from tests.agreeing import DAY, DEVICE, NOW, RECEIPT, a_key
+from tests.agreeing import NOW, a_key
+from tests.client.device.enrolled import ENROLMENT, FIRST, SECOND
 from tests.commands import left_out
 from tests.transparency_log import an_attempt, an_opening
 
@@ -43,17 +44,6 @@ RELEASES = {"one.zip": "ab", "other.zip": "cd"}
 """Bundles by name, and two digits of the digest of the release in each."""
 TERMS_FILE = Path(__file__).parents[3] / "examples" / "policies" / "terms.json"
 SECRET = TemplateSecret.generate(ONEBIT_1024)
-FIRST = RECEIPT.sign(DEVICE)
-SECOND = replace(RECEIPT, receipt_id=bytes(16), renews=RECEIPT.receipt_id, issued_at=NOW + DAY).sign(DEVICE)
-ENROLMENT = Enrolment(
-    "door-access",
-    "example.org",
-    bytes([0xAB]) * 32,
-    EnrolmentState.ENROLLED,
-    "trial",
-    b"\n".join([FIRST.to_bytes(), SECOND.to_bytes()]),
-    7,
-)
 
 
 class Desk:

@@ -31,3 +31,17 @@ class Calls(list):
             return answer
 
         return called
+
+
+class Disk:
+    """A database's own threads without threads: what is asked is done at once, and whether it has to last is noted."""
+
+    def __init__(self, calls):
+        self.calls = calls
+
+    async def __call__(self, call, *arguments):
+        return call(*arguments)
+
+    async def step(self, call, *arguments, lasts):
+        self.calls.note("lasts" if lasts else "need not last")
+        return call(*arguments)

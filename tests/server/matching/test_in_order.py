@@ -17,7 +17,7 @@ from federation.wire.devices import Admission, DeviceChange
 from server.matching import service as module
 from server.matching.service import MatchingService
 from server.matching.stepping import Progress
-from tests.server.matching.calls import Calls
+from tests.server.matching.calls import Calls, Disk
 from tests.stored import (
     DEVICE,
     KEY,
@@ -83,7 +83,7 @@ class Scene:
         )
         self.templates = {KEY: COMPARED, OTHER_KEY: SECOND}
         service = self.service = MatchingService.__new__(MatchingService)
-        service._steps, service.on_disk, service._clock = self, self.Disk(calls), lambda: NOW + 0.9
+        service._steps, service.on_disk, service._clock = self, Disk(calls), lambda: NOW + 0.9
         service._workers = SimpleNamespace(require_room=calls.of("room"), match=calls.later("match", REPLY))
         service._releases = SimpleNamespace(find=calls.of("find", PRESENT), every=(PRESENT,))
         service._present, service._limits = PRESENT, "limits"
@@ -107,17 +107,6 @@ class Scene:
         monkeypatch.setattr(module, "peer_of", lambda context: f"peer of {context}")
         monkeypatch.setattr(module, "request_digest", lambda request: f"digest of {request}")
         monkeypatch.setattr(module, "LoggedEntry", SimpleNamespace(from_bytes=lambda data: f"read {data}"))
-
-    class Disk:
-        def __init__(self, calls):
-            self.calls = calls
-
-        async def __call__(self, call, *arguments):
-            return call(*arguments)
-
-        async def step(self, call, *arguments, lasts):
-            self.calls.note("lasts" if lasts else "need not last")
-            return call(*arguments)
 
     def template(self, key_id):
         self.calls.note("template", key_id)

@@ -16,24 +16,12 @@ from server.matching.stepping import Steps
 from server.storage.limits import TooSoonError
 from server.storage.sessions import Repeated, Step
 from server.storage.storage import Owner
-from tests.server.matching.calls import Calls
+from tests.server.matching.calls import Calls, Disk
 from tests.stored import DEVICE, KEY, NOW, a_session, an_open_session
 
 SESSION = an_open_session(number=3)
 REQUEST = pb.SubmitProbeRequest(session_id=a_session(3))
 ANSWER = pb.SubmitProbeResponse(reply=b"a reply")
-
-
-class Disk:
-    def __init__(self, calls):
-        self.calls = calls
-
-    async def __call__(self, call, *arguments):
-        return call(*arguments)
-
-    async def step(self, call, *arguments, lasts):
-        self.calls.note("lasts" if lasts else "need not last")
-        return call(*arguments)
 
 
 @pytest.fixture
