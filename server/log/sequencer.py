@@ -21,6 +21,7 @@ from federation.errors import IntaglioError, ProofError, UnavailableError, Usage
 from federation.transparency import SignedCheckpoint
 from server.log.storage import Addition
 from server.log.transparency_log import TransparencyLog
+from server.threads import error_of, on_thread
 
 MAX_BATCH = 1024
 
@@ -135,7 +136,7 @@ class Sequencer:
     async def _write(self, batch: list[_Waiting]) -> None:
         cosigned: SignedCheckpoint | None = None
         try:
-            answers, cosigned = await asyncio.get_running_loop().run_in_executor(self._thread, self._append, batch)
+            answers, cosigned = await self._on_thread(self._append, batch)
         except Exception as error:  # noqa: BLE001 - whatever went wrong, nobody may wait for ever
             reason = error if isinstance(error, IntaglioError) else UnavailableError("the log could not be written")
             if isinstance(reason, ProofError):
@@ -149,7 +150,10 @@ class Sequencer:
                     waiting.answer.set_result(answer)
         if cosigned is not None and self.log.witness_names:
             with suppress(Exception):  # the next batch meets the same error, and somebody who can be told of it
-                await asyncio.get_running_loop().run_in_executor(self._thread, self.log.keep, cosigned)
+                await self._on_thread(self.log.keep, cosigned)
+
+    async def _on_thread(self, call: Callable[..., _T], *arguments: object) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, on_thread, call, *arguments)
 
     def _append(self, batch: list[_Waiting]) -> tuple[list[Any], SignedCheckpoint]:
         """Runs on the log's thread. Whose reading fails gets the error in the place of an answer."""
@@ -160,7 +164,7 @@ class Sequencer:
                 positions = range(start, start + len(waiting.additions))
                 try:
                     answers.append(waiting.then(positions, checkpoint))
-                except Exception as error:  # noqa: BLE001 - it is that caller's
-                    answers.append(error)
+                except BaseException as error:  # noqa: BLE001 - it is that caller's
+                    answers.append(error_of(error))
                 start = positions.stop
         return answers, checkpoint

@@ -79,6 +79,7 @@ from server.storage.disk import Disk
 from server.storage.limits import AttemptLimits
 from server.storage.sessions import Session, SessionLimits, Step
 from server.storage.storage import NO_TICKET, IssuedTicket, Storage, StoredTemplate
+from server.threads import on_thread
 from server.visitors.peers import name_of, peer_of
 
 _Context = grpc.aio.ServicerContext[Any, Any]
@@ -277,14 +278,14 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
             await self.on_disk(self._storage.ping)
             await self.on_disk(self._sweep)  # what has expired goes, whatever the log and the tokens are like
             self.metrics.set_open_sessions(await self.on_disk(self._open_sessions))
-            await asyncio.to_thread(self.journal.log.ping)
+            await asyncio.to_thread(on_thread, self.journal.log.ping)
             await self.journal.refusals.write()
             await self._deeds.finish()
             if self._issuer is not None:
-                await asyncio.to_thread(self._issuer.require_there)
+                await asyncio.to_thread(on_thread, self._issuer.require_there)
         finally:  # and what the rules forbid is forbidden: comparisons may go on without the issuer's token
-            now = int(self._clock())
-            self._rules.read_again(now)
+            self.read_rules()
+        now = int(self._clock())
         await self._declare(now)
         endings = self._rules.endings(now)
         self.metrics.set_rules_end(min(one.ends_at.timestamp() for one in endings))
@@ -292,6 +293,10 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
         stopped = self._rules.stopped(now)
         self.metrics.set_stopped(len(stopped))
         return [*stopped.values(), *(words for one in endings if (words := one.notice(self._time())))]
+
+    def read_rules(self) -> None:
+        """Takes in what was appended to the rules. Raises `UsageError` when they cannot be read any more."""
+        self._rules.read_again(int(self._clock()))
 
     async def begin(self) -> None:
         """What comes before the first call: the database knows everything in its log, and the log release and rules.

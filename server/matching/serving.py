@@ -366,7 +366,15 @@ async def start_server(
 async def _tend(service: MatchingService, told: _Health, admission: Admission | None) -> None:
     while True:
         await asyncio.sleep(_TENDING_SECONDS)
-        await _report(service, told, admission)
+        report = asyncio.create_task(_report(service, told, admission))
+        try:
+            while not (await asyncio.wait([report], timeout=_TENDING_SECONDS))[0]:
+                # A disk, a log or a token may take as long as it likes: a moratorium waits for none of them.
+                with contextlib.suppress(Exception):  # the report says it, once it comes to that
+                    service.read_rules()
+        finally:
+            report.cancel()
+            await asyncio.wait([report])
 
 
 async def _report(service: MatchingService, told: _Health, admission: Admission | None) -> None:

@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from server.storage.storage import Storage
+from server.threads import on_thread
 
 _T = TypeVar("_T")
 _MOST_TOGETHER = 64
@@ -44,7 +45,7 @@ class Disk:
 
     async def __call__(self, call: Callable[..., _T], *arguments: object) -> _T:
         """The result of `call`, which may be several transactions."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, on_thread, call, *arguments)
 
     async def step(self, call: Callable[..., _T], *arguments: object, lasts: bool) -> _T:
         """The result of `call`, which is one method of the storage that writes; perhaps together with those of others.

@@ -27,6 +27,7 @@ from server import faults
 from server.database import POSTGRES_CONNECTIONS
 from server.sql import Database, Mode, Rows, Transaction
 from server.storage.schema import log_seen
+from server.threads import error_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -95,7 +96,7 @@ class Transactions:
                 except self._database.error:
                     raise  # the database's own: it may have taken back everything
                 except Exception as error:  # noqa: BLE001 - it is that caller's
-                    outcomes.append(error)
+                    outcomes.append(error_of(error))
         return outcomes
 
     def seen(self) -> TreeHead:

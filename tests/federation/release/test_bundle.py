@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import math
+import struct
 import zipfile
 from dataclasses import replace
 
@@ -585,6 +586,34 @@ def test_no_file_is_read_of_an_archive_that_names_one_twice_compresses_one_or_sa
     for data in (twice.getvalue(), mixed.getvalue()):
         with pytest.raises(MalformedMessageError, match=r"^the bytes are not a release bundle of this version$"):
             Bundle.from_bytes(data)
+
+
+def listed(times, *, comment=b"", second_end=False):
+    """The archive whose list has its last file many times more, by what its end says or a second one."""
+    end = DATA[-22:]
+    size, start = struct.unpack("<2L", end[12:20])
+    entries = DATA[start : start + size] + DATA[DATA.rindex(b"PK\x01\x02") : start + size] * times
+    far = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, 5 + times, 5 + times, len(entries), start)
+    far += struct.pack("<4sLQL", b"PK\6\7", 0, start + len(entries), 1)
+    told = size if second_end else len(entries)
+    near = end[:12] + struct.pack("<2LH", told, start, len(comment)) + comment
+    return DATA[:start] + entries + (far if second_end else b"") + near
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(listed(3_000), id="a-long-list"),
+        pytest.param(listed(3_000, comment=b"\0" * 22), id="behind-a-comment"),
+        pytest.param(listed(3_000, second_end=True), id="in-a-second-end"),
+    ],
+)
+def test_no_list_of_many_thousand_files_is_read(data, monkeypatch):
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        assert len(archive.infolist()) == 3_005, "it is what this test is about"
+    monkeypatch.setattr(zipfile, "ZipFile", lambda *_: pytest.fail("was opened"))
+    with pytest.raises(MalformedMessageError, match=r"^the bytes are not a release bundle of this version$"):
+        Bundle.from_bytes(data)
 
 
 def test_an_archive_of_more_than_24_mebibytes_is_not_opened(monkeypatch):

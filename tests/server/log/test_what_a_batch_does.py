@@ -127,6 +127,27 @@ async def test_what_cannot_be_kept_is_nobody_s_error_and_the_next_batch_goes_on(
     assert [one for one in log.steps if one[0] == "keep"] == [("keep", "cosigned 1"), ("keep", "cosigned 2")]
 
 
+class Panic(BaseException):
+    """As a library in Rust raises one: no `Exception`."""
+
+
+@pytest.mark.parametrize("error", [StopIteration("empty"), Panic("index out of bounds"), asyncio.CancelledError()])
+@pytest.mark.parametrize("step", ["append", "witnessed", "snapshot", "read", "keep"])
+async def test_an_error_that_no_future_takes_and_one_that_is_no_exception_keep_nobody_waiting(step, error):
+    log = Log()
+    log.fails[step] = error
+    async with asyncio.timeout(20):
+        first, second, third = await added(log, "ab", "c", "x" * MAX_BATCH)
+    whole = ("the log could not be written", UnavailableError)
+    told = {"read": (f"a call on a thread ended with {type(error).__name__}", RuntimeError), "keep": None}.get(
+        step, whole
+    )
+    assert first == range(2) if told is None else (str(first), type(first)) == told
+    assert second == range(2, 3) if step in {"read", "keep"} else (str(second), type(second)) == whole
+    begins = 0 if step == "append" else 3
+    assert third == range(begins, begins + MAX_BATCH), "the next batch goes on"
+
+
 async def test_a_proof_that_fails_ends_the_log_and_a_busy_database_does_not():
     log = Log()
     async with Sequencer(log) as sequencer:

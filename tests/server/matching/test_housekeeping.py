@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -16,6 +17,7 @@ from server.matching import serving
 from server.matching.metrics import Metrics
 from server.matching.service import MatchingService
 from server.matching.serving import FrontEnd
+from server.storage.disk import Disk
 from tests.server.matching.calls import Calls
 from tests.stored import NOW
 
@@ -144,6 +146,54 @@ async def test_a_server_of_which_anything_fails_is_tended_all_the_same_and_says_
     assert calls == [("look",), ("tend",), *said(HEALTH.NOT_SERVING)]
     assert told.cause == cause
     assert [(line["event"], line["reason"]) for line in lines] == [("unhealthy", cause)]
+
+
+async def test_while_a_token_is_silent_for_ever_the_rules_are_read_again_and_an_end_ends_that_too(monkeypatch):
+    """It answers neither yes nor no, as one behind a network may; else a moratorium stopped nobody for a day."""
+    monkeypatch.setattr(serving, "_TENDING_SECONDS", 0)
+    calls, silent, thrice = Calls(), threading.Event(), asyncio.Event()
+    service = a_service(calls, True)
+    service._issuer.require_there = lambda: silent.wait(30)
+
+    def read_again(now):
+        calls.note("rules", now)
+        if calls.count(("rules", NOW)) == 1:
+            raise UsageError("a line of them is only half there")
+        if calls.count(("rules", NOW)) == 3:
+            thrice.set()
+
+    service._rules.read_again = read_again
+    tending = asyncio.create_task(serving._tend(service, Told(calls), None))
+    await asyncio.wait([tending, asyncio.create_task(thrice.wait())], return_when=asyncio.FIRST_COMPLETED)
+    assert not tending.done()
+    assert ("serves", True) not in calls
+    tending.cancel()
+    await asyncio.wait([tending])
+    silent.set()
+    assert tending.cancelled()
+    assert [call for call in calls if call != ("rules", NOW)] == BEFORE
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+class Panic(BaseException):
+    """As a library in Rust raises one."""
+
+
+@pytest.mark.parametrize("error", [StopIteration("empty"), Panic("index out of bounds")])
+@pytest.mark.parametrize("where", ["look", "log", "token"])
+async def test_an_error_that_no_future_takes_and_one_that_is_no_exception_are_told_as_any_other(where, error):
+    calls = Calls()
+    calls.failing[where] = error
+    service = a_service(calls, True)
+    service.journal.log.silent_witnesses = {}
+    service.metrics.set_serving = calls.of("serves")
+    told, disk = Told(calls), Disk(SimpleNamespace(parallel=1))
+    service.on_disk = disk
+    await asyncio.wait_for(serving._report(service, told, SimpleNamespace(look=calls.of("look", []))), 20)
+    disk.close()
+    assert calls.count(("rules", NOW)) == 1
+    assert calls[-3:] == said(HEALTH.NOT_SERVING)
+    assert told.cause == "RuntimeError, see its log"
 
 
 # ---------------------------------------------------------------------- the end
