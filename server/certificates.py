@@ -81,14 +81,14 @@ def write_pki(
     try:
         make_directory(directory, mode=0o700)
         for name, pair in issued.items():
+            if name in clients:  # first: a pair may be moved to its device, and is revoked all the same
+                keep(directory, pair.certificate)
             for path, content, mode in (
                 (directory / f"{name}.pem", _public_bytes(pair), PUBLIC),
                 (directory / f"{name}-key.pem", file_of(pair.key), PRIVATE),
             ):
                 write_new(path, content, mode=mode)
                 written.append(path)
-        for name in clients:  # a pair may be moved to its device, and is revoked all the same
-            keep(directory, issued[name].certificate)
     except FileExistsError as error:
         raise UsageError(f"{error.filename} exists and is not overwritten; name an empty directory") from error
     except OSError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import datetime as dt
 import secrets
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -79,7 +80,7 @@ def write_person(
         UsageError: a file is missing, or there already; the name has a certificate; or the authority ends before
             `certificate_days` are over.
     """
-    if path.exists():
+    if path.exists() or path.is_symlink():  # also one that leads nowhere
         raise UsageError(f"{path} exists and is not overwritten; choose another file")
     if not path.parent.is_dir():
         raise UsageError(f"cannot write {path}: there is no folder {path.parent}")
@@ -90,6 +91,11 @@ def write_person(
     absent = {"client.pem": b"", "client-key.pem": b""}
     ticket_end = int(now.timestamp()) + ticket_days * DAY_SECONDS
     trial = PersonFile(server, deployment, Ticket.draw(), contents | absent)  # what is wrong with it is said now
+    try:
+        with tempfile.TemporaryFile(dir=path.parent) as room:  # a crash leaves nothing of it
+            room.write(bytes(sum(map(len, contents.values()))))
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from error
     certificate, key = authority.issue(tls, name, now=now, days=certificate_days)
     own = {"client.pem": _read(certificate), "client-key.pem": _read(key)}
     ticket = issue_ticket(storage, ends_at=ticket_end, client=name)

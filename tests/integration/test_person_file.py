@@ -170,11 +170,14 @@ def test_the_operator_s_file_holds_a_ticket_for_its_own_certificate_alone(site, 
         (["--deployment", "NOT A NAME"], "the deployment"),
         (["--output", "{site}/tls/ca.pem"], "exists and is not overwritten"),
         (["--output", "{site}/nowhere/alice.intaglio"], "there is no folder"),
+        (["--output", "/proc/self/alice.intaglio"], "cannot write /proc/self/alice.intaglio"),
+        (["--output", "{site}/leads-nowhere"], "exists and is not overwritten"),
     ],
     ids=lambda case: case[0] if isinstance(case, list) else "",
 )
 def test_what_is_wrong_is_said_before_a_certificate_or_a_ticket_is_issued(site, home, options, said):
     options = [option.replace("{site}", str(site)) for option in options]
+    (site / "leads-nowhere").symlink_to(site / "missing")
     refused = typed(server_cli.app, "pki", "person", site / "tls", "alice", *person_options(site), *options, expected=2)
     assert said in refused.stderr
     assert not (site / "tls" / "alice.pem").exists()

@@ -150,6 +150,22 @@ def test_names_that_would_be_one_file_make_nothing(tmp_path, hosts, clients):
     assert not (tmp_path / "tls").exists()
 
 
+def test_a_client_s_certificate_is_kept_before_its_pair_lies_where_it_may_be_moved_away(tmp_path, monkeypatch):
+    """Else whoever kills `pki init` late has a pair that works, and that no name revokes."""
+    steps, write = [], certificates.write_new
+    monkeypatch.setattr(certificates, "keep", lambda _, one: steps.append(people.name_of(one)))
+    monkeypatch.setattr(
+        certificates, "write_new", lambda path, *a, **k: steps.append(path.name) or write(path, *a, **k)
+    )
+    write_pki(tmp_path / "tls", hosts=["localhost"], clients=["alice", "bob"], now=NOW)
+    pairs = {name: [f"{name}.pem", f"{name}-key.pem"] for name in ("ca", "server", "alice", "bob")}
+    assert steps == [*pairs["ca"], *pairs["server"], "alice", *pairs["alice"], "bob", *pairs["bob"]]
+    steps.clear()
+    with pytest.raises(UsageError, match=r"ca\.pem exists and is not overwritten; name an empty directory"):
+        write_pki(tmp_path / "tls", hosts=["localhost"], clients=["carol"], now=NOW)
+    assert steps == ["ca.pem"], "nothing is kept of an authority that is not there"
+
+
 def test_certificates_of_another_authority_are_not_listed_as_this_one_s(tmp_path):
     tls = tmp_path / "tls"
     write_pki(tls, hosts=["localhost"], clients=["alice", "bob"], now=NOW)
