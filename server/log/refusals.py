@@ -25,6 +25,7 @@ from typing import Final
 from federation.errors import UnavailableError
 from federation.transparency import AttemptEntry, AttemptOutcome, Opening, PersonalKind
 from federation.transparency.entries import SALT_BYTES, UNKNOWN
+from server.log.sequencer import MAX_BATCH
 from server.log.storage import Addition
 from server.visitors.peers import PeerRate, PeerRates
 
@@ -104,13 +105,16 @@ class Refusals:
             ProofError: the log is damaged.
         """
         now = self._monotonic()
-        due = {
-            kind: count
-            for kind, count in self._counts.items()
+        due = [
+            kind
+            for kind in self._counts
             if everything or now - self._written_at.get(kind, -_COUNTED_SECONDS) >= _COUNTED_SECONDS
-        }
-        if not due:
-            return
+        ]
+        for start in range(0, len(due), MAX_BATCH):  # sites and purposes may be many, and a batch holds no more
+            await self._write(due[start : start + MAX_BATCH], now)
+
+    async def _write(self, kinds: list[Refusal], now: float) -> None:
+        due = {kind: self._counts[kind] for kind in kinds}
         self._counts -= Counter(due)
         try:
             await self._add(*(self._entry(kind, count) for kind, count in due.items()))

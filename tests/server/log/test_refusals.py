@@ -9,6 +9,7 @@ import pytest
 from federation.errors import ProofError, UnavailableError
 from federation.transparency import AttemptOutcome
 from server.log.refusals import UNKNOWN, Refusal, Refusals
+from server.log.sequencer import MAX_BATCH
 
 NOW = 1_900_000_000
 KEY_ID, PEER, OTHER_PEER = b"\1" * 32, b"\2" * 32, b"\3" * 32
@@ -138,6 +139,26 @@ async def test_what_is_not_due_yet_is_counted_on_while_another_kind_is_written(r
     now[0] = 60.0
     await refusals.write()
     assert log.counts == [("invalid", 1), ("not-covered", 1), ("invalid", 1)]
+
+
+@pytest.mark.parametrize("everything", [True, False])
+async def test_more_kinds_than_a_batch_holds_are_written_in_several_and_what_fails_stays_counted(now, everything):
+    """Else the first minute with so many, or the first long outage of the log, kept a server from serving for good."""
+    sizes, full = [], [False, True, False]
+
+    async def add(*additions):
+        if full.pop(0):
+            raise UnavailableError("the log is busy")
+        sizes.append((len(additions), sum(one.entry.count for one in additions)))
+
+    refusals = Refusals(add, clock=lambda: NOW, monotonic=lambda: now[0])
+    kinds = [Refusal(AttemptOutcome.NOT_COVERED, f"site-{number}.example") for number in range(MAX_BATCH + 5)]
+    for kind in [*kinds, *kinds[-2:]]:
+        await refusals.note(kind)
+    with pytest.raises(UnavailableError, match="the log is busy"):
+        await refusals.write(everything=everything)
+    await refusals.write(everything=everything)
+    assert sizes == [(MAX_BATCH, MAX_BATCH), (5, 7)]
 
 
 async def test_a_damaged_log_is_said(refusals, log):
