@@ -12,7 +12,7 @@ import torch
 from client.faces.models import load_recogniser, recogniser_files
 from federation.errors import UsageError
 from federation.recognition.mobilefacenet import FIRST_TUNED, LAST_TUNED, TUNABLE
-from federation.recognition.tunable import BATCH, TunableMobileFaceNet, equal_batches
+from federation.recognition.tunable import BATCH, TunableMobileFaceNet, equal_batches, exact
 from tests.faces import shipped
 
 SCALES = np.random.default_rng(2).normal(size=TUNABLE) * 0.02
@@ -154,3 +154,28 @@ def test_the_files_of_a_recogniser_that_can_be_tuned_load_as_the_same_one(tmp_pa
     (tmp_path / "mobilefacenet.profile.json").write_bytes(b"{}")
     with pytest.raises(UsageError, match="profile"):
         load_recogniser(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("backend", "operation"),
+    [("generic", "all"), ("cuda", "all"), ("cuda", "conv")],
+    ids=["all", "cuDNN", "its-layers"],
+)
+def test_no_layer_rounds_whichever_of_torch_s_settings_allows_it_and_the_setting_is_there_afterwards(
+    backend, operation
+):
+    """TF32 is allowed at three levels; what is forbidden at one alone is taken from the next above it."""
+    of, setting = torch.backends, torch._C._set_fp32_precision_setter
+    before = torch._C._get_fp32_precision_getter(backend, operation)
+
+    def levels():
+        return of.fp32_precision, of.cudnn.fp32_precision, of.cudnn.conv.fp32_precision
+
+    setting(backend, operation, "tf32")
+    try:
+        allowed = levels()
+        with exact():
+            inside = of.cudnn.conv.fp32_precision
+        assert (allowed[-1], inside, levels()) == ("tf32", "ieee", allowed)
+    finally:
+        setting(backend, operation, before)
