@@ -16,7 +16,7 @@ from server.coordinator import local_run
 from server.coordinator.app import TrainingSettings
 from server.coordinator.evaluating import EvaluationSettings
 from server.coordinator.local_run import evaluate_locally, run_locally
-from server.coordinator.runs import RunConfig, RunSettings
+from server.coordinator.runs import RunConfig, RunSettings, _load_members
 from tests.people import synthetic_people
 from tests.public_people import CONDITION, synthetic_profile
 from tests.running import a_release
@@ -137,6 +137,52 @@ def test_every_setting_of_an_evaluation_reaches_its_plan(tmp_path):
     }
 
 
+# ------------------------------------------------------------------------------------------------------- single keys
+@pytest.mark.parametrize("value", [None, "", 7, True, ["a"]])
+def test_a_text_that_a_run_needs_is_one_that_is_not_empty(value):
+    config = RunConfig({"population": value, "ledger": "kept"})
+    with pytest.raises(UsageError, match=r"^set population in the run configuration$"):
+        config.text("population")
+    assert config.text("ledger") == "kept"
+
+
+@pytest.mark.parametrize(("value", "read"), [(None, ""), ("", ""), ("a b", "a b"), (7, "7")])
+def test_a_text_that_may_be_left_out_is_empty_without_it(value, read):
+    assert RunConfig({"members": value}).optional("members") == read
+    assert RunConfig({}).optional("members") == ""
+
+
+@pytest.mark.parametrize("value", [None, 0, 0.0, -1, -0.5, True, "7", float("nan")])
+def test_a_number_of_a_run_is_positive_and_no_text(value):
+    with pytest.raises(UsageError, match=r"^epsilon in the run configuration must be a positive number$"):
+        RunConfig({"epsilon": value}).number("epsilon")
+
+
+def test_a_number_of_a_run_may_be_small_or_whole_and_is_given_as_it_is_computed_with():
+    found = [RunConfig({"epsilon": value}).number("epsilon") for value in (1e-9, 3)]
+    assert (found, {type(each) for each in found}) == ([1e-9, 3.0], {float})
+
+
+@pytest.mark.parametrize("value", [None, -1, True, 1.0, "1"])
+def test_a_count_of_a_run_is_a_whole_number(value):
+    with pytest.raises(UsageError, match=r"^dropouts in the run configuration must be a whole number, 0 or more$"):
+        RunConfig({"dropouts": value}).count("dropouts")
+    assert [RunConfig({"dropouts": count}).count("dropouts") for count in (0, 1)] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("text", "nodes"), [("7=north,9=a=b,", {7: "north", 9: "a=b"}), ("7", {7: ""}), ("seven=north", None)]
+)
+def test_whose_node_is_which_is_read_pair_by_pair(text, nodes):
+    config = RunConfig(RUN | {"node-names": text, "members": " north,, a b ,"})
+    if nodes is None:
+        with pytest.raises(UsageError, match=r"^node-names in the run configuration are ID=NAME, separated by commas$"):
+            RunSettings.read(config, "a plan")
+        return
+    settings = RunSettings.read(config, "a plan")
+    assert (settings.plan, settings.node_names, settings.chosen) == ("a plan", nodes, ("north", "a b"))
+
+
 class Told(BaseException):
     """What a local run would be started with."""
 
@@ -249,3 +295,29 @@ def test_what_is_no_profile_is_named_to_the_operator(tmp_path, put):
     put(path)
     with pytest.raises(UsageError, match=r"profile must name a recogniser profile.*profile\.json"):
         TrainingSettings.read(RunConfig({"recipe": "moments", "profile": str(path)}))
+
+
+OF_FILES = {
+    "release": "^release must name a model release, as training wrote it, not {}$",
+    "evaluate-groups": "^evaluate-groups must name a JSON file with the groups, not {}$",
+}
+
+
+@pytest.mark.parametrize("put", [nothing, a_folder, bytes_of(b"\xff\x00")])
+@pytest.mark.parametrize("key", OF_FILES)
+def test_what_is_no_file_of_an_evaluation_is_named_to_the_operator(tmp_path, key, put):
+    (tmp_path / "measured.json").write_bytes(a_release().to_bytes())
+    path = tmp_path / "wrong"
+    put(path)
+    named = {key: TRAINING[key] for key in ("epsilon", "delta", "people", "num-organisations", "colluders", "dropouts")}
+    named |= {"release": str(tmp_path / "measured.json"), "evaluate-groups": "groups.json"}
+    with pytest.raises(UsageError, match=OF_FILES[key].format(path)):
+        EvaluationSettings.read(RunConfig(RUN | named | {"evaluation-bins": 6, key: str(path)}))
+
+
+@pytest.mark.parametrize("put", [nothing, a_folder, bytes_of(b"\xff\x00")])
+def test_what_is_no_roster_is_named_to_the_operator(tmp_path, put):
+    path = tmp_path / "roster"
+    put(path)
+    with pytest.raises(UsageError, match=f"^roster must name a file with one public key a line, in hex, not {path}$"):
+        _load_members(RunSettings.read(RunConfig(RUN | {"roster": str(path)}), "a plan"))
