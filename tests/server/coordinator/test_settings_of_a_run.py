@@ -1,17 +1,21 @@
 """A run's configuration: every key reaches the one thing that it sets, and a wrong profile is named to the operator."""
 
 import json
+import stat
 import tomllib
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from federation.errors import UsageError
+from federation.identity import IdentityKey
 from federation.learning.evaluation_plan import EvaluationPlan, Group
 from federation.learning.releasing import ReleaseTerms
 from federation.privacy.plan import PrivacyPlan
 from federation.recognition.mobilefacenet import TUNABLE, shipped_profile
+from federation.secagg.session import roster_from_text
 from server.coordinator import local_run
 from server.coordinator.app import TrainingSettings
 from server.coordinator.evaluating import EvaluationSettings
@@ -196,7 +200,7 @@ def told(monkeypatch):
         files = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
         text = tomllib.loads(local_run._toml(settings))
         seen.update(folder=folder, settings=text, timeout_seconds=timeout_seconds, progress=progress, files=files)
-        seen["model"] = (folder / "model").resolve()
+        seen.update(model=(folder / "model").resolve(), mode=stat.S_IMODE(folder.stat().st_mode))
         raise Told
 
     monkeypatch.setattr(local_run, "_carry_out", carry_out)
@@ -215,6 +219,7 @@ def test_every_argument_of_a_local_run_reaches_its_settings(told, tmp_path):
     arguments = {"epsilon": 9, "population": "members", "ledger": tmp_path / "l.jsonl", "budget_epsilon": 12}
     arguments |= {"delta": 2e-6, "fmr": 0.02, "references": 3, "frames": 2, "recipe": "scales", "steps": 5}
     arguments |= {"model": tmp_path, "timeout_seconds": 77.0, "progress": said.append}
+    arguments |= {"chips": [SimpleNamespace(to_bytes=lambda data=data: data) for data in (b"chips 0", b"chips 1")]}
     with pytest.raises(Told):
         run_locally(everybody, synthetic_profile(), "mask", **arguments)
     folder, settings = told["folder"], told["settings"]
@@ -236,7 +241,11 @@ def test_every_argument_of_a_local_run_reaches_its_settings(told, tmp_path):
     }
     assert told["files"]["profile.json"] == synthetic_profile().to_bytes()
     assert [told["files"][f"{index}.npz"] for index in range(2)] == [one.to_bytes() for one in everybody]
+    assert [told["files"][f"{index}.chips.npz"] for index in range(2)] == [b"chips 0", b"chips 1"]
     assert (told["timeout_seconds"], told["progress"], told["model"]) == (77.0, said.append, tmp_path)
+    keys = [IdentityKey.from_pem(told["files"][f"{index}.pem"]).public for index in range(2)]
+    assert roster_from_text(told["files"]["roster"].decode()) == tuple(keys)
+    assert (told["mode"], folder.exists()) == (0o700, False)
 
 
 def test_every_argument_of_a_local_evaluation_reaches_its_settings(told, tmp_path):
