@@ -14,7 +14,7 @@ from federation.privacy.ledger import Account
 from federation.rules.entries import Moratorium, PolicyException
 from server.coordinator.run_records import Attempt, DropOut, SumRecord
 from server.dashboard import page
-from server.dashboard.dashboard import RULES_END_SECONDS, SOON_SECONDS, ReleaseState
+from server.dashboard.dashboard import RULES_END_SECONDS, ReleaseState
 from server.dashboard.log import Use, Witnessed, WitnessState
 from server.dashboard.page import dashboard_page
 from server.dashboard.times import date, length, moment
@@ -357,8 +357,8 @@ EDGES = {
         {"accounts": tuple(dataclasses.replace(ACCOUNTS[0], population=f"{n}", epsilon=7.0 + n / 2) for n in range(3))},
         2,
     ),
-    "an audit that ends in two weeks": (at(BUNDLE.manifest.ends_at - SOON_SECONDS), 0),
-    "an audit that ends a second sooner": (at(BUNDLE.manifest.ends_at - SOON_SECONDS + 1), 1),
+    "an audit that ends in two weeks": (at(BUNDLE.manifest.ends_at - 14 * DAY_SECONDS), 0),
+    "an audit that ends a second sooner": (at(BUNDLE.manifest.ends_at - 14 * DAY_SECONDS + 1), 1),
 }
 
 
