@@ -14,10 +14,13 @@ from pathlib import Path
 import httpx
 import pytest
 
+from server import cli
 from server.certificates import write_pki
+from server.dashboard import cli as dashboard_cli
 from server.dashboard.page import POLICY
 from server.dashboard.site import PATH, FreshPage, organisation_app
 from server.listening import SECURITY_HEADERS
+from tests.commands import handed
 from tests.server.dashboard.organisation import BUNDLE, an_organisation, options
 
 ORIGIN = "http://localhost:8090"
@@ -150,3 +153,14 @@ def served(url, process):
         else:
             assert answer.status_code == 200
             return answer.text
+
+
+def test_the_command_says_in_its_log_which_of_the_certificates_that_it_was_given_end(monkeypatch, capsys):
+    words = ["--release", "r.zip", "--log", "log", "--certificate", "one.pem", "--certificate", "two.pem"]
+    found = handed(cli.app, "server.dashboard.cli:DailyNotices", "web", "organisation", *words)
+    read, say, clock = found.values()
+    monkeypatch.setattr(dashboard_cli, "certificates_in", lambda paths: (*paths, "read"))
+    assert read() == (Path("one.pem"), Path("two.pem"), "read")
+    say("one.pem ends soon")
+    assert capsys.readouterr() == ("", "one.pem ends soon\n")
+    assert clock().tzinfo is dt.UTC
