@@ -193,6 +193,7 @@ def test_each_step_of_a_run_comes_before_what_needs_it(federation):
     assert federation.shown.reservation == reserved.run == committed.run
     assert federation.shown.chain.entries[-1] == reserved
     assert federation.started == "17"
+    assert federation.said == ["the charge is reserved in the privacy ledger for 'staff'"]
 
 
 # What the next start does after one that died before this step, and how the runs stand then.

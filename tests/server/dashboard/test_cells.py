@@ -186,6 +186,10 @@ def test_tiles_say_what_is_worst_newest_and_of_a_week():
         "Epsilon spent": ("5.51", "of 6, for visitors", "number"),
         "Last run": ("aborted", date(BEGAN + 90_000), "FAIL"),
     }
+    # Spent is what is nearest to its end, and not what is most.
+    larger = dataclasses.replace(ACCOUNTS[0], cap_epsilon=20.0, epsilon=9.0)
+    accounts = dataclasses.replace(BUSY, accounts=(larger, *ACCOUNTS[1:]))
+    assert tiles(accounts)["Epsilon spent"] == shown["Epsilon spent"]
     unwatched = dataclasses.replace(BUSY, log=dataclasses.replace(BUSY.log, witnesses=()))
     assert tiles(unwatched)["Log entries"][1] == "signed 3 min ago; no witness"
 
