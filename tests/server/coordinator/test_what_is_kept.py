@@ -201,7 +201,7 @@ def test_a_ledger_that_does_not_go_on_leaves_every_copy(copies, which):
 
 def test_who_is_to_blame_for_a_ledger_that_is_none_is_whose_it_is(copies):
     before = kept(copies)
-    with pytest.raises(MalformedMessageError):
+    with pytest.raises(MalformedMessageError, match="ledger"):
         copies.keep("north", b"junk\n")
     assert kept(copies) == before
     (copies.folder / "south.jsonl").write_bytes(b"junk\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -145,9 +146,9 @@ def test_keys_that_cannot_be_its_own_take_nobody_s_place(sums, done, which):
     sums._sums["threshold"].waiting.discard(3)
     done.clear()
     arguments, why = NOT_LOOKED_AT[which]
-    with pytest.raises(MalformedMessageError) as caught:
+    with pytest.raises(MalformedMessageError, match=f"^{why}$"):
         sums._enter(*arguments)
-    assert (str(caught.value), done) == (why, [])
+    assert done == []
     assert state(sums) == ({"moments": ({2, 3, 4}, {}), "threshold": ({2, 4}, {})}, {1: 11}, {1: 10})
 
 
@@ -162,9 +163,8 @@ TURNED_AWAY = {
 @pytest.mark.parametrize("which", TURNED_AWAY)
 def test_who_is_turned_away_is_out_of_every_sum_with_the_reason_of_each(sums, done, which):
     changes, why = TURNED_AWAY[which]
-    with pytest.raises((MalformedMessageError, ProofError)) as caught:
+    with pytest.raises((MalformedMessageError, ProofError), match=f"^{why}$"):
         sums._enter(12, keys(2, 5, **changes))
-    assert str(caught.value) == why
     wrong = changes.get("wrong", ())
     reasons = {name: f"sent wrong keys for {name}" if name in wrong else "was turned away" for name in BOTH}
     assert done[-2:] == [("lose", name, 2, reasons[name]) for name in BOTH]
@@ -256,9 +256,9 @@ def test_of_who_never_said_who_it_is_and_has_no_node_the_sum_knows_the_reason(su
 def test_a_sum_that_ends_for_want_of_members_says_what_is_known_of_nodes_that_are_nobody_s_yet(sums, faults, said):
     sums._node_of, sums._faults = {1: 11, 2: 12}, faults
     sums._sums["threshold"].ends = ended = RoundAbortedError("too few are left")
-    with pytest.raises(RoundAbortedError) as caught:
+    with pytest.raises(RoundAbortedError, match=f"^{re.escape(said)}$") as caught:
         sums._advance("threshold")
-    assert (str(caught.value), caught.value.__cause__) == (said, ended)
+    assert caught.value.__cause__ is ended
 
 
 # ------------------------------------------------------------------------------------------------- who spoiled a sum

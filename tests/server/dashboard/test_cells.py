@@ -7,10 +7,11 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from federation.audit.cells import Estimate
+from federation.audit.cells import Estimate, Limits
 from federation.audit.cells import Rate as AuditedRate
 from federation.consent.purposes import DAY_SECONDS
 from federation.privacy.ledger import Account
+from federation.release.manifest import Use as ReleaseUse
 from federation.rules.entries import Moratorium, PolicyException
 from server.coordinator.run_records import Attempt, DropOut, SumRecord
 from server.dashboard import page
@@ -18,7 +19,7 @@ from server.dashboard.dashboard import RULES_END_SECONDS, ReleaseState
 from server.dashboard.log import Use, Witnessed, WitnessState
 from server.dashboard.page import dashboard_page
 from server.dashboard.times import date, length, moment
-from tests.bundles import a_bundle, a_cell, a_report
+from tests.bundles import a_bundle, a_cell, a_report, an_attack
 from tests.server.dashboard.organisation import BUNDLE, RUN
 from tests.server.dashboard.test_dashboard import LOG, NOW, QUIET, REASON, TODAY, at, with_rules
 
@@ -138,6 +139,19 @@ def test_a_release_stands_with_its_audit_end_signatures_rates_and_promise():
     ):
         valid = f"{signed_at} to {date(BUNDLE.manifest.ends_at)}, {left} left; general use"
         assert facts(dashboard, "release") == [audit, ("Valid", valid), ("Signatures", signatures), *rest]
+
+
+def test_what_was_measured_of_a_release_stands_with_the_limits_that_it_was_measured_at():
+    report = a_report(BUNDLE.release, limits=Limits(0.0008, 0.15, confidence=0.9))
+    bundle = a_bundle(BUNDLE.release, report=report, epsilon_audit=an_attack(0.376), use=ReleaseUse.TRIAL)
+    found = dataclasses.replace(BUSY, release=ReleaseState(bundle))
+    assert ("Measured by attack", "epsilon at least 0.38") in facts(found, "release")
+    said = [words_of(each) for each in read(found).iter(f"{HTML}caption")]
+    limits = "false matches 0.08 %, false non-matches 15 %. Bounds are one-sided, at 90 % each."
+    assert f"Every group against the limits: {limits}" in said
+    assert "4 members, and the recorded runs" in said
+    alone = read(dataclasses.replace(BUSY, members=("north",)))
+    assert "1 member, and the recorded runs" in [words_of(each) for each in alone.iter(f"{HTML}caption")]
 
 
 def test_requests_stand_by_purpose_and_requester_with_those_of_a_week_beside_all():
