@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
+import sys
 import tomllib
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -138,7 +140,15 @@ def test_a_run_gives_the_last_error_that_it_said_and_passes_its_lines_on(
         "--federation-config",
         "the nodes",
     ]
-    assert (named["cwd"], named["env"]) == (tmp_path / "files", {"of": "it"})
+    assert named == {
+        "cwd": tmp_path / "files",
+        "env": {"of": "it"},
+        "stdin": subprocess.DEVNULL,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.STDOUT,
+        "text": True,
+        "errors": "replace",
+    }
     assert 'address = "127.0.0.1:9"' in (tmp_path / "flwr" / "config.toml").read_text()
 
 
@@ -282,3 +292,16 @@ def test_a_name_that_cannot_stand_in_a_run_s_settings_is_refused(text):
 def test_settings_are_written_as_they_are_read():
     settings = {"population": 'a "name" \\n of # one = two', "people": 3, "epsilon": 1e-05}
     assert tomllib.loads(local_run._toml(settings)) == settings
+
+
+def test_a_local_run_s_programs_have_a_home_in_its_folder_and_tell_nobody_of_themselves(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(
+        local_run, "flower_environment", lambda *given, **named: told.append((*given, named)) or {"of": "Flower"}
+    )
+    assert local_run._environment(tmp_path) == {
+        "of": "Flower",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    }
+    assert told == [(os.environ, {"home": tmp_path / "flwr", "interpreter": sys.executable})]

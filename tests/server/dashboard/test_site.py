@@ -71,6 +71,14 @@ async def test_a_name_that_somebody_pointed_here_is_refused(host):
     assert "secret" not in answer.text
 
 
+async def test_a_name_without_its_www_is_refused_and_led_nowhere():
+    app = organisation_app(a_page(), ["www.office.example"])
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://www.office.example") as client:
+        answers = [await client.get(PATH, headers=named) for named in ({}, {"host": "office.example"})]
+    assert [(answer.status_code, "location" in answer.headers) for answer in answers] == [(200, False), (400, False)]
+
+
 async def test_the_page_is_made_again_only_when_it_is_old():
     made, now = [], [0.0]
     page = FreshPage(lambda: made.append(None) or f"{len(made)}", every_seconds=60, clock=lambda: now[0])
