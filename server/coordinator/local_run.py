@@ -216,10 +216,18 @@ def _carry_out(folder: Path, settings: _Settings, timeout_seconds: float, progre
 
 
 def _toml(settings: _Settings) -> str:
-    """Flat TOML. Literal strings, so that nothing in a value is an escape."""
+    """Flat TOML. Literal strings, so that nothing in a value is an escape.
+
+    Raises:
+        UsageError: a text does not fit into one.
+    """
     lines = (f"{key} = " + (f"'{value}'" if isinstance(value, str) else repr(value)) for key, value in settings.items())
     text = "\n".join(lines) + "\n"
-    if tomllib.loads(text) != settings:
+    try:
+        is_same = tomllib.loads(text) == settings
+    except tomllib.TOMLDecodeError:
+        is_same = False
+    if not is_same:
         raise UsageError("names and paths of a run must be plain text without quotes or line breaks")
     return text
 

@@ -52,11 +52,25 @@ def checkout(tmp_path):
 
 
 def test_only_the_files_of_the_application_are_there_and_only_for_a_while(checkout):
+    names = ("pyproject.toml", ".gitignore", "LICENSE", "client/node/app.py", "client/deep/er.py")
     with application_files(checkout) as files:
-        found = {str(path.relative_to(files)) for path in files.rglob("*") if path.is_file()}
-    assert "client/deep/er.py" in found
-    assert not {name for name in found if "node_modules" in name or name.endswith(".txt")}
+        found = {str(path.relative_to(files)): path.read_bytes() for path in files.rglob("*") if path.is_file()}
+    drafts = found.pop("client/drafts/no.py")  # Flower leaves it out, by the .gitignore that comes along
+    assert found == {name: (checkout / name).read_bytes() for name in names}
+    assert drafts == b"never packed\n"
     assert not files.exists()
+
+
+def test_they_go_also_when_what_packs_them_fails(checkout):
+    seen = []
+
+    def fails(files):
+        seen.append(files)
+        raise KeyError("packed")
+
+    with pytest.raises(KeyError, match="packed"), application_files(checkout) as files:
+        fails(files)
+    assert [files.exists() for files in seen] == [False]
 
 
 def test_its_hash_is_that_of_the_checkout_as_flower_packs_it(checkout):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,7 +11,9 @@ import numpy as np
 import pytest
 
 from federation.errors import BudgetExhaustedError, RoundAbortedError, UsageError
+from federation.identity import IdentityKey
 from federation.privacy.charges import reservation_name
+from federation.secagg.session import roster_to_text
 from server.coordinator import runs
 from server.coordinator.checkpoint import Checkpoint
 from server.coordinator.ledger import LedgerCopies, PrivacyLedger
@@ -92,11 +95,14 @@ class Run:
 
     def secure_sums(self, *args, keep_ledger, members, **named):
         self.step("sums")
-        assert args == ("the grid", [7, 8], PLAN)
-        assert (keep_ledger.__func__, keep_ledger.__self__) == (LedgerCopies.keep, LedgerCopies(self.folder / "kept"))
-        assert (members.names, members.nodes) == (NAMES, {7: "north"})
+        settings = self.settings
+        assert args == ("the grid", [7, 8], settings.plan)
+        copies = LedgerCopies(settings.ledger_copies)
+        assert (keep_ledger.__func__, keep_ledger.__self__) == (LedgerCopies.keep, copies)
+        assert (members.names, members.nodes) == (NAMES, settings.node_names)
         self.started = named.pop("run")
-        assert named == {"absent": {9: "it is away"}, "deadline_seconds": 17.0, "say": runs.say}
+        deadline = settings.round_deadline_seconds
+        assert named == {"absent": {9: "it is away"}, "deadline_seconds": deadline, "say": runs.say}
         return SimpleNamespace(open=self.open, collect=self.collect, drop_outs=())
 
     def open(self, shown):
@@ -116,6 +122,11 @@ class Run:
             assert (got.total.tolist(), got.people, got.members) == (made.total.tolist(), made.people, made.members)
         self.step("make")
         return RESULT
+
+    def change(self, **settings):
+        """The same federation with other settings; gives none for the start."""
+        self.settings = replace(self.settings, **settings)
+        return {}
 
     def start(self, run="17", facts=("a fact",)):
         self.done.clear()
@@ -182,6 +193,7 @@ def test_each_step_of_a_run_comes_before_what_needs_it(federation):
     assert federation.shown.reservation == reserved.run == committed.run
     assert federation.shown.chain.entries[-1] == reserved
     assert federation.started == "17"
+    assert federation.said == ["the charge is reserved in the privacy ledger for 'staff'"]
 
 
 # What the next start does after one that died before this step, and how the runs stand then.
@@ -267,23 +279,93 @@ def test_a_charge_that_is_refused_leaves_nothing_to_go_on_with(federation, error
     assert federation.state == ([], ["aborted"], False, None)
 
 
+def with_other_keys(federation):
+    keys = [IdentityKey.from_secret_bytes(bytes([index + 71]) * 64).public for index in range(len(NAMES))]
+    federation.settings.roster.write_text(roster_to_text(keys, NAMES))
+    return {}
+
+
 OTHER = {
-    "facts": {"facts": ("another fact",)},
-    "order of facts": {"facts": ("a fact", "one more")},
+    "facts": lambda _: {"facts": ("another fact",)},
+    "order of facts": lambda _: {"facts": ("a fact", "one more")},
+    "plan": lambda federation: federation.change(plan=the_plan(7.0)),
+    "roster": with_other_keys,
+    "application": lambda federation: federation.patch.setattr(runs, "application_digest", lambda: b"\xee" * 32) or {},
 }
 
 
 @pytest.mark.parametrize("other", OTHER)
-def test_a_run_of_other_facts_takes_the_place_of_one_that_did_not_end(federation, other):
+def test_a_run_of_something_else_takes_the_place_of_one_that_did_not_end(federation, other):
     federation.fails["make"] = Died()
     with pytest.raises(Died):
         federation.start()
     with pytest.raises(BudgetExhaustedError, match=r"the privacy budget of .staff. is"):
-        federation.start(run="18", **OTHER[other])
+        federation.start(run="18", **OTHER[other](federation))
     assert federation.done[0] == "Checkpoint.remove"
     assert "run 17 did not end and had other settings: it is given up, and its charge stays" in federation.said
     kinds, outcomes, unfinished, result = federation.state
     assert (kinds, sorted(outcomes), unfinished, result) == (["open", "reserve"], ["aborted", "aborted"], False, None)
+
+
+def test_a_run_of_other_people_takes_the_place_of_one_that_did_not_end_and_is_charged_to_them(federation):
+    federation.fails["make"] = Died()
+    with pytest.raises(Died):
+        federation.start()
+    federation.change(population="visitors")
+    assert federation.start(run="18") == RESULT
+    assert federation.done == ["Checkpoint.remove", *WHOLE]
+    entries = PrivacyLedger(federation.settings.ledger).chain().entries
+    assert [(entry.kind, entry.population) for entry in entries] == [
+        ("open", "staff"),
+        ("reserve", "staff"),
+        ("open", "visitors"),
+        ("reserve", "visitors"),
+        ("commit", "visitors"),
+    ]
+    records = {record.run: record for record in RunRecords.beside(federation.settings.ledger).all()}
+    assert {run: (it.population, it.outcome.value) for run, it in records.items()} == {
+        "17": ("staff", "aborted"),
+        "18": ("visitors", "released"),
+    }
+
+
+def test_a_run_of_another_ledger_takes_the_place_of_one_that_did_not_end(federation):
+    federation.fails["make"] = Died()
+    with pytest.raises(Died):
+        federation.start()
+    federation.change(ledger=federation.folder / "other.jsonl")
+    assert federation.start(run="18") == RESULT
+    assert federation.done == ["Checkpoint.remove", *WHOLE]
+    assert federation.state == FINISHED
+
+
+def test_how_long_is_waited_and_where_copies_are_kept_may_change_while_a_run_goes_on(federation):
+    federation.fails["make"] = Died()
+    with pytest.raises(Died):
+        federation.start()
+    federation.change(
+        budget_epsilon=77.0,
+        ledger_copies=federation.folder / "elsewhere",
+        node_deadline_seconds=1.0,
+        round_deadline_seconds=2.0,
+        node_names={8: "south"},
+        chosen=("south", "east", "north"),
+    )
+    assert federation.start(run="18") == RESULT
+    assert federation.done == AGAIN["make"]
+    assert "run 17 did not end; this one goes on from moments, threshold" in federation.said
+    assert federation.state == FINISHED
+
+
+def test_a_run_goes_on_under_no_charge_that_its_ledger_lacks_once_somebody_may_have_opened_a_sum(federation):
+    federation.fails["make"] = Died()
+    with pytest.raises(Died):
+        federation.start()
+    federation.settings.ledger.unlink()
+    with pytest.raises(UsageError, match="the privacy ledger lacks the charge of run 17, which is under way"):
+        federation.start(run="18")
+    assert federation.done == ["await", "sums", "OpenRecord.end"]
+    assert federation.state == ([], ["interrupted"], True, None)
 
 
 def test_the_charge_names_run_and_what_was_agreed_on(federation):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
+import sys
+import tomllib
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
@@ -136,7 +140,15 @@ def test_a_run_gives_the_last_error_that_it_said_and_passes_its_lines_on(
         "--federation-config",
         "the nodes",
     ]
-    assert (named["cwd"], named["env"]) == (tmp_path / "files", {"of": "it"})
+    assert named == {
+        "cwd": tmp_path / "files",
+        "env": {"of": "it"},
+        "stdin": subprocess.DEVNULL,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.STDOUT,
+        "text": True,
+        "errors": "replace",
+    }
     assert 'address = "127.0.0.1:9"' in (tmp_path / "flwr" / "config.toml").read_text()
 
 
@@ -175,3 +187,121 @@ def test_a_superlink_is_awaited_until_it_answers_ends_or_has_had_its_time(
         with pytest.raises(UnavailableError, match=f"Flower's SuperLink did not start: {said}$"):
             local_run._await_health(process, "http://it/health", tmp_path / "log")
     assert now[0] == (answers_at if said is None else ends_at or 30.0)
+
+
+# -------------------------------------------------------------------------------------------- a run from its beginning
+class Link:
+    """Flower's SuperLink, which is not started."""
+
+    def __init__(self, monkeypatch, *, health=lambda: None):
+        self.done, self.told = [], []
+        monkeypatch.setattr(local_run.subprocess, "Popen", self._popen)
+        monkeypatch.setattr(local_run, "program_path", lambda name: f"/bin/{name}")
+        monkeypatch.setattr(local_run, "stop_group", lambda process: self.done.append(("stopped", process)))
+        monkeypatch.setattr(local_run, "_await_health", lambda *told: self.done.append(("awaited", *told)) or health())
+
+    def _popen(self, *told, **named):
+        self.told.append((told, named))
+        return "the process"
+
+
+def test_a_superlink_is_started_on_loopback_in_a_group_of_its_own_and_stopped_when_all_is_over(tmp_path, monkeypatch):
+    link = Link(monkeypatch)
+    with local_run._superlink(tmp_path, {"of": "it"}) as address:
+        host, _, port = address.partition(":")
+        (((command,), named),) = link.told
+        assert (host, command) == (
+            "127.0.0.1",
+            [*("/bin/flower-superlink", "--insecure", "--simulation", "--host", host, "--port", port)],
+        )
+        awaited = ("awaited", "the process", f"http://{address}/health", tmp_path / "superlink.log")
+        assert link.done == [awaited]
+    assert link.done == [awaited, ("stopped", "the process")]
+    log, out = named.pop("stdout"), subprocess.STDOUT
+    assert (log.name, log.closed) == (str(tmp_path / "superlink.log"), True)
+    assert named == {
+        "cwd": local_run.APP,
+        "env": {"of": "it"},
+        "stdin": subprocess.DEVNULL,
+        "stderr": out,
+        "start_new_session": True,
+    }
+
+
+def test_a_superlink_that_does_not_answer_is_stopped_too(tmp_path, monkeypatch):
+    def never():
+        raise UnavailableError("did not start")
+
+    link = Link(monkeypatch, health=never)
+    with pytest.raises(UnavailableError, match="did not start"), local_run._superlink(tmp_path, {}):
+        raise AssertionError
+    assert link.done[-1] == ("stopped", "the process")
+
+
+CAME_TO = {
+    "a result": (b"the result", None, None),
+    "a result, whatever was said before": (b"the result", UsageError("first"), None),
+    "an error": (None, BudgetExhaustedError("no room"), (BudgetExhaustedError, "^no room$")),
+    "nothing": (None, None, (RoundAbortedError, "^the federated run ended without a result and did not say why$")),
+}
+
+
+@pytest.mark.parametrize("recipe", ["moments", "scales", "evaluate"])
+@pytest.mark.parametrize("which", CAME_TO)
+def test_a_local_run_gives_what_it_wrote_or_the_error_that_it_said(tmp_path, monkeypatch, which, recipe):
+    result, error, raised = CAME_TO[which]
+    settings = {"num-organisations": 3, "output": str(tmp_path / "result.json"), "recipe": recipe, "epsilon": 2.0}
+    told = []
+
+    @contextmanager
+    def superlink(*given):
+        told.append(("link", *given))
+        yield "127.0.0.1:9"
+        told.append("ended")
+
+    def submit(*given):
+        told.append(("submitted", *given))
+        assert tomllib.loads((tmp_path / "run.toml").read_text()) == settings
+        if result is not None:
+            (tmp_path / "result.json").write_bytes(result)
+        return error
+
+    monkeypatch.setattr(local_run, "_superlink", superlink)
+    monkeypatch.setattr(local_run, "_submit", submit)
+    monkeypatch.setattr(local_run, "_environment", lambda folder: {"home": folder})
+    if raised is None:
+        assert local_run._carry_out(tmp_path, settings, 33.0, print) == result
+    else:
+        with pytest.raises(raised[0], match=raised[1]):
+            local_run._carry_out(tmp_path, settings, 33.0, print)
+    nodes = "num-supernodes=3 client-resources-num-cpus=1" + ("" if recipe == "scales" else " init-args-num-cpus=1")
+    environment = {"home": tmp_path}
+    assert told == [
+        ("link", tmp_path, environment),
+        ("submitted", tmp_path, environment, "127.0.0.1:9", nodes, 33.0, print),
+        "ended",
+    ]
+
+
+@pytest.mark.parametrize("text", ["it's", "two\nlines", "a'\nother = 'b", "\x00"])
+def test_a_name_that_cannot_stand_in_a_run_s_settings_is_refused(text):
+    with pytest.raises(UsageError, match="names and paths of a run must be plain text without quotes or line breaks"):
+        local_run._toml({"population": text})
+
+
+def test_settings_are_written_as_they_are_read():
+    settings = {"population": 'a "name" \\n of # one = two', "people": 3, "epsilon": 1e-05}
+    assert tomllib.loads(local_run._toml(settings)) == settings
+
+
+def test_a_local_run_s_programs_have_a_home_in_its_folder_and_tell_nobody_of_themselves(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(
+        local_run, "flower_environment", lambda *given, **named: told.append((*given, named)) or {"of": "Flower"}
+    )
+    assert local_run._environment(tmp_path) == {
+        "of": "Flower",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    }
+    assert told == [(os.environ, {"home": tmp_path / "flwr", "interpreter": sys.executable})]

@@ -341,3 +341,25 @@ def test_a_thousand_are_asked_in_fifties(monkeypatch, sums):
     grid = Grid({node: (0.0, node) for node in range(101)})
     assert exchange(monkeypatch, sums, grid, range(101)) == {node: node for node in range(101)}
     assert [len(pushed) for pushed in grid.pushed] == [50, 50, 1]
+
+
+def test_each_node_gets_its_own_content_which_is_made_as_it_is_sent(monkeypatch, sums):
+    """All of them together would fill a machine."""
+    grid, steps = Grid({node: (0.0, node) for node in range(70)}), []
+    push = grid.push_messages
+
+    def watched(messages):
+        assert [m.content for m in messages] == [f"for {m.metadata.dst_node_id}" for m in messages]
+        steps.append("sent")
+        return push(messages)
+
+    def contents():
+        for node in range(70):
+            steps.append(node)
+            yield node, f"for {node}"
+
+    monkeypatch.setattr(grid, "push_messages", watched)
+    exchange(monkeypatch, sums, grid, [])
+    steps.clear()
+    sums._exchange(SHARE_KEYS, contents())
+    assert steps == [*range(50), "sent", *range(50, 70), "sent"]

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from federation.errors import UsageError
 from federation.learning import private_evaluation, scales
 from federation.learning.moments import Shift
 from federation.learning.rounds import EVALUATE_RELEASE, EVALUATE_THRESHOLD, TRAIN_MOMENTS, TRAIN_SCALES
@@ -56,8 +57,17 @@ def calls(monkeypatch):
     ):
         for name in names:
             monkeypatch.setattr(owner, name, written_down(name, found))
-    monkeypatch.setattr(app, "say", lambda _line: None)
     return found
+
+
+@pytest.fixture(autouse=True)
+def said(monkeypatch):
+    """What whoever submitted the run is told."""
+    lines = []
+    for owner in (app, evaluating):
+        monkeypatch.setattr(owner, "say", lines.append)
+        monkeypatch.setattr(owner, "say_promise", lambda plan: lines.append(("promise", plan)))
+    return lines
 
 
 def settings(found, **plan):
@@ -76,7 +86,7 @@ def of_release(found):
 
 
 @pytest.mark.parametrize("weight", [0.75, 0.0])
-def test_a_release_is_made_of_each_number_of_its_sums(calls, monkeypatch, weight):
+def test_a_release_is_made_of_each_number_of_its_sums(calls, monkeypatch, said, weight):
     shift, opened = SimpleNamespace(weight=weight), Opening()
     monkeypatch.setattr(app.Shift, "of", lambda *args, **named: calls.append(("shift", args, named)) or shift)
     run = settings(calls, adaptation=Adaptation.CENTRE)
@@ -101,6 +111,11 @@ def test_a_release_is_made_of_each_number_of_its_sums(calls, monkeypatch, weight
     assert opened.asked == [
         ("moments", TRAIN_MOMENTS, "moments_request"),
         ("threshold", EVALUATE_THRESHOLD, "threshold_request"),
+    ]
+    assert said == [
+        "moments: the sum over 5 of 9 organisations",
+        "reason_of",
+        "threshold: the sum over 4 of 9 organisations",
     ]
 
 
@@ -132,7 +147,7 @@ class Descent:
 
 
 @pytest.mark.parametrize("ends_at", [1.0, 0.0])
-def test_scales_go_on_from_step_to_step_and_end_with_the_last(calls, monkeypatch, ends_at):
+def test_scales_go_on_from_step_to_step_and_end_with_the_last(calls, monkeypatch, said, ends_at):
     """Where all of them are as they were at first, only noise was seen, and nothing is adapted."""
     seen = []
     monkeypatch.setattr(scales.Descent, "start", lambda: Descent(ends_at=ends_at))
@@ -155,17 +170,16 @@ def test_scales_go_on_from_step_to_step_and_end_with_the_last(calls, monkeypatch
     adaptation = Adaptation.SCALES if ends_at else Adaptation.NONE
     assert of_release(calls)[1]["adaptation"] is adaptation
     assert made["reason_of"][1] is adaptation
+    assert said[:2] == [f"step {step} of 2: the sum over {over} of 9 organisations" for step, over in ((1, 3), (2, 2))]
 
 
-def test_a_report_is_made_of_each_number_of_its_sum(calls, monkeypatch):
+def test_a_report_is_made_of_each_number_of_its_sum(calls, monkeypatch, said):
     report = SimpleNamespace(to_bytes=lambda: b"the report")
     monkeypatch.setattr(
         private_evaluation, "report_of", lambda *args, **named: calls.append(("report", args, named)) or report
     )
-    read = SimpleNamespace(organisations=1, people=36, rates=(), digest="ab" * 32)
+    read = SimpleNamespace(organisations=1, people=36, rates=tuple(map(Rates, "abc")), digest="ab" * 32)
     monkeypatch.setattr(evaluating.EvaluationReport, "from_bytes", lambda data: {b"kept": read}[data])
-    for name in ("say", "say_promise"):
-        monkeypatch.setattr(evaluating, name, lambda _: None)
     opened, carried = Opening(), []
 
     def carry_out(*args, make, **named):
@@ -185,6 +199,97 @@ def test_a_report_is_made_of_each_number_of_its_sum(calls, monkeypatch):
             {"noise_multiplier": 32.5, "people": 36, "organisations": 1},
         ),
     ]
+    assert said == [
+        ("promise", plan),
+        f"plan: measure release {'cd' * 8} at 5 bits; a group needs 7 people",
+        "the sum over 1 of 9 organisations, 36 people",
+        *(f"rates of {group}" for group in "abc"),
+        f"evaluation {'ab' * 8} is written; rates of people who also trained flatter the release",
+    ]
+
+
+class Rates:
+    """Of one group."""
+
+    def __init__(self, group):
+        self.text = f"rates of {group}"
+
+
+# ----------------------------------------------------------------------------------------------------- a whole run
+READ = SimpleNamespace(threshold=41, code_length=256, rate=SimpleNamespace(text="its rate"), digest="ef" * 32)
+READ.reason = "its reason"
+
+
+@pytest.fixture
+def training(monkeypatch, calls):
+    """Settings of a run whose steps are written down; what is written reads as `READ`."""
+    for name in ("public_release", "carry_out", "carry_out_alone"):
+        monkeypatch.setattr(app, name, written_down(name, calls))
+    monkeypatch.setattr(app.ModelRelease, "from_bytes", lambda data: {"carry_out": READ}[data])
+    profile = SimpleNamespace(digest="the profile's")
+    terms = SimpleNamespace(profile=profile, condition="mask", fmr=0.02, references=3, frames=2)
+    plan = SimpleNamespace(
+        events=("moments",), adaptation=Adaptation.CENTRE, planned_noise="so much noise", checks_threshold=True
+    )
+    return SimpleNamespace(run="the run's", plan=plan, terms=terms)
+
+
+THRESHOLD = "threshold: 41 of 256 bits for its rate; no audit has seen it yet"
+
+
+@pytest.mark.parametrize(("checks", "words"), [(True, "; the threshold is checked"), (False, "")])
+def test_a_run_goes_on_only_with_the_same_profile_condition_rate_references_and_frames(
+    monkeypatch, training, calls, said, checks, words
+):
+    training.plan.checks_threshold = checks
+    assert app.train("the grid", training, run="17") is READ
+    ((name, args, named),) = calls
+    assert (name, args) == ("carry_out", ("the grid", "the run's"))
+    make = named.pop("make")
+    assert named == {"run": "17", "facts": ("the profile's", "mask", 0.02, 3, 2)}
+    adapt = f"plan: adapt {Adaptation.CENTRE.value}; so much noise{words}"
+    assert said == [("promise", training.plan), adapt, THRESHOLD]
+    released = SimpleNamespace(to_bytes=lambda: b"the release")
+    made_of = []
+    monkeypatch.setattr(app, "_release", lambda *told: made_of.append(told) or released)
+    assert (make("opened"), made_of) == (b"the release", [(training, "opened")])
+
+
+def test_a_run_that_can_help_nobody_asks_nobody_and_says_so(training, monkeypatch, calls, said):
+    training.plan.events = ()
+    made = SimpleNamespace(**vars(READ), to_bytes=lambda: b"of nobody")
+    monkeypatch.setattr(app, "public_release", lambda *told, **named: calls.append(("public", told, named)) or made)
+    assert app.train("the grid", training, run="17") is made
+    assert calls[1][2].pop("created").tzinfo is not None
+    assert calls == [
+        ("reason_of", (training.plan, Adaptation.NONE, 0.0), {}),
+        ("public", (training.terms,), {"reason": "reason_of"}),
+        ("carry_out_alone", ("the run's",), {"run": "17", "result": b"of nobody"}),
+    ]
+    nothing = "nothing is asked of anybody and nothing is charged: the release is made of public knowledge alone"
+    assert said == [nothing, THRESHOLD]
+
+
+@pytest.mark.parametrize("recipe", ["moments", "scales", "evaluate", "other", ""])
+def test_a_run_is_of_the_recipe_that_its_configuration_names(monkeypatch, said, recipe):
+    began = []
+    monkeypatch.setattr(app.TrainingSettings, "read", lambda config: ("training", config.text("recipe")))
+    monkeypatch.setattr(app.EvaluationSettings, "read", lambda config: ("evaluation", config.text("recipe")))
+    monkeypatch.setattr(app, "train", lambda *told, **named: began.append((*told, named)) or READ)
+    monkeypatch.setattr(app, "evaluate", lambda *told, **named: began.append((*told, named)))
+    if recipe in {"other", ""}:
+        words = "^recipe in the run .* must be moments, scales or evaluate$" if recipe else "^set recipe in the run"
+        with pytest.raises(UsageError, match=words):
+            app.run_once("the grid", {"recipe": recipe}, run="17")
+        assert (began, said) == ([], [])
+        return
+    app.run_once("the grid", {"recipe": recipe}, run="17")
+    kind = "evaluation" if recipe == "evaluate" else "training"
+    assert began == [("the grid", (kind, recipe), {"run": "17"})]
+    assert said == ([] if kind == "evaluation" else [f"release {'ef' * 8} is written: its reason"])
+
+
+# ---------------------------------------------------------------------------------------------------- what is kept
 
 
 def test_what_was_opened_is_read_as_it_was_written_with_every_field():

@@ -7,18 +7,19 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from federation.audit.cells import Estimate
+from federation.audit.cells import Estimate, Limits
 from federation.audit.cells import Rate as AuditedRate
 from federation.consent.purposes import DAY_SECONDS
 from federation.privacy.ledger import Account
+from federation.release.manifest import Use as ReleaseUse
 from federation.rules.entries import Moratorium, PolicyException
 from server.coordinator.run_records import Attempt, DropOut, SumRecord
 from server.dashboard import page
-from server.dashboard.dashboard import RULES_END_SECONDS, SOON_SECONDS, ReleaseState
+from server.dashboard.dashboard import RULES_END_SECONDS, ReleaseState
 from server.dashboard.log import Use, Witnessed, WitnessState
 from server.dashboard.page import dashboard_page
 from server.dashboard.times import date, length, moment
-from tests.bundles import a_bundle, a_cell, a_report
+from tests.bundles import a_bundle, a_cell, a_report, an_attack
 from tests.server.dashboard.organisation import BUNDLE, RUN
 from tests.server.dashboard.test_dashboard import LOG, NOW, QUIET, REASON, TODAY, at, with_rules
 
@@ -140,6 +141,19 @@ def test_a_release_stands_with_its_audit_end_signatures_rates_and_promise():
         assert facts(dashboard, "release") == [audit, ("Valid", valid), ("Signatures", signatures), *rest]
 
 
+def test_what_was_measured_of_a_release_stands_with_the_limits_that_it_was_measured_at():
+    report = a_report(BUNDLE.release, limits=Limits(0.0008, 0.15, confidence=0.9))
+    bundle = a_bundle(BUNDLE.release, report=report, epsilon_audit=an_attack(0.376), use=ReleaseUse.TRIAL)
+    found = dataclasses.replace(BUSY, release=ReleaseState(bundle))
+    assert ("Measured by attack", "epsilon at least 0.38") in facts(found, "release")
+    said = [words_of(each) for each in read(found).iter(f"{HTML}caption")]
+    limits = "false matches 0.08 %, false non-matches 15 %. Bounds are one-sided, at 90 % each."
+    assert f"Every group against the limits: {limits}" in said
+    assert "4 members, and the recorded runs" in said
+    alone = read(dataclasses.replace(BUSY, members=("north",)))
+    assert "1 member, and the recorded runs" in [words_of(each) for each in alone.iter(f"{HTML}caption")]
+
+
 def test_requests_stand_by_purpose_and_requester_with_those_of_a_week_beside_all():
     assert tables(BUSY)["Purpose"] == [
         ["door-access", "example.org", "1,123", "23", "66,743", "61,643"],
@@ -186,6 +200,10 @@ def test_tiles_say_what_is_worst_newest_and_of_a_week():
         "Epsilon spent": ("5.51", "of 6, for visitors", "number"),
         "Last run": ("aborted", date(BEGAN + 90_000), "FAIL"),
     }
+    # Spent is what is nearest to its end, and not what is most.
+    larger = dataclasses.replace(ACCOUNTS[0], cap_epsilon=20.0, epsilon=9.0)
+    accounts = dataclasses.replace(BUSY, accounts=(larger, *ACCOUNTS[1:]))
+    assert tiles(accounts)["Epsilon spent"] == shown["Epsilon spent"]
     unwatched = dataclasses.replace(BUSY, log=dataclasses.replace(BUSY.log, witnesses=()))
     assert tiles(unwatched)["Log entries"][1] == "signed 3 min ago; no witness"
 
@@ -357,8 +375,8 @@ EDGES = {
         {"accounts": tuple(dataclasses.replace(ACCOUNTS[0], population=f"{n}", epsilon=7.0 + n / 2) for n in range(3))},
         2,
     ),
-    "an audit that ends in two weeks": (at(BUNDLE.manifest.ends_at - SOON_SECONDS), 0),
-    "an audit that ends a second sooner": (at(BUNDLE.manifest.ends_at - SOON_SECONDS + 1), 1),
+    "an audit that ends in two weeks": (at(BUNDLE.manifest.ends_at - 14 * DAY_SECONDS), 0),
+    "an audit that ends a second sooner": (at(BUNDLE.manifest.ends_at - 14 * DAY_SECONDS + 1), 1),
 }
 
 

@@ -294,6 +294,7 @@ def test_a_release_that_nobody_trusted_has_signed_is_shown_with_an_alarm(tmp_pat
     (tmp_path / "trust.json").write_bytes(trust)
     dashboard = DashboardReader(sources).read()
     assert words in dashboard.release.fault
+    assert dashboard.release.checked
     assert any(alert.now and "may not be served" in alert.text for alert in dashboard.alerts)
     assert BUNDLE.release.digest in dashboard_page(dashboard)
 

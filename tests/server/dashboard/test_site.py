@@ -14,10 +14,13 @@ from pathlib import Path
 import httpx
 import pytest
 
+from server import cli
 from server.certificates import write_pki
+from server.dashboard import cli as dashboard_cli
 from server.dashboard.page import POLICY
 from server.dashboard.site import PATH, FreshPage, organisation_app
 from server.listening import SECURITY_HEADERS
+from tests.commands import handed
 from tests.server.dashboard.organisation import BUNDLE, an_organisation, options
 
 ORIGIN = "http://localhost:8090"
@@ -66,6 +69,14 @@ async def test_a_name_that_somebody_pointed_here_is_refused(host):
         answer = await client.get(PATH)
     assert answer.status_code == 400
     assert "secret" not in answer.text
+
+
+async def test_a_name_without_its_www_is_refused_and_led_nowhere():
+    app = organisation_app(a_page(), ["www.office.example"])
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://www.office.example") as client:
+        answers = [await client.get(PATH, headers=named) for named in ({}, {"host": "office.example"})]
+    assert [(answer.status_code, "location" in answer.headers) for answer in answers] == [(200, False), (400, False)]
 
 
 async def test_the_page_is_made_again_only_when_it_is_old():
@@ -150,3 +161,14 @@ def served(url, process):
         else:
             assert answer.status_code == 200
             return answer.text
+
+
+def test_the_command_says_in_its_log_which_of_the_certificates_that_it_was_given_end(monkeypatch, capsys):
+    words = ["--release", "r.zip", "--log", "log", "--certificate", "one.pem", "--certificate", "two.pem"]
+    found = handed(cli.app, "server.dashboard.cli:DailyNotices", "web", "organisation", *words)
+    read, say, clock = found.values()
+    monkeypatch.setattr(dashboard_cli, "certificates_in", lambda paths: (*paths, "read"))
+    assert read() == (Path("one.pem"), Path("two.pem"), "read")
+    say("one.pem ends soon")
+    assert capsys.readouterr() == ("", "one.pem ends soon\n")
+    assert clock().tzinfo is dt.UTC

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import json
 import secrets
 import time
 from dataclasses import dataclass, field
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import jwt
 import pytest
@@ -214,7 +216,9 @@ async def test_a_site_hears_in_the_words_of_oauth_what_is_wrong_with_its_form(pl
 
 
 # -------------------------------------------------------------------------------------------- how much one may have
-def test_a_wider_network_has_twice_of_everything():
+def test_an_address_may_have_so_much_and_a_wider_network_twice_of_everything():
+    usual = LoginLimits(PeerRate(5.0, burst=60), PeerRate(50.0, burst=200), calls=8, logins=100)
+    assert LoginLimits() == usual
     limits = LoginLimits(PeerRate(3.0, burst=7), PeerRate(5.0, burst=11), calls=13, logins=17)
     assert limits.wider == LoginLimits(PeerRate(6.0, burst=14), PeerRate(10.0, burst=22), calls=26, logins=34)
     limits = AddressLimits(PeerRate(3.0, burst=7), calls=13, sessions=17, enrolments=19)
@@ -261,6 +265,31 @@ async def test_a_login_that_is_refused_leaves_its_place(place):
         await begun(browser)
 
 
+async def test_an_address_has_so_many_calls_at_once_and_who_waits_for_a_place_has_spent_none_of_its_rate(place):
+    app = place.app(limits=LoginLimits(calls=1, token_rate=PeerRate(1e-6, burst=2)))
+    begun_to_send, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slowly():
+        yield b"code="
+        begun_to_send.set()
+        await go_on.wait()
+        yield b"c"
+
+    headers = {"content-type": "application/x-www-form-urlencoded"}
+    async with place.browser(app=app) as browser, place.browser("203.0.113.2", app) as another:
+        slow = asyncio.create_task(browser.post("/login/token", content=slowly(), headers=headers))
+        await begun_to_send.wait()
+        full = await browser.get("/login/keys")
+        assert (full.status_code, "calls of this address" in full.text) == (503, True)
+        assert (await another.get("/login/keys")).status_code == 200
+        go_on.set()
+        assert (await slow).status_code == 400
+        assert (await browser.get("/login/keys")).status_code == 200
+        for _ in range(2):  # whoever is refused leaves its place
+            late = await browser.get("/login/keys")
+            assert (late.status_code, late.text) == (503, "this address calls too often; slow down")
+
+
 async def test_who_calls_too_often_hears_when_to_come_back(place):
     app = place.app(limits=LoginLimits(rate=PeerRate(0.02, burst=1)))
     async with place.browser(app=app) as browser:
@@ -304,14 +333,14 @@ def half_of(digest, token):
 
 
 @pytest.mark.parametrize(
-    ("client", "auth", "half"),
+    ("client", "auth", "digest"),
     [
-        ("shop.example.org", {}, lambda token: half_of(hashlib.sha256, token)),
-        ("other.example", {"auth": ("other.example", OTHER_SECRET)}, None),
+        ("shop.example.org", {}, hashlib.sha256),
+        ("other.example", {"auth": ("other.example", OTHER_SECRET)}, hashlib.sha512),
     ],
 )
 async def test_an_id_token_has_every_claim_that_is_announced_and_the_hash_of_its_access_token(
-    place, client, auth, half
+    place, client, auth, digest
 ):
     uri = f"https://{client}/back"
     async with place.browser() as browser:
@@ -325,7 +354,35 @@ async def test_an_id_token_has_every_claim_that_is_announced_and_the_hash_of_its
     assert sorted(claims) == sorted(announced)
     assert (claims["iss"], claims["aud"]) == (ORIGIN, client)
     assert (claims["auth_time"], claims["iat"], claims["exp"]) == tuple(place.begun_at + s for s in (0, 10, 310))
-    assert half is None or claims["at_hash"] == half(answer["access_token"])
+    assert claims["at_hash"] == half_of(digest, answer["access_token"])
+
+
+@pytest.mark.parametrize(
+    ("client", "back"),
+    [
+        ("shop.example.org", "https://shop.example.org/other?of=two&"),
+        ("app.example", "http://localhost:9000/back?"),
+    ],
+)
+async def test_what_a_site_is_told_goes_on_from_the_query_of_its_own_address(place, client, back):
+    uri = back[:-1]
+    of_site = {"client_id": client, "redirect_uri": uri}
+    async with place.browser() as browser:
+        handle, form = await begun(browser, **of_site), await begun(browser, response_mode="form_post", **of_site)
+        for each in (handle, form):
+            await answered(browser, each, fresh(place, await asked(browser, each)))
+        with_code = (await browser.get("/login/finish", params={"login": handle})).headers["location"]
+        page = (await browser.get("/login/finish", params={"login": form})).text
+        refused = (await browser.get("/login/authorize", params=asking(prompt="none", **of_site))).headers["location"]
+    code = parse_qs(urlsplit(with_code).query)["code"][0]
+    rest = urlencode({"state": "s-1", "iss": ORIGIN})
+    assert (len(code), with_code) == (43, f"{back}code={code}&{rest}")
+    assert refused.startswith(f"{back}error=login_required&error_description=")
+    assert refused.endswith(rest)
+    assert f'<form method="post" action="{uri}">' in page
+    assert ['name="code"' in page, 'name="state" value="s-1"' in page, f'name="iss" value="{ORIGIN}"' in page] == [
+        True
+    ] * 3
 
 
 @pytest.mark.parametrize("end", [{}, {"refused": "1"}])

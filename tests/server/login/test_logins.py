@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from federation.consent.login import LoginRequest
-from federation.errors import RefusedError, UnavailableError
+from federation.errors import RefusedError, UnavailableError, UsageError
 from server.login import logins as logins_module
 from server.login.logins import Login, digest_of, open_logins
 from server.sql import Mode, Transaction
@@ -140,3 +140,98 @@ def test_a_database_that_was_taken_away_is_said_by_its_name(logins, tmp_path):
     (tmp_path / "logins.db").rename(tmp_path / "elsewhere")
     with pytest.raises(UnavailableError, match=r"^the database of logins: its file was removed"):
         logins.find("a", browser=BROWSER, now=NOW)
+
+
+def rows(logins):
+    """Every row by the digest of its handle."""
+    with logins._database._engine.connect() as connection:
+        found = connection.exec_driver_sql("SELECT * FROM logins_1").mappings().all()
+    return {row["handle_digest"]: {name: value for name, value in row.items() if value is not None} for row in found}
+
+
+def test_each_step_of_a_login_changes_its_own_row_and_no_more_of_it_than_it_says(logins):
+    """Also where the other one is at the same step in the same browser."""
+    for handle in ("a", "b"):
+        logins.begin(a_login(handle), browser=BROWSER, now=NOW)
+    mine, other = digest_of("a"), rows(logins)[digest_of("b")]
+    expected = {
+        "handle_digest": mine,
+        "browser_digest": digest_of(BROWSER),
+        "asked": '{"client_id": "shop.example.org"}',
+        "request": a_login("a").request.to_bytes(),
+        "expires_at": NOW + 600,
+    }
+    steps = [
+        (lambda: None, {}),
+        (
+            lambda: logins.answer("a", "accepted", browser=BROWSER, now=NOW + 100),
+            {"assertion": "accepted", "answered_at": NOW + 100},
+        ),
+        (
+            lambda: logins.finish("a", "code", browser=BROWSER, now=NOW + 200),
+            {"code_digest": digest_of("code"), "expires_at": NOW + 260},
+        ),
+        (lambda: logins.take("code", now=NOW + 210), {"taken_at": NOW + 210}),
+        (
+            lambda: logins.give_token(a_login("a"), "token", now=NOW + 220),
+            {"token_digest": digest_of("token"), "expires_at": NOW + 520},
+        ),
+    ]
+    for step, changes in steps:
+        step()
+        expected |= changes
+        assert rows(logins) == {mine: expected, digest_of("b"): other}
+    assert logins.of_token("token", now=NOW + 519).answered_at == NOW + 100
+    assert logins.of_token("token", now=NOW + 520) is None
+    assert logins.take("code", now=NOW + 230) is None
+    assert rows(logins) == {digest_of("b"): other}
+    assert logins.of_token("token", now=NOW + 230) is None
+
+
+def test_a_code_that_comes_too_late_is_spent_all_the_same(logins):
+    finished(logins, "a")
+    assert logins.take("code of a", now=NOW + 60) is None
+    assert rows(logins)[digest_of("a")]["taken_at"] == NOW + 60
+    assert logins.take("code of a", now=NOW + 59) is None
+    assert rows(logins) == {}
+
+
+def test_what_a_site_said_is_taken_once_until_it_is_forgotten(logins):
+    said = [logins.use_once(name, expires_at=NOW + end) for name, end in (("a", 5), ("b", 6), ("a", 7), ("b", 6))]
+    assert said == [True, True, False, False]
+    logins.sweep(NOW + 5)  # what had its first end
+    assert [logins.use_once(name, expires_at=NOW + 9) for name in ("b", "a")] == [False, True]
+
+
+@pytest.mark.parametrize("call", ["use_once", "begin", "take", "of_token"])
+def test_a_database_that_is_busy_is_no_answer(logins, monkeypatch, call):
+    """Not even that something was used before."""
+    out_of_reach, *_ = logins._database.unusable
+
+    def busy(*_):
+        raise out_of_reach("locked")
+
+    monkeypatch.setattr(logins._database, "transaction", busy)
+    calls = {
+        "use_once": lambda: logins.use_once("a", expires_at=NOW),
+        "begin": lambda: logins.begin(a_login("a"), browser=BROWSER, now=NOW),
+        "take": lambda: logins.take("code", now=NOW),
+        "of_token": lambda: logins.of_token("token", now=NOW),
+    }
+    with pytest.raises(UnavailableError, match=r"^logins cannot be looked up now; try again$"):
+        calls[call]()
+
+
+def test_a_database_without_tables_lets_its_connections_go_and_says_why(tmp_path, monkeypatch):
+    disposed, connect = [], logins_module.connect
+
+    def watched(url):
+        engine = connect(url)
+        monkeypatch.setattr(engine, "dispose", lambda: disposed.append(url.database))
+        return engine
+
+    monkeypatch.setattr(logins_module, "connect", watched)
+    (tmp_path / "junk.db").write_bytes(b"junk" * 1000)
+    with pytest.raises(UsageError, match=r"/junk\.db is not a usable database: file is not a database$"):
+        open_logins(tmp_path / "junk.db")
+    assert disposed == [str(tmp_path / "junk.db")]
