@@ -9,13 +9,13 @@ import re
 import signal
 import subprocess
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from federation.errors import UnavailableError
+from federation.errors import UnavailableError, UsageError
 from server.fleet import start
 from server.fleet.members import Coordinator
 from tests.commands import Stand
@@ -294,3 +294,66 @@ def test_a_coordinator_that_is_told_to_end_ends_well_without_metrics_and_its_sup
     ]
     monkeypatch.setattr(start, "serve_gateway", lambda *_, **__: None)
     start.serve(coordinator, host="127.0.0.2", port=7)  # Ctrl-C, which the server takes for itself
+
+
+@pytest.mark.parametrize("fails", ["door", "what is left"])
+def test_a_coordinator_that_cannot_serve_lets_go_of_everything_that_it_had_begun(coordinator, monkeypatch, fails):
+    told = []
+
+    @contextmanager
+    def noted(name):
+        told.append(f"{name} begins")
+        if name == fails:
+            raise UsageError(f"no {name}")
+        try:
+            yield name
+        finally:
+            told.append(f"{name} ends")
+
+    def end(_folder):
+        raise UnavailableError("no what is left")
+
+    monkeypatch.setattr(start, "running_superlink", lambda *_: noted("superlink"))
+    monkeypatch.setattr(start, "opened_door", lambda *_: noted("door"))
+    monkeypatch.setattr(start, "_end_what_is_left", end)
+    monkeypatch.setattr(start, "superlink_client", lambda *_: told.append("client"))
+    monkeypatch.setattr(start, "serve_gateway", lambda *_, **__: told.append("served"))
+    with pytest.raises((UsageError, UnavailableError), match=f"^no {fails}$"):
+        start.serve(coordinator, host="127.0.0.2", port=7)
+    door = ["door begins"] if fails == "door" else ["door begins", "door ends"]
+    assert told == ["superlink begins", *door, "superlink ends"]
+
+
+@pytest.mark.parametrize("fails", ["gateway_server", "show", "run", None])
+def test_whatever_keeps_the_gateway_from_serving_its_log_is_closed_and_its_metrics_are_hidden(
+    coordinator, monkeypatch, fails
+):
+    told, logs, original = [], [], start.CallLog.of
+
+    def of(folder):
+        assert folder == coordinator.folder
+        logs.append(original(folder))
+        return logs[-1]
+
+    def step(name, gives=None):
+        def call(*_, **__):
+            told.append(name)
+            if name == fails:
+                raise UsageError(f"no {name}")
+            return gives
+
+        return call
+
+    server = SimpleNamespace(config=SimpleNamespace(ssl=None), should_exit=False, run=step("run"))
+    monkeypatch.setattr(start.CallLog, "of", of)
+    monkeypatch.setattr(start, "gateway_server", step("gateway_server", server))
+    monkeypatch.setattr(start, "show", step("show", lambda: told.append("hidden")))
+    door, end = SimpleNamespace(getsockname=lambda: ("127.0.0.2", 7)), threading.Event()
+    with nullcontext() if fails is None else pytest.raises(UsageError, match=f"^no {fails}$"):
+        start.serve_gateway(coordinator, "upstream", door, end, metrics=("127.0.0.3", 9))
+    end.set()
+    steps = ["gateway_server", "show", "run"]
+    hidden = ["hidden"] if fails in {"run", None} else []
+    assert told == steps[: steps.index(fails or "run") + 1] + hidden
+    (log,) = logs
+    assert log._file == -1
