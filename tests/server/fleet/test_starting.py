@@ -105,6 +105,10 @@ def test_superlink_and_executor_are_started_with_our_own_files_and_end_in_order(
         {"--enable-supernode-auth", "--disable-runtime-dependency-installation"},
     )
     assert host == "127.0.0.1"
+    assert [Path(name).read_bytes().splitlines()[0] for name in (certificate, key)] == [
+        b"-----BEGIN CERTIFICATE-----",
+        b"-----BEGIN PRIVATE KEY-----",
+    ]
     assert options(executor) == (
         "/bin/flower-superexec",
         {
