@@ -1,0 +1,237 @@
+"""What a log shows of itself, to whom and when: its published file, its pages, its tombstones and cosignatures."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from federation.errors import ProofError, UnavailableError, UsageError
+from federation.transparency import (
+    KeyKind,
+    LogPolicy,
+    NoteSigner,
+    PersonalKind,
+    PublicEntry,
+    PublicKind,
+    SignedCheckpoint,
+    entry_from_bytes,
+)
+from federation.transparency.policy import NamedWitness
+from server.log import publishing, transparency_log
+from server.log.asking import Witnesses
+from server.log.publishing import publish, read_published
+from server.log.storage import Addition, open_log_storage
+from server.log.transparency_log import TransparencyLog
+from tests.transparency_log import NOW, SIGNER, WITNESSES, MemoryLog, an_addition, an_opening, cosigned
+
+
+@pytest.fixture
+def storage(tmp_path):
+    opened = open_log_storage(tmp_path / "log.db")
+    yield opened
+    opened.close()
+
+
+def a_log(storage, clock=lambda: NOW, **named):
+    return TransparencyLog(storage, SIGNER, clock=clock, **named)
+
+
+# ------------------------------------------------------------------------------------------------ the published file
+def test_what_is_shown_is_for_everybody_and_is_written_when_it_is_another_and_not_otherwise(tmp_path, monkeypatch):
+    shown, written = tmp_path / "checkpoint", []
+    write = publishing.write_durably
+    monkeypatch.setattr(
+        publishing, "write_durably", lambda path, data, **named: written.append(data) or write(path, data, **named)
+    )
+    for data in (b"one", b"one", b"two", b"one"):
+        publish(shown, lambda data=data: data)
+        assert (shown.read_bytes(), oct(shown.stat().st_mode & 0o7777)) == (data, "0o644")
+    assert written == [b"one", b"two", b"one"]
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint", "checkpoint.lock"}
+
+
+@pytest.mark.parametrize("step", ["lock", "read", "write"])
+def test_a_file_that_cannot_be_shown_says_where_and_the_old_one_stays(tmp_path, monkeypatch, step):
+    shown = tmp_path / "checkpoint"
+    publish(shown, lambda: b"old")
+    full = OSError(errno.ENOSPC, "No space left on device")
+
+    def fails(*_, **__):
+        raise full
+
+    names = {"lock": (publishing, "locked"), "read": (Path, "read_bytes"), "write": (publishing, "write_durably")}
+    with monkeypatch.context() as patch:
+        patch.setattr(*names[step], fails)
+        said = r"^cannot write .*{}checkpoint: No space left on device$".format("" if step == "write" else "beside .*")
+        with pytest.raises(UnavailableError, match=said):
+            publish(shown, lambda: b"new")
+    assert shown.read_bytes() == b"old"
+
+    def damaged():
+        raise ProofError("the database lost its checkpoint")
+
+    with pytest.raises(ProofError, match="lost its checkpoint"):
+        publish(shown, damaged)
+    publish(shown, lambda: b"new")  # and nobody has the lock
+    assert shown.read_bytes() == b"new"
+
+
+def test_what_was_shown_is_read_back_or_it_is_said_what_is_wrong_with_it(tmp_path):
+    signed, shown = MemoryLog().signed(4), tmp_path / "checkpoint"
+    with pytest.raises(UsageError, match=r"^the published checkpoint .*checkpoint cannot be read: No such file"):
+        read_published(shown)
+    shown.write_bytes(signed.to_bytes())
+    assert read_published(shown) == signed
+    shown.write_bytes(signed.to_bytes()[:-3])
+    with pytest.raises(UsageError, match=r"^.*checkpoint is not a checkpoint; restore it, or move it away if you know"):
+        read_published(shown)
+
+
+# ------------------------------------------------------------------------------------------------------------- pages
+def test_a_page_begins_where_it_is_asked_for_and_has_so_many_entries_at_most(storage, monkeypatch):
+    log = a_log(storage)
+    log.append([an_addition(number, b"%d" % number) for number in range(7)])
+    leaves = [an_addition(number).entry.to_bytes() for number in range(7)]
+    monkeypatch.setattr(transparency_log, "_PAGE", 3)
+    for start, stop, end in [(0, 2, 2), (0, 3, 3), (0, 9, 3), (2, 9, 5), (2, 4, 4), (5, 9, 7), (6, 6, 6), (7, 9, 7)]:
+        assert log.entries(start, stop) == leaves[start:end]
+        assert [(one.position, one.subject) for one in log.openings_between(start, stop)] == [
+            (number, b"%d" % number) for number in range(start, end)
+        ]
+
+
+def test_a_declaration_stands_where_it_was_made_first(storage):
+    log = a_log(storage)
+    log.append([Addition(PublicEntry(PublicKind.POLICY, NOW, word)) for word in (b"b", b"a", b"b", b"c", b"a")])
+    assert [log.position_of(word) for word in (b"a", b"b", b"c", b"d")] == [1, 0, 3, None]
+
+
+def test_what_is_asked_of_a_declaration_is_of_one_moment(storage, monkeypatch):
+    log, within = a_log(storage), []
+    log.append([Addition(PublicEntry(PublicKind.POLICY, NOW, b"a"))])
+    for name in ("public", "entries"):
+        read = getattr(storage, name)
+        monkeypatch.setattr(
+            storage,
+            name,
+            lambda *given, read=read: (
+                within.append(getattr(storage._local, "reading", None) is not None) or read(*given)
+            ),
+        )
+    assert (log.position_of(b"a"), within) == (0, [True, True])
+
+
+# --------------------------------------------------------------------------------------------------------- tombstones
+def test_an_erasure_is_dated_names_every_position_and_is_published_with_its_tree(storage, tmp_path):
+    now = [NOW]
+    log = a_log(storage, lambda: now[0], published=tmp_path / "checkpoint")
+    log.append([an_addition(1, b"one"), an_addition(2, b"two"), an_addition(3), an_addition(4, b"one")])
+    shown = (tmp_path / "checkpoint").read_bytes()
+    assert log.erase(b"nobody") is None
+    assert (log.head.size, (tmp_path / "checkpoint").read_bytes()) == (4, shown)
+    now[0] += 70
+    tombstone = log.erase(b"one")
+    entry = entry_from_bytes(log.entries(4, 5)[0])
+    assert (tombstone.position, entry.kind, entry.time) == (4, PersonalKind.ERASURE, NOW + 70)
+    tombstone.opening.check(entry)
+    assert tombstone.opening.reveal() == {"positions": [0, 3]}
+    assert (log.openings(b"one"), log.openings(b"two")) == ({}, {1: an_opening(2)})
+    signed = read_published(tmp_path / "checkpoint")
+    assert (signed.head.size, signed.require_signed_by(SIGNER.key)) == (5, NOW + 70)
+    assert log.head == signed.head == log.checkpoint().head == storage.head()
+
+
+# ------------------------------------------------------------------------------------------------------ cosignatures
+@pytest.fixture
+def asked():
+    """Two witnesses of the policy, of whom nobody is asked."""
+    named = tuple(NamedWitness(one.key) for one in WITNESSES[:2])
+    return Witnesses(LogPolicy(SIGNER.key, named, (named[0].key,), 0), clock=lambda: NOW)
+
+
+def names(checkpoint):
+    return [(line.name, len(line.value)) for line in checkpoint.note.signatures]
+
+
+OWN = [(SIGNER.key.name, 64), (SIGNER.key.name, 72)]
+
+
+def test_cosignatures_are_kept_beside_those_that_there_are_and_the_log_s_own_lines_stay_the_newest(
+    storage, tmp_path, asked
+):
+    now, steps = [NOW], []
+    log = a_log(storage, lambda: now[0], published=tmp_path / "checkpoint", witnesses=asked)
+    log.append([an_addition(1)])
+    old = log.checkpoint()
+    now[0] += 9
+    new = log.sign(max_age_seconds=5)
+    assert new.require_signed_by(SIGNER.key) == NOW + 9
+    log.keep(cosigned(old, [WITNESSES[1]]))  # its lines of the log are the older ones
+    log.keep(cosigned(old, [WITNESSES[0]], time=NOW + 7))
+    kept = log.checkpoint()
+    assert names(kept) == [*OWN, (WITNESSES[1].key.name, 72), (WITNESSES[0].key.name, 72)]
+    assert kept.require_signed_by(SIGNER.key) == NOW + 9
+    assert kept.note.verified([WITNESSES[0].key, WITNESSES[1].key]) == {
+        WITNESSES[0].key: NOW + 7,
+        WITNESSES[1].key: NOW,
+    }
+    assert read_published(tmp_path / "checkpoint") == kept
+    replace = storage.replace_checkpoint
+    storage.replace_checkpoint = lambda make: steps.append("replaced") or replace(make)
+    log.keep(new)
+    assert steps == [], "what has no witness's line changes nothing"
+    storage.replace_checkpoint = replace
+    log.append([an_addition(2)])
+    grown = log.checkpoint()
+    log.keep(cosigned(new, WITNESSES[:2]))
+    assert log.checkpoint() == grown == read_published(tmp_path / "checkpoint")
+
+
+def test_a_log_without_witnesses_keeps_no_line_of_anybody(storage):
+    log = a_log(storage)
+    log.append([an_addition(1)])
+    before = log.checkpoint()
+    log.keep(cosigned(before, WITNESSES[:1]))
+    assert log.checkpoint() == before == log.witnessed() == log.witnessed(before)
+    assert (log.witness_names, log.silent_witnesses) == ([], {})
+
+
+def test_the_witnesses_are_asked_about_the_checkpoint_that_is_given_or_else_the_last_one(storage, asked, monkeypatch):
+    log, told = a_log(storage, witnesses=asked), []
+    first = log.append_and_sign([an_addition(1)])[1]
+    last = log.append_and_sign([an_addition(2)])[1]
+    monkeypatch.setattr(asked, "cosign", lambda of, reading: told.append((of, reading)) or "cosigned")
+    assert [log.witnessed(first), log.witnessed()] == ["cosigned", "cosigned"]
+    assert told == [(first, log), (last, log)]
+    asked._asked[:] = []
+    assert log.witness_names == []
+
+
+def test_a_signature_is_looked_at_again_when_it_is_another_and_not_with_every_batch(storage, asked, monkeypatch):
+    log, looked = a_log(storage, witnesses=asked), []
+    require = SignedCheckpoint.require_signed_by
+
+    def noted(checkpoint, key):
+        looked.append(checkpoint.head.size)
+        return require(checkpoint, key)
+
+    monkeypatch.setattr(SignedCheckpoint, "require_signed_by", noted)
+    for number in (1, 2):
+        log.append([an_addition(number)])
+    log.keep(cosigned(log.checkpoint(), WITNESSES[:1]))
+    log.append([an_addition(3)])
+    assert looked == []
+    a_log(storage).append([an_addition(4)])
+    looked.clear()
+    log.append([an_addition(5)])
+    assert looked == [4]
+
+
+def test_the_key_of_a_log_is_the_one_that_signs_it(storage):
+    log = a_log(storage)
+    assert log.key == SIGNER.key
+    other = NoteSigner(SIGNER.key.name, KeyKind.NOTE, b"\7" * 32)
+    with pytest.raises(ProofError, match="lacks a signature"):
+        TransparencyLog(storage, other, clock=lambda: NOW)
