@@ -361,3 +361,14 @@ def test_whatever_keeps_the_gateway_from_serving_its_log_is_closed_and_its_metri
     assert told == steps[: steps.index(fails or "run") + 1] + hidden
     (log,) = logs
     assert log._file == -1
+
+
+def test_without_metrics_nothing_is_shown_and_the_gateway_serves_all_the_same(coordinator, monkeypatch):
+    told, door = [], SimpleNamespace(getsockname=lambda: ("127.0.0.2", 7))
+    server = SimpleNamespace(config=SimpleNamespace(ssl=None), run=lambda *, sockets: told.append(sockets))
+    monkeypatch.setattr(start, "gateway_server", lambda *_, **__: server)
+    monkeypatch.setattr(start, "show", lambda *_: told.append("shown"))
+    end = threading.Event()
+    start.serve_gateway(coordinator, "upstream", door, end)
+    end.set()
+    assert told == [[door]]
