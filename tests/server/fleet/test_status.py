@@ -76,7 +76,10 @@ def superlink(monkeypatch):
         100: NodeInfo(node_id=100, status="online", last_activated_at=came, registered_at=came),
         101: NodeInfo(node_id=101, status="registered", registered_at=came),
     }
-    superlink.start_run(b"")
+    for end in ("", "completed"):
+        superlink.start_run(b"")
+        if end:
+            superlink.end(list(superlink.runs)[-1], end)
     monkeypatch.setattr(federation_status, "connected", superlink.connected)
     return superlink
 

@@ -9,6 +9,7 @@ import pytest
 
 from federation.errors import ProofError, UnavailableError, UsageError
 from federation.transparency import (
+    Growth,
     KeyKind,
     LogPolicy,
     NoteSigner,
@@ -17,12 +18,13 @@ from federation.transparency import (
     PublicKind,
     SignedCheckpoint,
     entry_from_bytes,
+    verify_consistency,
 )
 from federation.transparency.policy import NamedWitness
-from server.log import publishing, transparency_log
+from server.log import fsck, publishing, schema, transparency_log
 from server.log.asking import Witnesses
 from server.log.publishing import publish, read_published
-from server.log.storage import Addition, open_log_storage
+from server.log.storage import Addition, Counts, open_log_storage
 from server.log.transparency_log import TransparencyLog
 from tests.transparency_log import NOW, SIGNER, WITNESSES, MemoryLog, an_addition, an_opening, cosigned
 
@@ -121,6 +123,98 @@ def test_what_is_asked_of_a_declaration_is_of_one_moment(storage, monkeypatch):
             ),
         )
     assert (log.position_of(b"a"), within) == (0, [True, True])
+
+
+# ------------------------------------------------------------------------------------------------------------- proofs
+def test_what_is_proved_is_proved_under_the_checkpoint_that_is_given_or_else_the_last_one(storage):
+    log = a_log(storage)
+    first, second, last = (
+        log.append_and_sign([an_addition(number) for number in numbers])[1] for numbers in ((1, 2), (3, 4, 5), (6,))
+    )
+    for under, given in ((second, second), (last, None)):
+        for position in range(5):
+            logged = log.prove(position, given)
+            logged.check_inclusion()
+            assert (logged.checkpoint, logged.index) == (under, position)
+            assert logged.entry == an_addition(position + 1).entry.to_bytes()
+        logged, grown = log.prove_growth(3, 2, given)
+        logged.check_inclusion()
+        assert (logged.index, logged.checkpoint) == (3, under)
+        verify_consistency(first.head, under.head, grown)
+        growth = log.grow_from(2, given)
+        assert growth == Growth(2, grown, under)
+        assert log.grow_from(0, given) == Growth(0, (), under)
+        assert log.consistency_proof(2, under.head.size) == grown
+        assert log.prove_growth(3, 7, given)[1] == log.prove_growth(3, 0, given)[1] == ()
+    for ask in (lambda: log.prove(5, second), lambda: log.grow_from(6, second), lambda: log.prove(2, first)):
+        with pytest.raises(UsageError, match=r"the log has 5 entries, not 6|no entry [25]"):
+            ask()
+
+
+# ------------------------------------------------------------------------------------------------------ the whole log
+@pytest.fixture
+def paged(storage, monkeypatch):
+    """A log of ten entries in pages of three, with a declaration and an opening in every page; and one beyond it."""
+    monkeypatch.setattr(fsck, "_PAGE", 3)
+    log = a_log(storage)
+    declared = {number: Addition(PublicEntry(PublicKind.POLICY, NOW, b"%d" % number)) for number in (1, 4, 7, 9)}
+    kept = {number: an_addition(number, b"of %d" % number) for number in (0, 5, 8)}
+    log.append([declared.get(number) or kept.get(number) or an_addition(number) for number in range(10)])
+    storage.append([an_addition(10, b"beside it")])  # by a server that runs, and not yet signed
+    return log
+
+
+def test_a_log_of_several_pages_is_whole_though_it_grows_meanwhile(paged, storage):
+    assert paged.fsck() == paged.checkpoint().head
+    assert (paged.fsck().size, storage.counts()) == (10, Counts(11, 11, 2 * 11 - 3, 0))
+
+
+DAMAGES = {
+    "an entry of the second page": (
+        schema.entries.update().where(schema.entries.c.position == 4).values(entry=an_addition(77).entry.to_bytes()),
+        "the stored tree is not that of entries 3 to 5",
+    ),
+    "a node that the third page completes": (
+        schema.nodes.update().where(schema.nodes.c.node == 2 * 7 + 1).values(hash=bytes(32)),
+        "the stored tree is not that of entries 6 to 8",
+    ),
+    "an entry of the last page": (
+        schema.entries.delete().where(schema.entries.c.position >= 9),
+        "entry 9 is missing from the database",
+    ),
+    "a declaration of the second page": (
+        schema.public.update().where(schema.public.c.position == 4).values(digest=bytes(32)),
+        "the index of public entries is wrong between entries 3 and 5",
+    ),
+    "a declaration too many in the third page": (
+        schema.public.insert().values(position=8, digest=bytes(32)),
+        "the index of public entries is wrong between entries 6 and 8",
+    ),
+    "an opening of the second page": (
+        schema.openings.update().where(schema.openings.c.position == 5).values(opening=an_opening(8).secret_bytes()),
+        "the opening that is kept of entry 5 is of another one",
+    ),
+    "an opening of the third page": (
+        schema.openings.update().where(schema.openings.c.position == 8).values(position=7),
+        "the opening that is kept of entry 7 is of another one",
+    ),
+    "an opening beyond all entries": (
+        schema.openings.update().where(schema.openings.c.position == 8).values(position=11),
+        "1 openings or indexed entries are of entries that the log does not have",
+    ),
+    "a node too few": (
+        schema.nodes.delete().where(schema.nodes.c.node == 2 * 10 + 1),
+        "the database of a log of 11 entries has 18 nodes and not 19",
+    ),
+}
+
+
+@pytest.mark.parametrize(("damage", "said"), DAMAGES.values(), ids=DAMAGES)
+def test_what_differs_is_named_with_its_own_place_whichever_page_it_is_in(paged, storage, damage, said):
+    with storage._database._engine.begin() as run:
+        run.execute(damage)
+    with pytest.raises(ProofError, match=f"^{said}$"):
+        paged.fsck()
 
 
 # --------------------------------------------------------------------------------------------------------- tombstones
