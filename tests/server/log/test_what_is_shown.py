@@ -25,6 +25,7 @@ from server.log import fsck, publishing, schema, transparency_log
 from server.log.asking import Witnesses
 from server.log.publishing import publish, read_published
 from server.log.storage import Addition, Counts, open_log_storage
+from server.log.tiles import write_tiles
 from server.log.transparency_log import TransparencyLog
 from tests.transparency_log import NOW, SIGNER, WITNESSES, MemoryLog, an_addition, an_opening, cosigned
 
@@ -235,6 +236,27 @@ def test_an_erasure_is_dated_names_every_position_and_is_published_with_its_tree
     signed = read_published(tmp_path / "checkpoint")
     assert (signed.head.size, signed.require_signed_by(SIGNER.key)) == (5, NOW + 70)
     assert log.head == signed.head == log.checkpoint().head == storage.head()
+
+
+# ------------------------------------------------------------------------------------------------------------- tiles
+def test_static_files_show_a_checkpoint_that_is_a_minute_old_at_most_with_the_lines_of_its_witnesses(
+    storage, tmp_path, monkeypatch
+):
+    now, given = [NOW], []
+    log, folder = a_log(storage, lambda: now[0]), tmp_path / "public"
+    log.append([an_addition(1)])
+
+    def witnessed():
+        given.append(cosigned(log.checkpoint(), WITNESSES[:2], time=now[0]))
+        return given[-1]
+
+    monkeypatch.setattr(log, "witnessed", witnessed)
+    for later, dated in ((0, 0), (60, 0), (61, 61), (100, 61)):
+        now[0] = NOW + later
+        assert write_tiles(log, folder) == given[-1] == read_published(folder / "checkpoint")
+        assert given[-1].require_signed_by(SIGNER.key) == NOW + dated
+        assert given[-1].note.verified([WITNESSES[1].key]) == {WITNESSES[1].key: NOW + later}
+    assert (len(given), log.checkpoint().head.size) == (4, 1)
 
 
 # ------------------------------------------------------------------------------------------------------ cosignatures
