@@ -437,6 +437,28 @@ def test_a_member_that_comes_while_the_others_are_read_is_known_with_the_next_ca
     assert len(reads) == 2, "the folder is read when it changed, and not with every call"
 
 
+def test_members_are_read_again_after_a_disk_that_failed_and_a_clock_that_was_set_back(
+    federation, tmp_path, monkeypatch
+):
+    folder, _ = federation
+    (tmp_path / "members").mkdir()
+    read, members, fails = admission._keys, Members(tmp_path), [OSError(5, "Input/output error"), None]
+
+    def keys(place):
+        if error := fails.pop(0):
+            raise error
+        return read(place)
+
+    monkeypatch.setattr(admission, "_keys", keys)
+    with pytest.raises(OSError, match="Input/output error"):
+        members.admit(signed(federation[1]["south"]), SECONDS)
+    assert (members.count, members.count, fails) == (0, 0, [])
+    monkeypatch.setattr(admission, "_keys", read)
+    (tmp_path / "members/south.json").write_bytes((folder / "members/south.json").read_bytes())
+    os.utime(tmp_path / "members", ns=(1, 1))
+    assert members.admit(signed(federation[1]["south"]), SECONDS).name == "south"
+
+
 # ---------------------------------------------------------------------------------------------------- the log
 def test_a_segment_that_follows_a_long_one_is_gone_on_with(tmp_path):
     """Only the end of the one before is read."""

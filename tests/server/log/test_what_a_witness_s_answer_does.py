@@ -241,6 +241,45 @@ def test_a_round_goes_on_with_a_newer_checkpoint_as_long_as_there_is_one_and_fre
     assert not asked._round.locked()
 
 
+def test_a_witness_has_one_thread_and_one_connection_until_the_log_is_closed(monkeypatch):
+    wires, about = [], []
+
+    class Wire:
+        def __init__(self, address, seconds):
+            self.given, self.is_closed = (address, seconds), False
+            wires.append(self)
+
+        def close(self):
+            self.is_closed = True
+
+    policy = LogPolicy(SIGNER.key, (NamedWitness(ONE, "http://127.0.0.1:1/a"),), (ONE,), 1)
+    asked, log = Witnesses(policy, clock=lambda: NOW, wait_seconds=30.0, exchange_seconds=7.5), Log(9)
+    (one,) = asked._asked
+
+    def ask_about(who, checkpoint, reading, wire):
+        with asked._changed:
+            about.append((who, reading, wire, checkpoint.head.size, who.asking.head.size, who.waiting))
+            who.line = line(WITNESSES[0], checkpoint)
+
+    monkeypatch.setattr(asking, "_Wire", Wire)
+    monkeypatch.setattr(asked, "_ask_about", ask_about)
+    for size in (5, 6):
+        assert asked.cosign(MemoryLog().signed(size), log).note.verified([ONE]) == {ONE: NOW}
+    ((wire,), thread) = wires, one.thread
+    assert (thread.name, thread.daemon, wire.given, wire.is_closed) == (
+        "witness",
+        True,
+        ("http://127.0.0.1:1/a", 7.5),
+        False,
+    )
+    assert asked.cosign(MemoryLog().signed(6), log).note.verified([ONE]) == {ONE: NOW}, "its line is of this minute"
+    asked.close()
+    assert (thread.is_alive(), wire.is_closed) == (False, True)
+    asked.cosign(MemoryLog().signed(7), log)
+    assert about == [(one, log, wire, size, size, None) for size in (5, 6)]
+    assert (one.waiting, one.asking, len(wires)) == (None, None, 1)
+
+
 # ------------------------------------------------------------------------------------------------------- the wire
 def test_a_connection_that_failed_on_the_way_is_closed_and_its_addresses_each_tried_once(monkeypatch):
     made = []
