@@ -241,6 +241,20 @@ def test_a_round_goes_on_with_a_newer_checkpoint_as_long_as_there_is_one_and_fre
     assert not asked._round.locked()
 
 
+def test_a_round_without_time_left_gives_what_it_has_though_there_is_something_newer(monkeypatch):
+    asked, told = witnesses(threshold=3, wait_seconds=7.5), []
+    now = iter([10.0, 17.5])
+    monkeypatch.setattr(asking.time, "monotonic", lambda: next(now))
+
+    def ask_all(checkpoint, _, ends):
+        told.append((checkpoint.head.size, ends))
+        return checkpoint, True
+
+    monkeypatch.setattr(asked, "_ask_all", ask_all)
+    assert asked.cosign(MemoryLog().signed(5), Log(9)).head.size == 5
+    assert (told, asked._round.locked()) == ([(5, 17.5)], False)
+
+
 def test_a_witness_has_one_thread_and_one_connection_until_the_log_is_closed(monkeypatch):
     wires, about = [], []
 
