@@ -158,6 +158,11 @@ DAMAGES = {
         f"log {OTHER.key.to_text()}\nquorum none\n".encode(),
         "^.*log/policy names another log than .*log/key is the key of$",
     ),
+    "another key of the log's own name": (
+        "policy",
+        f"log {NoteSigner(LOG.key.name, KeyKind.NOTE, bytes([9]) * 32).key.to_text()}\nquorum none\n".encode(),
+        "^.*log/policy names another log than .*log/key is the key of$",
+    ),
     "the key of another log": (
         "key",
         OTHER.secret_text().encode(),

@@ -27,6 +27,7 @@ from server.log.publishing import publish, read_published
 from server.log.storage import Addition, Counts, open_log_storage
 from server.log.tiles import write_tiles
 from server.log.transparency_log import TransparencyLog
+from server.sql import Transaction
 from tests.transparency_log import NOW, SIGNER, WITNESSES, MemoryLog, an_addition, an_opening, cosigned
 
 
@@ -124,6 +125,35 @@ def test_what_is_asked_of_a_declaration_is_of_one_moment(storage, monkeypatch):
             ),
         )
     assert (log.position_of(b"a"), within) == (0, [True, True])
+
+
+# --------------------------------------------------------------------------------------------------- what it costs
+def test_a_batch_looks_for_its_nodes_once_unless_another_front_end_went_on_and_what_stays_is_not_written(
+    storage, tmp_path, monkeypatch
+):
+    """A round trip each: these are what a busy log waits for."""
+    log, another, steps = a_log(storage), open_log_storage(tmp_path / "log.db"), []
+    execute, names = Transaction.execute, {id(schema.find_nodes(24)): "nodes", id(schema.SIGN): "sign"}
+
+    def noted(run, statement, *given):
+        steps.append(names.get(id(statement)))
+        return execute(run, statement, *given)
+
+    def of(does):
+        steps.clear()
+        does()
+        return steps.count("nodes"), steps.count("sign")
+
+    monkeypatch.setattr(Transaction, "execute", noted)
+    assert of(lambda: log.append([an_addition(0)])) == (0, 1)
+    for number in range(1, 4):
+        assert of(lambda number=number: log.append([an_addition(number)])) == (1, 1)
+    a_log(another).append([an_addition(7)])
+    assert of(lambda: storage.append([an_addition(8)])) == (2, 0)
+    assert of(lambda: storage.append([an_addition(9)])) == (1, 0)
+    assert of(lambda: storage.replace_checkpoint(lambda _, last, __: last)) == (0, 0)
+    assert of(lambda: storage.replace_checkpoint(lambda _, last, __: last + b"more")) == (0, 1)
+    another.close()
 
 
 # ------------------------------------------------------------------------------------------------------------- proofs
