@@ -121,6 +121,27 @@ def test_whoever_sits_there_is_asked_whether_it_is_the_same_and_anything_but_yes
         assert (code, files_of(coordinator.folder), len(superlink.calls)) == (130, before, calls)
 
 
+def test_a_request_is_looked_at_before_anybody_is_asked_and_approved_by_the_same_clock(
+    coordinator, superlink, tmp_path, monkeypatch
+):
+    asked, told = a_request(coordinator, tmp_path, "north"), []
+    for name in ("check", "approve"):
+        does = getattr(Coordinator, name)
+
+        def noted(self, data, *more, now, name=name, does=does):
+            told.append((name, now))
+            return does(self, data, *more, now=now)
+
+        monkeypatch.setattr(Coordinator, name, noted)
+    compare = fleet_cli.require_read_out
+    monkeypatch.setattr(fleet_cli, "require_read_out", lambda *given: told.append(given) or compare(*given))
+    words = ("approve", tmp_path / "north/request.json", coordinator.folder, "--fingerprint", asked.fingerprint)
+    assert run(*words)[0] == 0
+    now = told[0][1]
+    assert told == [("check", now), (asked, asked.fingerprint), ("approve", now), ("check", now)]
+    assert abs(now - time.time()) < 60
+
+
 READ_OUT = "0a1b 2c3d 4e5f"
 
 
