@@ -436,3 +436,37 @@ def test_new_keys_stand_when_the_old_node_cannot_be_forgotten(coordinator, told,
     assert told[-1] == ("fails", 100)
     assert coordinator.node_names() == "103=north"
     assert (coordinator.folder / "revoked/north-100.json").is_file()
+
+
+def test_what_another_process_did_while_one_waited_for_the_folder_is_known(coordinator, told, tmp_path, monkeypatch):
+    joined(coordinator, tmp_path, "north", told, 100)
+    _, text = coordinator.invite("south", now=SECONDS)
+    asks = join(text, tmp_path / "south", now=SECONDS)
+    other, lock = Coordinator(coordinator.folder), fleet.locked
+
+    def meanwhile(does):
+        @contextmanager
+        def locked(path):
+            monkeypatch.setattr(fleet, "locked", lock)
+            does()
+            told.clear()
+            with lock(path):
+                yield
+
+        monkeypatch.setattr(fleet, "locked", locked)
+
+    meanwhile(lambda: other.revoke("north", nodes(told, 0)[1]))
+    with pytest.raises(UsageError, match=r"^north is not a member$"):
+        coordinator.revoke("north", nodes(told, 0)[1])
+    assert told == []
+    meanwhile(lambda: other.approve(asks.to_bytes(), nodes(told, 101)[0], now=SECONDS))
+    with pytest.raises(UsageError, match=r"^south is a member; revoke it first, or choose another name$"):
+        coordinator.invite("south", now=SECONDS)
+    assert told == []
+    _, text = coordinator.invite("west", now=SECONDS)
+    west = join(text, tmp_path / "west", now=SECONDS)
+    meanwhile(lambda: other.move("new.example.org:1", now=NOW))  # which ends all invitations
+    with pytest.raises(RefusedError, match="no open invitation for this request of west; invite again"):
+        coordinator.approve(west.to_bytes(), nodes(told, 102)[0], now=SECONDS)
+    assert told == []
+    assert coordinator.node_names() == "101=south"

@@ -26,9 +26,11 @@ from federation.membership.fleet import (
     node_fingerprint,
 )
 from server.certificates import write_loopback
+from server.expiry import ends_at
 from server.fleet import admission, call_log, gateway
 from server.fleet.admission import Admitted, Members, TurnedBack
 from server.fleet.call_log import CallLog, segments, verify
+from server.fleet.expiry import GatewayCertificate
 from server.fleet.gateway import Gateway
 from server.fleet.members import Coordinator
 from tests.server.fleet.test_gateway import signed
@@ -457,6 +459,36 @@ def test_members_are_read_again_after_a_disk_that_failed_and_a_clock_that_was_se
     (tmp_path / "members/south.json").write_bytes((folder / "members/south.json").read_bytes())
     os.utime(tmp_path / "members", ns=(1, 1))
     assert members.admit(signed(federation[1]["south"]), SECONDS).name == "south"
+
+
+# ------------------------------------------------------------------------------------------------ its certificate
+def test_a_renewed_certificate_that_could_not_be_taken_is_taken_with_the_next_look_and_said_once(tmp_path):
+    paths, said, taken, fails = (tmp_path / "pem", tmp_path / "key"), [], [], [OSError(24, "Too many open files")]
+    write_loopback(*paths, now=NOW)
+    certificate = GatewayCertificate(*paths, said.append, clock=lambda: NOW)
+
+    def load(*given):
+        if fails:
+            raise fails.pop()
+        taken.append(given)
+
+    certificate.context = SimpleNamespace(load_cert_chain=load)
+    certificate.look()
+    assert (taken, len(fails)) == ([], 1)
+    said.clear()
+    write_loopback(*paths, now=NOW + dt.timedelta(days=5))
+    with pytest.raises(OSError, match="Too many open files"):
+        certificate.look()
+    assert (taken, said) == ([], [])
+    for _ in range(2):
+        certificate.look()
+    assert taken == [paths]
+    assert [line for line in said if "renewed" in line] == [
+        f"the gateway's certificate was renewed; it ends on {ends_at(paths[0]):%Y-%m-%d}"
+    ]
+    os.utime(paths[1], ns=(1, 1))
+    certificate.look()
+    assert taken == [paths, paths]
 
 
 # ---------------------------------------------------------------------------------------------------- the log

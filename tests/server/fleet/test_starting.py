@@ -41,8 +41,11 @@ class Program:
 
     def __init__(self, command, named):
         self.command, self.named, self.over = command, named, threading.Event()
+        self.is_watched = threading.Event()
 
     def wait(self):
+        self.watcher = threading.current_thread()
+        self.is_watched.set()
         self.over.wait(30)
 
 
@@ -58,7 +61,9 @@ def programs(monkeypatch, tmp_path):
 
     def stop(process):
         ended.append(started.index(process))
+        assert process.is_watched.wait(30)
         process.over.set()
+        process.watcher.join(30)  # whatever it makes of this, it does now
 
     monkeypatch.setattr(start.subprocess, "Popen", begin)
     monkeypatch.setattr(start, "tethered", lambda command, *, interpreter, parent: [interpreter, parent, *command])
@@ -153,9 +158,6 @@ def test_whoever_waits_is_told_when_one_of_the_two_ends_by_itself_and_not_when_b
     told = threading.Event()
     with start.running_superlink(coordinator, told.set):
         pass
-    for thread in threading.enumerate():
-        if thread.name.endswith("(watch)"):
-            thread.join(30)
     assert not told.is_set()
 
 

@@ -450,3 +450,21 @@ def test_a_run_that_could_not_join_the_queue_keeps_nobody_waiting(tmp_path, monk
     assert (queue.places(), kept.value.exit_code) == ((), UsageError.exit_code)
     with queue.turn("second", lambda: False, print) as place:
         assert place == Place(1, "second")
+
+
+def test_nobody_waits_for_those_who_came_later(tmp_path, monkeypatch):
+    queue, joined, naps, said = RunQueue(tmp_path), ExitStack(), [], []
+
+    def under_way():
+        if not naps:
+            joined.enter_context(queue._join("second")[1])
+        return not naps
+
+    def nap(_):
+        naps.append("nap")
+        assert len(naps) == 1, "it waits for the one behind it"
+
+    monkeypatch.setattr(run_queue.time, "sleep", nap)
+    with joined, queue.turn("first", under_way, said.append):
+        assert queue.places() == (Place(1, "first", True), Place(2, "second"))
+    assert said == ["in the queue as 1, after a run that is not over"]
