@@ -15,6 +15,7 @@ from federation.transparency.notes import SignedNote
 from federation.transparency.policy import NamedWitness
 from server.log import asking
 from server.log.asking import Witnesses
+from tests.asked_witness import response
 from tests.transparency_log import NOW, SIGNER, WITNESSES, MemoryLog
 
 ONE, TWO, THREE = (witness.key for witness in WITNESSES)
@@ -350,3 +351,21 @@ def test_a_handshake_that_fails_leaves_no_connection_open(monkeypatch):
         wire.post(b"a question")
     assert (ours.fileno(), wire._socket) == (-1, None)
     theirs.close()
+
+
+def test_after_an_answer_that_is_too_long_the_next_question_goes_over_another_connection(monkeypatch):
+    pairs = [socket.socketpair() for _ in range(2)]
+    waiting = iter(pairs)
+    monkeypatch.setattr(asking, "_connected", lambda *_: next(waiting)[0])
+    monkeypatch.setattr(socket.socket, "setsockopt", lambda *_: None, raising=False)
+    wire = asking._Wire("http://w.example", 30.0)
+    (ours, theirs), (_, others) = pairs
+    theirs.sendall(response(200, bytes(asking._MOST_BYTES)))
+    with pytest.raises(PeerError, match=r"^answers with more than 32768 bytes$"):
+        wire.post(b"a question")
+    assert ours.fileno() == -1
+    others.sendall(response(200, b"yes"))
+    assert wire.post(b"another") == (200, b"yes")
+    wire.close()
+    for end in (theirs, others):
+        end.close()

@@ -248,6 +248,20 @@ def test_what_differs_is_named_with_its_own_place_whichever_page_it_is_in(paged,
         paged.fsck()
 
 
+@pytest.mark.parametrize("step", ["append", "erase", "sign"])
+def test_nothing_grows_on_nodes_that_were_changed_while_the_log_was_open(storage, step):
+    log = a_log(storage)
+    log.append([an_addition(number, b"somebody") for number in range(3)])
+    before = storage.checkpoint(), storage.head(), storage.openings(b"somebody")
+    with storage._database._engine.begin() as run:
+        run.execute(schema.nodes.update().where(schema.nodes.c.node == 2 * 2 + 1).values(hash=bytes(32)))
+    steps = {"append": lambda: log.append([an_addition(3)]), "erase": lambda: log.erase(b"somebody"), "sign": log.sign}
+    with pytest.raises(ProofError, match=r"^the stored tree does not give the stored root: the database was damaged"):
+        steps[step]()
+    assert (storage.checkpoint(), storage.head(), storage.openings(b"somebody")) == before
+    assert (len(storage.entries(0, 9)), log.head.size) == (3, 3)
+
+
 # --------------------------------------------------------------------------------------------------------- tombstones
 def test_an_erasure_is_dated_names_every_position_and_is_published_with_its_tree(storage, tmp_path):
     now = [NOW]
