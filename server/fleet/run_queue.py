@@ -119,8 +119,12 @@ class RunQueue:
                 number = 1 + max((place.number for place in self._living()), default=0)
                 path = self._folder / str(number)
                 file = path.open("wb")
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system gives it back when the process dies
-                _write(file, what, has_begun=False)
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system gives it back when the process dies
+                    _write(file, what, has_begun=False)
+                except BaseException:
+                    file.close()  # else the others would wait for it as long as the error is kept
+                    raise
         except OSError as error:
             raise UsageError(f"cannot join the queue in {self._folder}: {error.strerror}") from error
         return path, file

@@ -144,18 +144,20 @@ def serve_gateway(
         print(f"{dt.datetime.now(dt.UTC):%Y-%m-%dT%H:%M:%SZ} {line}", file=sys.stderr, flush=True)  # noqa: T201 - the log
 
     certificate = GatewayCertificate(tls / "server.pem", tls / "server-key.pem", say)
-    gateway = Gateway(upstream, CallLog.of(folder), Members(folder), door=door, chores=[certificate.look], warn=say)
-    server = gateway_server(gateway.app(), certificate=certificate.path, key=certificate.key)
-    certificate.context = server.config.ssl
-
-    def end_with_the_others() -> None:
-        end.wait()
-        server.should_exit = True
-
-    threading.Thread(target=end_with_the_others, daemon=True).start()
-    host, port, *_ = door.getsockname()
-    say(f"the gateway listens on {joined(host, port)}, for members at {coordinator.address}; Ctrl-C ends it")
     with ExitStack() as stack:
+        log = CallLog.of(folder)
+        stack.callback(log.close)  # the application closes it too, if it begins
+        gateway = Gateway(upstream, log, Members(folder), door=door, chores=[certificate.look], warn=say)
+        server = gateway_server(gateway.app(), certificate=certificate.path, key=certificate.key)
+        certificate.context = server.config.ssl
+
+        def end_with_the_others() -> None:
+            end.wait()
+            server.should_exit = True
+
+        threading.Thread(target=end_with_the_others, daemon=True).start()
+        host, port, *_ = door.getsockname()
+        say(f"the gateway listens on {joined(host, port)}, for members at {coordinator.address}; Ctrl-C ends it")
         if metrics:
             registry = CollectorRegistry()
             registry.register(FederationMetrics(folder, gateway, door))

@@ -278,8 +278,9 @@ def _read_signer(key: Path) -> NoteSigner:
 
 
 def _read_policy(path: Path) -> LogPolicy:
+    text = _read_text(path)
     try:
-        return LogPolicy.from_text(_read_text(path))
+        return LogPolicy.from_text(text)
     except UsageError as error:
         raise UsageError(f"{path} is no policy for a log: {error}") from error
 

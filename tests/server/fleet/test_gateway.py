@@ -534,8 +534,9 @@ def test_a_torn_last_line_is_cut_off_and_the_chain_goes_on(tmp_path):
     folder = tmp_path / "calls"
     folder.mkdir()
     lines = chained()
-    (folder / "000001.jsonl").write_bytes(b"".join(lines[:2]) + lines[2][:20])
+    (folder / "000001.jsonl").write_bytes(b"".join(lines[:2]) + lines[2][:20] + bytes(1000))
     log = CallLog(folder)
+    assert (folder / "000001.jsonl").read_bytes() == b"".join(lines[:2])  # before the next line, which may be shorter
     log.append(LINES[3])
     log.close()
     assert verify(folder) == (2, log.head, True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -339,3 +340,133 @@ def test_a_folder_that_lacks_a_part_holds_no_federation(coordinator, file, data)
 def test_a_file_that_is_no_member_s_is_named_as_such(data):
     with pytest.raises(UsageError, match=r"^a file in members/ is not one that `federation approve` wrote$"):
         Member.from_bytes(data)
+
+
+# ------------------------------------------------------------------------------------------- several commands at once
+CHANGES = {
+    "invite": lambda one, *_: one.invite("west", now=SECONDS),
+    "approve": lambda one, told, joins, _: one.approve(joins.to_bytes(), nodes(told, 102)[0], now=SECONDS),
+    "revoke": lambda one, told, *_: one.revoke("north", nodes(told, 0)[1]),
+    "rekey": lambda one, told, _, rekeys: one.rekey(rekeys.to_bytes(), *nodes(told, 103)),
+    "renew": lambda one, *_: one.renew(now=NOW),
+    "renew the authority": lambda one, *_: one.renew_authority(now=NOW),
+    "move": lambda one, *_: one.move("new.example.org:1", now=NOW),
+    "notice": lambda one, *_: one.notice(now=SECONDS),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_whoever_changes_a_federation_does_so_alone_and_knows_what_another_process_changed_before(
+    coordinator, told, tmp_path, monkeypatch, change
+):
+    joined(coordinator, tmp_path, "north", told, 100)
+    (tmp_path / "north/roster").write_text(coordinator.roster())
+    _, text = coordinator.invite("east", now=SECONDS)
+    asks = join(text, tmp_path / "east", now=SECONDS), rekey(tmp_path / "north")
+    facts = json.loads((coordinator.folder / "federation.json").read_bytes())
+    (coordinator.folder / "federation.json").write_text(
+        json.dumps(facts | {"address": "moved.example.org:2", "noticed": SECONDS + 77})
+    )
+
+    @contextmanager
+    def locked(path):
+        told.append(("lock", path.relative_to(tmp_path).as_posix(), coordinator.address))
+        yield
+        told.append("unlock")
+
+    looked = Coordinator._read
+    monkeypatch.setattr(fleet, "locked", locked)
+    monkeypatch.setattr(Coordinator, "_read", lambda self: told.append("read") or looked(self))
+    told.clear()
+    change(coordinator, told, *asks)
+    assert told[:2] == [("lock", "c/coordinator.lock", "fed.example.org:8443"), "read"]
+    assert told.index("unlock") == len(told) - 1
+    assert coordinator.address in {"moved.example.org:2", "new.example.org:1"}
+    assert coordinator._noticed_at in {SECONDS + 77, SECONDS + 78}
+
+
+def test_of_two_invitations_of_one_name_the_second_is_refused_and_stays_open(coordinator, told, tmp_path):
+    texts = [coordinator.invite("north", now=SECONDS)[1] for _ in range(2)]
+    first, second = (
+        join(text, tmp_path / f"north-{number}", now=SECONDS).to_bytes() for number, text in enumerate(texts)
+    )
+    coordinator.approve(first, nodes(told, 100)[0], now=SECONDS)
+    told.clear()
+    with pytest.raises(UsageError, match=r"^north is a member; revoke it first$"):
+        coordinator.approve(second, nodes(told, 101)[0], now=SECONDS)
+    assert (told, coordinator.node_names()) == ([], "100=north")
+    assert len(list((coordinator.folder / "invitations").iterdir())) == 1
+    coordinator.revoke("north", nodes(told, 0)[1])
+    assert coordinator.approve(second, nodes(told, 101)[0], now=SECONDS).node == 101
+
+
+def test_a_node_that_cannot_be_registered_makes_no_member_and_changes_none(coordinator, told, tmp_path):
+    joined(coordinator, tmp_path, "north", told, 100)
+    (tmp_path / "north/roster").write_text(coordinator.roster())
+    before, keys = coordinator.members(), rekey(tmp_path / "north").to_bytes()
+    _, text = coordinator.invite("south", now=SECONDS)
+    asks = join(text, tmp_path / "south", now=SECONDS)
+
+    def fails(*_):
+        raise UsageError("the SuperLink refuses")
+
+    told.clear()
+    with pytest.raises(UsageError, match="the SuperLink refuses"):
+        coordinator.rekey(keys, fails, nodes(told, 0)[1])
+    assert (told, coordinator.members()) == ([], before)
+    assert list((coordinator.folder / "revoked").iterdir()) == []
+    with pytest.raises(UsageError, match="the SuperLink refuses"):
+        coordinator.approve(asks.to_bytes(), fails, now=SECONDS)
+    assert coordinator.members() == before
+    used = coordinator.folder / "used" / asks.request.invitation.hex()
+    assert (used.is_file(), list((coordinator.folder / "invitations").iterdir())) == (True, [])
+
+
+def test_new_keys_stand_when_the_old_node_cannot_be_forgotten(coordinator, told, tmp_path):
+    """Nobody asks the old node for anything; asking again finds the new one."""
+    joined(coordinator, tmp_path, "north", told, 100)
+    (tmp_path / "north/roster").write_text(coordinator.roster())
+
+    def fails(node):
+        told.append(("fails", node))
+        raise UsageError("the SuperLink went away")
+
+    with pytest.raises(UsageError, match="the SuperLink went away"):
+        coordinator.rekey(rekey(tmp_path / "north").to_bytes(), nodes(told, 103)[0], fails)
+    assert told[-1] == ("fails", 100)
+    assert coordinator.node_names() == "103=north"
+    assert (coordinator.folder / "revoked/north-100.json").is_file()
+
+
+def test_what_another_process_did_while_one_waited_for_the_folder_is_known(coordinator, told, tmp_path, monkeypatch):
+    joined(coordinator, tmp_path, "north", told, 100)
+    _, text = coordinator.invite("south", now=SECONDS)
+    asks = join(text, tmp_path / "south", now=SECONDS)
+    other, lock = Coordinator(coordinator.folder), fleet.locked
+
+    def meanwhile(does):
+        @contextmanager
+        def locked(path):
+            monkeypatch.setattr(fleet, "locked", lock)
+            does()
+            told.clear()
+            with lock(path):
+                yield
+
+        monkeypatch.setattr(fleet, "locked", locked)
+
+    meanwhile(lambda: other.revoke("north", nodes(told, 0)[1]))
+    with pytest.raises(UsageError, match=r"^north is not a member$"):
+        coordinator.revoke("north", nodes(told, 0)[1])
+    assert told == []
+    meanwhile(lambda: other.approve(asks.to_bytes(), nodes(told, 101)[0], now=SECONDS))
+    with pytest.raises(UsageError, match=r"^south is a member; revoke it first, or choose another name$"):
+        coordinator.invite("south", now=SECONDS)
+    assert told == []
+    _, text = coordinator.invite("west", now=SECONDS)
+    west = join(text, tmp_path / "west", now=SECONDS)
+    meanwhile(lambda: other.move("new.example.org:1", now=NOW))  # which ends all invitations
+    with pytest.raises(RefusedError, match="no open invitation for this request of west; invite again"):
+        coordinator.approve(west.to_bytes(), nodes(told, 102)[0], now=SECONDS)
+    assert told == []
+    assert coordinator.node_names() == "101=south"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import os
+import sys
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 
 from client.node.joining import join
-from federation.errors import MalformedMessageError, UsageError
+from federation.errors import MalformedMessageError, ProofError, UsageError
 from federation.membership.fleet import (
     NEWEST_SECONDS,
     NODE_KEY_HEADER,
@@ -24,9 +25,12 @@ from federation.membership.fleet import (
     TurnedAway,
     node_fingerprint,
 )
+from server.certificates import write_loopback
+from server.expiry import ends_at
 from server.fleet import admission, call_log, gateway
 from server.fleet.admission import Admitted, Members, TurnedBack
 from server.fleet.call_log import CallLog, segments, verify
+from server.fleet.expiry import GatewayCertificate
 from server.fleet.gateway import Gateway
 from server.fleet.members import Coordinator
 from tests.server.fleet.test_gateway import signed
@@ -258,6 +262,43 @@ async def test_a_clock_that_stays_wrong_is_said_once_with_its_last_words_and_aga
     assert scene.gateway.refused == {"clock": 3}
 
 
+async def test_calls_are_numbered_as_they_are_passed_on_and_those_that_were_not_leave_no_gap():
+    scene = Scene(most_body_bytes=7)
+    statuses = [
+        (await scene.call(content=content)).status_code for content in (b"too long", b"one", b"too long", b"two")
+    ]
+    assert statuses == [413, 200, 413, 200]
+    assert [told.number for told in scene.told if isinstance(told, Asked)] == [1, 2]
+    assert [told.answers for told in scene.told if isinstance(told, Answered)] == [1, 2]
+    assert scene.left == ({}, {"length": 2}, {})
+
+
+async def test_everybody_who_is_turned_away_is_counted_in_the_log_whoever_it_was():
+    scene = Scene()
+    for who in ("no", "late", "no", "s", "late", "no"):
+        await scene.call(who)
+    scene.told.clear()
+    scene.gateway.count_strangers()
+    assert scene.told == [TurnedAway(int(scene.time), 5)]
+    assert scene.gateway.refused == {"stranger": 3, "clock": 2}
+
+
+async def test_a_gateway_without_a_door_passes_calls_on_and_does_its_chores():
+    scene = Scene(door=None)
+    assert (await scene.call()).status_code == 200
+    scene.gateway._tend_the_door()
+    assert scene.told == [ADMITTED[0], *PASSED[2:], Answered(1003, 1, 5, 200)]
+
+
+async def test_as_many_calls_reach_the_superlink_at_once_as_members_make(tmp_path):
+    """Each member's node waits in one call for its next task; a bound would keep the others' answers back."""
+    write_loopback(tmp_path / "pem", tmp_path / "key", now=NOW)
+    client = gateway.superlink_client("127.0.0.1:9", tmp_path / "pem")
+    pool = client._transport._pool
+    assert (pool._max_connections, pool._max_keepalive_connections) == (sys.maxsize, 16)
+    await client.aclose()
+
+
 # --------------------------------------------------------------------------------------------- between calls
 async def test_chores_are_done_every_second_and_strangers_counted_every_minute_and_once_more_at_the_end(monkeypatch):
     scene, ticks, slept = Scene(clock=lambda: scene.time), asyncio.Queue(), []
@@ -398,7 +439,80 @@ def test_a_member_that_comes_while_the_others_are_read_is_known_with_the_next_ca
     assert len(reads) == 2, "the folder is read when it changed, and not with every call"
 
 
+def test_members_are_read_again_after_a_disk_that_failed_and_a_clock_that_was_set_back(
+    federation, tmp_path, monkeypatch
+):
+    folder, _ = federation
+    (tmp_path / "members").mkdir()
+    read, members, fails = admission._keys, Members(tmp_path), [OSError(5, "Input/output error"), None]
+
+    def keys(place):
+        if error := fails.pop(0):
+            raise error
+        return read(place)
+
+    monkeypatch.setattr(admission, "_keys", keys)
+    with pytest.raises(OSError, match="Input/output error"):
+        members.admit(signed(federation[1]["south"]), SECONDS)
+    assert (members.count, members.count, fails) == (0, 0, [])
+    monkeypatch.setattr(admission, "_keys", read)
+    (tmp_path / "members/south.json").write_bytes((folder / "members/south.json").read_bytes())
+    os.utime(tmp_path / "members", ns=(1, 1))
+    assert members.admit(signed(federation[1]["south"]), SECONDS).name == "south"
+
+
+# ------------------------------------------------------------------------------------------------ its certificate
+def test_a_renewed_certificate_that_could_not_be_taken_is_taken_with_the_next_look_and_said_once(tmp_path):
+    paths, said, taken, fails = (tmp_path / "pem", tmp_path / "key"), [], [], [OSError(24, "Too many open files")]
+    write_loopback(*paths, now=NOW)
+    certificate = GatewayCertificate(*paths, said.append, clock=lambda: NOW)
+
+    def load(*given):
+        if fails:
+            raise fails.pop()
+        taken.append(given)
+
+    certificate.context = SimpleNamespace(load_cert_chain=load)
+    certificate.look()
+    assert (taken, len(fails)) == ([], 1)
+    said.clear()
+    write_loopback(*paths, now=NOW + dt.timedelta(days=5))
+    with pytest.raises(OSError, match="Too many open files"):
+        certificate.look()
+    assert (taken, said) == ([], [])
+    for _ in range(2):
+        certificate.look()
+    assert taken == [paths]
+    assert [line for line in said if "renewed" in line] == [
+        f"the gateway's certificate was renewed; it ends on {ends_at(paths[0]):%Y-%m-%d}"
+    ]
+    os.utime(paths[1], ns=(1, 1))
+    certificate.look()
+    assert taken == [paths, paths]
+
+
 # ---------------------------------------------------------------------------------------------------- the log
+def test_a_segment_that_follows_a_long_one_is_gone_on_with(tmp_path):
+    """Only the end of the one before is read."""
+    log = CallLog(tmp_path / "calls", segment_bytes=3 * call_log._TAIL_BYTES)
+    number = 0
+    while len(segments(tmp_path / "calls")) < 2:
+        number += 1
+        log.append(Asked(1, number, "get-run", "a" * 32, 1))
+    log.close()
+    before, _ = segments(tmp_path / "calls")
+    assert before.stat().st_size >= 3 * call_log._TAIL_BYTES
+    again = CallLog(tmp_path / "calls")
+    assert again.head == log.head
+    again.append(Asked(1, number + 1, "get-run", "a" * 32, 1))
+    again.close()
+    assert verify(tmp_path / "calls") == (number + 1, again.head, True)
+    torn = before.read_bytes()[:-1]
+    before.write_bytes(torn)
+    with pytest.raises(ProofError, match=r"^000001\.jsonl of the log is cut off, and there is a segment after it$"):
+        CallLog(tmp_path / "calls")
+
+
 def test_a_next_segment_that_cannot_be_begun_leaves_the_last_one_as_it_is(tmp_path, monkeypatch):
     log, opened = CallLog(tmp_path / "calls", segment_bytes=1), os.open
     log.append(Asked(1, 1, "get-run", "a" * 32, 1))

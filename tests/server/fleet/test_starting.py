@@ -9,13 +9,13 @@ import re
 import signal
 import subprocess
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from federation.errors import UnavailableError
+from federation.errors import UnavailableError, UsageError
 from server.fleet import start
 from server.fleet.members import Coordinator
 from tests.commands import Stand
@@ -41,8 +41,11 @@ class Program:
 
     def __init__(self, command, named):
         self.command, self.named, self.over = command, named, threading.Event()
+        self.is_watched = threading.Event()
 
     def wait(self):
+        self.watcher = threading.current_thread()
+        self.is_watched.set()
         self.over.wait(30)
 
 
@@ -58,7 +61,9 @@ def programs(monkeypatch, tmp_path):
 
     def stop(process):
         ended.append(started.index(process))
+        assert process.is_watched.wait(30)
         process.over.set()
+        process.watcher.join(30)  # whatever it makes of this, it does now
 
     monkeypatch.setattr(start.subprocess, "Popen", begin)
     monkeypatch.setattr(start, "tethered", lambda command, *, interpreter, parent: [interpreter, parent, *command])
@@ -105,6 +110,10 @@ def test_superlink_and_executor_are_started_with_our_own_files_and_end_in_order(
         {"--enable-supernode-auth", "--disable-runtime-dependency-installation"},
     )
     assert host == "127.0.0.1"
+    assert [Path(name).read_bytes().splitlines()[0] for name in (certificate, key)] == [
+        b"-----BEGIN CERTIFICATE-----",
+        b"-----BEGIN PRIVATE KEY-----",
+    ]
     assert options(executor) == (
         "/bin/flower-superexec",
         {
@@ -149,9 +158,6 @@ def test_whoever_waits_is_told_when_one_of_the_two_ends_by_itself_and_not_when_b
     told = threading.Event()
     with start.running_superlink(coordinator, told.set):
         pass
-    for thread in threading.enumerate():
-        if thread.name.endswith("(watch)"):
-            thread.join(30)
     assert not told.is_set()
 
 
@@ -294,3 +300,77 @@ def test_a_coordinator_that_is_told_to_end_ends_well_without_metrics_and_its_sup
     ]
     monkeypatch.setattr(start, "serve_gateway", lambda *_, **__: None)
     start.serve(coordinator, host="127.0.0.2", port=7)  # Ctrl-C, which the server takes for itself
+
+
+@pytest.mark.parametrize("fails", ["door", "what is left"])
+def test_a_coordinator_that_cannot_serve_lets_go_of_everything_that_it_had_begun(coordinator, monkeypatch, fails):
+    told = []
+
+    @contextmanager
+    def noted(name):
+        told.append(f"{name} begins")
+        if name == fails:
+            raise UsageError(f"no {name}")
+        try:
+            yield name
+        finally:
+            told.append(f"{name} ends")
+
+    def end(_folder):
+        raise UnavailableError("no what is left")
+
+    monkeypatch.setattr(start, "running_superlink", lambda *_: noted("superlink"))
+    monkeypatch.setattr(start, "opened_door", lambda *_: noted("door"))
+    monkeypatch.setattr(start, "_end_what_is_left", end)
+    monkeypatch.setattr(start, "superlink_client", lambda *_: told.append("client"))
+    monkeypatch.setattr(start, "serve_gateway", lambda *_, **__: told.append("served"))
+    with pytest.raises((UsageError, UnavailableError), match=f"^no {fails}$"):
+        start.serve(coordinator, host="127.0.0.2", port=7)
+    door = ["door begins"] if fails == "door" else ["door begins", "door ends"]
+    assert told == ["superlink begins", *door, "superlink ends"]
+
+
+@pytest.mark.parametrize("fails", ["gateway_server", "show", "run", None])
+def test_whatever_keeps_the_gateway_from_serving_its_log_is_closed_and_its_metrics_are_hidden(
+    coordinator, monkeypatch, fails
+):
+    told, logs, original = [], [], start.CallLog.of
+
+    def of(folder):
+        assert folder == coordinator.folder
+        logs.append(original(folder))
+        return logs[-1]
+
+    def step(name, gives=None):
+        def call(*_, **__):
+            told.append(name)
+            if name == fails:
+                raise UsageError(f"no {name}")
+            return gives
+
+        return call
+
+    server = SimpleNamespace(config=SimpleNamespace(ssl=None), should_exit=False, run=step("run"))
+    monkeypatch.setattr(start.CallLog, "of", of)
+    monkeypatch.setattr(start, "gateway_server", step("gateway_server", server))
+    monkeypatch.setattr(start, "show", step("show", lambda: told.append("hidden")))
+    door, end = SimpleNamespace(getsockname=lambda: ("127.0.0.2", 7)), threading.Event()
+    with nullcontext() if fails is None else pytest.raises(UsageError, match=f"^no {fails}$"):
+        start.serve_gateway(coordinator, "upstream", door, end, metrics=("127.0.0.3", 9))
+    end.set()
+    steps = ["gateway_server", "show", "run"]
+    hidden = ["hidden"] if fails in {"run", None} else []
+    assert told == steps[: steps.index(fails or "run") + 1] + hidden
+    (log,) = logs
+    assert log._file == -1
+
+
+def test_without_metrics_nothing_is_shown_and_the_gateway_serves_all_the_same(coordinator, monkeypatch):
+    told, door = [], SimpleNamespace(getsockname=lambda: ("127.0.0.2", 7))
+    server = SimpleNamespace(config=SimpleNamespace(ssl=None), run=lambda *, sockets: told.append(sockets))
+    monkeypatch.setattr(start, "gateway_server", lambda *_, **__: server)
+    monkeypatch.setattr(start, "show", lambda *_: told.append("shown"))
+    end = threading.Event()
+    start.serve_gateway(coordinator, "upstream", door, end)
+    end.set()
+    assert told == [[door]]

@@ -76,7 +76,10 @@ def superlink(monkeypatch):
         100: NodeInfo(node_id=100, status="online", last_activated_at=came, registered_at=came),
         101: NodeInfo(node_id=101, status="registered", registered_at=came),
     }
-    superlink.start_run(b"")
+    for end in ("", "completed"):
+        superlink.start_run(b"")
+        if end:
+            superlink.end(list(superlink.runs)[-1], end)
     monkeypatch.setattr(federation_status, "connected", superlink.connected)
     return superlink
 
@@ -185,6 +188,10 @@ def test_a_damaged_record_or_ledger_is_named_and_the_rest_is_said(coordinator, s
     assert done.exit_code == 0
     assert str(tmp_path / "ledger.jsonl") in done.stdout
     assert "member north: online" in done.stdout
+    named = [line for line in done.stdout.splitlines() if line.startswith(f"{tmp_path / 'ledger.jsonl'}: ")]
+    value = json.loads(status(coordinator.folder, "--json").stdout)
+    assert (len(named), value["unreadable"], value["epsilon_left"]) == (1, named, {})
+    assert value["runs"] == {"released": 1, "aborted": 1}
 
 
 @pytest.mark.usefixtures("superlink")

@@ -237,7 +237,7 @@ def lines_of(*answers, until=1000, monkeypatch):
 
 
 def test_lines_are_whole_however_they_were_cut_and_after_silence_only_new_ones_are_asked_for(monkeypatch):
-    said = frames(("one\ntw", 3.0), ("o\n", 2.0), ("thr", 5.0))
+    said = frames(("one\ntw", 3.0), ("o\n", 5.0), ("thr", 2.0))  # the newest is not the last
     heard, asked = lines_of(
         stream(said[:3], said[3:9], said[9:], httpx.ReadTimeout("nothing new")),
         stream(httpx.ReadTimeout("nothing new")),

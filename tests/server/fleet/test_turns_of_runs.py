@@ -386,3 +386,85 @@ def test_a_queue_that_cannot_be_joined_says_why(tmp_path):
         RunQueue(tmp_path).turn("first", lambda: False, print),
     ):
         pass
+
+
+def test_whoever_looks_joins_begins_takes_out_or_goes_does_so_alone(tmp_path, monkeypatch):
+    """Else two would have one number, or one that was taken out would begin."""
+    queue, steps = RunQueue(tmp_path), []
+    living, write, unlink = RunQueue._living, run_queue._write, Path.unlink
+
+    def alone():
+        with (tmp_path / "queue/.lock").open("ab") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return "alone"
+        return "beside others"
+
+    def noted(name, does):
+        def call(first, *given, **named):
+            steps.append((name, *named.values(), alone()))
+            return does(first, *given, **named)
+
+        return call
+
+    monkeypatch.setattr(RunQueue, "_living", noted("look", lambda queue: list(living(queue))))
+    monkeypatch.setattr(run_queue, "_write", noted("write", write))
+    monkeypatch.setattr(Path, "unlink", noted("unlink", unlink))
+    with queue.turn("first", lambda: False, print):
+        begun = [("look", "alone"), ("write", False, "alone"), ("look", "alone"), ("write", True, "alone")]
+        assert (steps, alone()) == (begun, "beside others")
+        steps.clear()
+        _, file = queue._join("second")
+        with file:
+            queue.leave(2)
+        assert steps == [("look", "alone"), ("write", False, "alone"), ("look", "alone"), ("unlink", "alone")]
+        steps.clear()
+    assert steps == [("unlink", "alone")]
+    assert alone() == "beside others"
+
+
+def test_a_run_that_is_taken_out_while_another_is_under_way_ends_with_its_next_look(tmp_path, monkeypatch):
+    queue, looks = RunQueue(tmp_path), []
+    monkeypatch.setattr(run_queue.time, "sleep", lambda _: queue.leave(1))
+    with (
+        pytest.raises(RoundAbortedError, match=r"^second was taken out of the queue; nothing was asked or charged$"),
+        queue.turn("second", lambda: looks.append("look") or True, print),
+    ):
+        pass
+    assert (looks, queue.places()) == (["look"], ())
+
+
+def test_a_run_that_could_not_join_the_queue_keeps_nobody_waiting(tmp_path, monkeypatch):
+    queue, write = RunQueue(tmp_path), run_queue._write
+
+    def full(file, _what, *, has_begun):
+        assert not has_begun
+        file.write(b"[")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(run_queue, "_write", full)
+    with pytest.raises(UsageError, match=r"^cannot join the queue in .*queue: No space left on device$") as kept:
+        queue.turn("first", lambda: False, print).__enter__()
+    monkeypatch.setattr(run_queue, "_write", write)
+    assert (queue.places(), kept.value.exit_code) == ((), UsageError.exit_code)
+    with queue.turn("second", lambda: False, print) as place:
+        assert place == Place(1, "second")
+
+
+def test_nobody_waits_for_those_who_came_later(tmp_path, monkeypatch):
+    queue, joined, naps, said = RunQueue(tmp_path), ExitStack(), [], []
+
+    def under_way():
+        if not naps:
+            joined.enter_context(queue._join("second")[1])
+        return not naps
+
+    def nap(_):
+        naps.append("nap")
+        assert len(naps) == 1, "it waits for the one behind it"
+
+    monkeypatch.setattr(run_queue.time, "sleep", nap)
+    with joined, queue.turn("first", under_way, said.append):
+        assert queue.places() == (Place(1, "first", True), Place(2, "second"))
+    assert said == ["in the queue as 1, after a run that is not over"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import http.client
 import io
+import ssl
 import urllib.error
 import urllib.request
 
@@ -42,15 +43,20 @@ class Time:
 def asked(monkeypatch, tmp_path):
     """Waits while the answers are those that are given; gives how often it asked, and for how long."""
     write_loopback(tmp_path / "certificate", tmp_path / "key", now=dt.datetime.now(dt.UTC))
+    trusted = ssl.create_default_context(cafile=str(tmp_path / "certificate")).get_ca_certs()
     clock = Time()
     monkeypatch.setattr(start, "time", clock)
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:2")
 
     def wait(answers):
         left, count = iter(answers), 0
 
-        def answer(_opener, address, timeout):
+        def answer(opener, address, timeout):
             nonlocal count
             count += 1
+            kinds = {type(one): one for one in opener.handlers}
+            assert kinds[urllib.request.HTTPSHandler]._context.get_ca_certs() == trusted
+            assert urllib.request.ProxyHandler not in kinds
             assert (address, timeout) == ("https://127.0.0.1:1/health", 2.0)
             if (said := next(left)) is not None:
                 raise said

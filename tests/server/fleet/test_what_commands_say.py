@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from client.node.joining import join
 from client.node.renewing import rekey, trust
+from federation.errors import UsageError
 from federation.membership.fleet import Asked
 from federation.membership.joining import invitation_from_text
 from federation.membership.renewal import notice_from_text
@@ -118,6 +119,50 @@ def test_whoever_sits_there_is_asked_whether_it_is_the_same_and_anything_but_yes
         assert superlink.nodes[100].status == "unregistered"
     else:
         assert (code, files_of(coordinator.folder), len(superlink.calls)) == (130, before, calls)
+
+
+def test_a_request_is_looked_at_before_anybody_is_asked_and_approved_by_the_same_clock(
+    coordinator, superlink, tmp_path, monkeypatch
+):
+    asked, told = a_request(coordinator, tmp_path, "north"), []
+    for name in ("check", "approve"):
+        does = getattr(Coordinator, name)
+
+        def noted(self, data, *more, now, name=name, does=does):
+            told.append((name, now))
+            return does(self, data, *more, now=now)
+
+        monkeypatch.setattr(Coordinator, name, noted)
+    compare = fleet_cli.require_read_out
+    monkeypatch.setattr(fleet_cli, "require_read_out", lambda *given: told.append(given) or compare(*given))
+    words = ("approve", tmp_path / "north/request.json", coordinator.folder, "--fingerprint", asked.fingerprint)
+    assert run(*words)[0] == 0
+    now = told[0][1]
+    assert told == [("check", now), (asked, asked.fingerprint), ("approve", now), ("check", now)]
+    assert abs(now - time.time()) < 60
+
+
+READ_OUT = "0a1b 2c3d 4e5f"
+
+
+@pytest.mark.parametrize("said", [READ_OUT, "  0a1b\t2c3d \n 4e5f "])
+def test_a_fingerprint_may_be_written_with_any_spaces(said):
+    upkeep_cli.require_read_out(SimpleNamespace(name="north", fingerprint=READ_OUT), said)
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["", "0a1b", "0a1b 2c3d", "0a1b 2c3d 4e5e", "0a1b 2c3e 4e5f", "0a1c 2c3d 4e5f", "2c3d 4e5f", f"{READ_OUT} 6071"],
+)
+def test_a_fingerprint_that_is_another_in_any_part_is_not_the_same(said):
+    with pytest.raises(UsageError, match=r"^that is not the fingerprint of the request of north: somebody changed it"):
+        upkeep_cli.require_read_out(SimpleNamespace(name="north", fingerprint=READ_OUT), said)
+
+
+def test_where_nobody_can_be_asked_nothing_is_taken_for_the_same(monkeypatch):
+    monkeypatch.setattr(upkeep_cli, "sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: False)))
+    with pytest.raises(UsageError, match=r"^there is no terminal to ask; pass what the organisation read out as"):
+        upkeep_cli.require_read_out(SimpleNamespace(name="north", fingerprint=READ_OUT), None)
 
 
 def test_new_keys_wait_for_every_run_and_name_the_one_that_is_under_way(two, coordinator, superlink, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 from pathlib import Path
@@ -44,6 +45,11 @@ def entry(number):
     return PublicEntry(PublicKind.POLICY, NOW, b"%d" % number)
 
 
+@functools.cache
+def leaf(number):
+    return entry(number).to_bytes()
+
+
 def grow(log, size):
     while (start := log.head.size) < size:
         log.append([Addition(entry(n)) for n in range(start, min(size, start + 1024))])
@@ -59,7 +65,7 @@ def contents(folder):
 
 # ---------------------------------------------------------------------- an oracle that shares no code
 def expected(size):
-    leaves = [entry(n).to_bytes() for n in range(size)]
+    leaves = [leaf(n) for n in range(size)]
     files = {}
     for number in range(-(-size // 256)):
         part = leaves[number * 256 : number * 256 + 256]
@@ -74,7 +80,7 @@ def require_whole(folder, log):
     shown = SignedCheckpoint.from_bytes(found.pop("checkpoint"))
     size = shown.head.size
     assert shown == log.checkpoint()
-    assert shown.head.root == mth([entry(n).to_bytes() for n in range(size)])
+    assert shown.head.root == mth([leaf(n) for n in range(size)])
     wanted = expected(size)
     assert {path: found[path] for path in wanted} == wanted
     monitor = Monitor().follow(TileLog(tiles_at(str(folder))), TRUST, now=NOW)

@@ -415,6 +415,8 @@ async def test_strangers_write_few_lines_and_none_of_their_own_words(witness):
         for _ in range(100):
             assert (await site.client.get(f"/{'w' * 60_000}/checkpoint")).status_code == 404
     assert 0 < len(lines) < 70
+    answered = {"event": "answered", "log_level": "info", "asked": "GET", "status": 404}
+    assert lines == [answered] * len(lines)
     assert "www" not in str(lines)
 
 
@@ -423,8 +425,13 @@ async def test_what_fails_inside_says_nothing_to_strangers_and_signs_nothing(wit
     await site.ask(MemoryLog().growth(0, 6).to_bytes())
     (file,) = seen.glob("*.checkpoint")
     file.write_bytes(b"damaged")
-    answer = await site.ask(MemoryLog().growth(6, 8).to_bytes())
+    before = files(seen)
+    with structlog.testing.capture_logs() as lines:
+        answer = await site.ask(MemoryLog().growth(6, 8).to_bytes())
     assert (answer.status_code, answer.text) == (503, "this witness cannot answer now\n")
+    ((event, level, error, reason),) = ((one["event"], one["log_level"], one["error"], one["reason"]) for one in lines)
+    assert (event, level, error, files(seen)) == ("failed", "error", "UsageError", before)
+    assert reason.startswith(f"what this witness remembers of {SIGNER.key.name} is damaged")
 
 
 # ---------------------------------------------------------------------- as a server
