@@ -30,14 +30,14 @@ from federation.wire.logged import LogReceipt
 from federation.wire.owner import ExportPage, OwnerOperation, OwnerProof
 from federation.wire.ticket import Ticket
 from federation.wire.v1 import verification_pb2 as pb
-from tests.transparency_log import an_opening
-from tests.values import LOG
+from tests.transparency_log import MemoryLog, an_opening
 
 
 def some(first, length):
     return bytes((first + place) % 256 for place in range(length))
 
 
+LOG = MemoryLog()
 ID, NONCE, RELEASE, KEY_ID = some(1, 16), some(20, 32), some(60, 32), some(100, 32)
 SIGNATURE, NEW_SIGNATURE, TICKET, TOKEN = some(3, 64), some(77, 64), some(140, 20), some(200, 16)
 ADMITS, REMOVES = some(11, 32), some(12, 32)
