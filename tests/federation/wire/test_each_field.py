@@ -10,6 +10,7 @@ import hashlib
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from federation.errors import MalformedMessageError
 from federation.onebit import Decision
@@ -352,6 +353,28 @@ def test_each_field_of_an_owners_proof_that_is_wrong_alone_is_malformed_and_name
     read_of(name)(message)
     with pytest.raises(MalformedMessageError, match="signature must have 64 bytes, not 0"):
         read_of(name)(type(message)())
+
+
+@pytest.mark.parametrize("operation", OwnerOperation)
+def test_an_owner_signs_operation_key_time_and_audience(operation):
+    key = Ed25519PrivateKey.from_private_bytes(bytes([9] * 32))
+    made = {"key_id": KEY_ID, "audience": "shop.example"}
+    for time in (0, 1_900_000_123, 2**63 - 1):
+        proof = OwnerProof.sign(operation, key, **made, issued_at=time)
+        said = (
+            b"intaglio-owner/1\0"
+            + operation.value.encode()
+            + b"\0"
+            + KEY_ID
+            + time.to_bytes(8, "big")
+            + b"shop.example"
+        )
+        assert proof == OwnerProof(operation, KEY_ID, "shop.example", time, key.sign(said))
+    for time in (-1, 2**63):
+        with pytest.raises(MalformedMessageError, match="a time is a number of seconds since 1970"):
+            OwnerProof.sign(operation, key, **made, issued_at=time)
+    names = {"LIST_RECEIPTS": "list-receipts", "EXPORT": "export", "REVOKE": "revoke", "ERASE": "erase"}
+    assert operation.value == names[operation.name]
 
 
 def test_what_a_device_signs_with_its_key_is_named_by_its_hash_and_every_field():
