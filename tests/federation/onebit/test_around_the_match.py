@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import hashlib
-import itertools
 import os
 import re
 import struct
@@ -35,7 +34,8 @@ from federation.onebit import (
 from federation.onebit.code import distances_from, hyperplanes
 from federation.onebit.matcher import Masks
 from federation.onebit.parameters import ONEBIT_1024, ONEBIT_2048
-from federation.onebit.seal import _load, _MemoryFile, _read_array, _save
+from federation.onebit.sampling import ternary
+from federation.onebit.seal import _load, _read_array, _save
 from federation.onebit.session import DeviceSession, ServerSession, SessionTerms, run_session
 
 MINE, OTHER = (Ed25519PrivateKey.from_private_bytes(bytes([seed] * 32)) for seed in (5, 6))
@@ -286,6 +286,45 @@ def test_a_reply_that_is_none_or_of_another_set_is_no_match_and_ends_the_key(par
             one.open_reply(good, b"t")
 
 
+def test_a_key_is_drawn_from_the_source_that_it_is_given(parameters):
+    source, again = Counted(8), Counted(8)
+    drawn = SessionKey.generate(parameters, source)
+    assert sum(source.counts) >= parameters.ring_dimension
+    same = SessionKey(parameters, ternary(parameters.ring_dimension, again))
+    assert (drawn.parameters, again.counts) == (parameters, source.counts)
+    np.testing.assert_array_equal(drawn._values, same._values)
+    with pytest.raises(UsageError, match="a session key lives in memory, for one session"):
+        drawn.secret_bytes()
+
+
+def test_every_entry_of_a_table_is_tried_whichever_opens(parameters, owner, monkeypatch):
+    """Else the time says where in the table the token stood, and so a part of the distance to who ordered it."""
+    tried = []
+
+    class Watched:
+        @staticmethod
+        def sha256(data):
+            tried.append(data)
+            return hashlib.sha256(data)
+
+    masks = Masks.draw(parameters, os.urandom)
+    transcript, opened = b"t", []
+    coefficients = ternary(parameters.ring_dimension, os.urandom)
+    key = SessionKey(parameters, coefficients)
+    answer = Material(parameters, masks).answer(owner.template, key.encrypt(owner.at(2)), transcript, 5)
+    monkeypatch.setattr("federation.onebit.device.hashlib", Watched)
+    reply = wire.Reply.from_bytes(answer.reply, parameters)
+    for turned in range(6):
+        one = SessionKey(parameters, coefficients)
+        one._padded_code = owner.at(2)
+        table = np.roll(reply.table, turned, axis=0)
+        tried.clear()
+        opened.append(one.open_reply(dataclasses.replace(reply, table=table).to_bytes(parameters), transcript))
+        assert len(tried) == 6
+        assert tried.count(masks.token) == 1
+    assert opened == [masks.token] * 6
+
+
 # ---------------------------------------------------------------------- what a server draws and spends
 
 
@@ -373,24 +412,6 @@ def test_a_template_is_of_seed_pad_and_salt_in_the_order_in_which_they_are_drawn
             UsageError, match=f"a pad has {parameters.slots // 8} bytes, got {parameters.slots // 8 + length}"
         ):
             TemplateSecret.from_secret_bytes((seed + pad + b"x")[: 32 + parameters.slots // 8 + length], parameters)
-
-
-def test_a_secret_whose_template_failed_makes_no_other(parameters):
-    """A salt may be out, and a pad of a second capture shows where both differ."""
-    secret = TemplateSecret.generate(parameters)
-    with pytest.raises(UsageError, match="zero or not finite"):
-        secret.template(np.zeros(40))
-    with pytest.raises(UsageError, match="seed and pad serve one template; draw both anew"):
-        secret.template(np.ones(40))
-
-    def empty(_):
-        raise Told
-
-    secret = TemplateSecret.generate(parameters)
-    with pytest.raises(Told):
-        secret.template(np.ones(40), empty)
-    with pytest.raises(UsageError, match="seed and pad serve one template"):
-        secret.template(np.ones(40))
 
 
 def test_a_code_is_of_one_vector_with_a_direction():
@@ -498,20 +519,3 @@ def test_an_array_has_as_many_words_as_are_expected():
     for count in (2, 4):
         with pytest.raises(UsageError, match="SEAL wrote an object of an unexpected shape"):
             _read_array(body, 2, count)
-
-
-def test_a_memory_file_that_is_cut_short_is_noticed(monkeypatch):
-    with _MemoryFile(secret=True) as file:
-        file.write(b"0123456789")
-        assert file.read() == b"0123456789"
-        monkeypatch.setattr(os, "pread", lambda *_: b"01234")
-        with pytest.raises(UsageError, match="a memory file was cut short"):
-            file.read()
-
-
-def test_a_memory_file_is_written_whole_however_little_the_system_takes_at_once(monkeypatch):
-    write, sizes = os.write, itertools.cycle((3, 1))
-    with _MemoryFile(secret=False) as file:
-        monkeypatch.setattr(os, "write", lambda to, data: write(to, bytes(data)[: next(sizes)]))
-        file.write(b"0123456789")
-        assert file.read() == b"0123456789"
