@@ -112,6 +112,8 @@ def test_of_several_cosignatures_of_each_witness_the_latest_counts_in_any_order(
         note = SignedNote(text, tuple(witness.sign(text, time=time) for witness, time in order))
         assert note.verified([TWO.key, ONE.key]) == {ONE.key: 5, TWO.key: 9}
     assert SignedNote(text, (ONE.sign(text, time=0),)).verified([ONE.key]) == {ONE.key: 0}
+    last = (1 << 63) - 1
+    assert SignedNote(text, (ONE.sign(text, time=last),)).verified([ONE.key]) == {ONE.key: last}
     assert VerifierKey("log.example/one", KeyKind.NOTE, ONE.key.public_key).has_signed(note.signatures[0]) is False
 
 

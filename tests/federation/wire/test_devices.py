@@ -104,6 +104,13 @@ LISTED = {
 }
 
 
+def test_two_devices_may_come_in_one_second_and_one_device_in_no_two():
+    first, second = ListedDevice(MINE, 4, None), ListedDevice(NEW, 4, None)
+    assert devices_in({"devices": [first.to_json(), second.to_json()]}) == (first, second)
+    with pytest.raises(MalformedMessageError, match="a device is listed twice"):
+        devices_in({"devices": [first.to_json(), second.to_json(), ListedDevice(MINE, 5, None).to_json()]})
+
+
 def test_a_device_is_listed_with_these_words():
     first = ListedDevice(MINE, 4, None)
     assert first.to_json() == {"enrolled_at": 4, "key_id": MINE.hex()}
