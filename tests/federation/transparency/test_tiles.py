@@ -189,6 +189,14 @@ def test_bundles_come_back_whole_and_damaged_ones_do_not():
             bundle_to_bytes(entries)
 
 
+def test_a_bundle_is_full_with_256_entries_of_the_longest():
+    full = [b"%d" % place for place in range(256)]
+    assert bundle_from_bytes(bundle_to_bytes(full)) == full
+    assert bundle_from_bytes(bundle_to_bytes([bytes(65_535), b"x"])) == [bytes(65_535), b"x"]
+    with pytest.raises(MalformedMessageError, match="1 to 256 entries"):
+        bundle_from_bytes(bundle_to_bytes(full) + b"\0\1x")
+
+
 @given(st.binary(max_size=600))
 def test_any_bytes_give_a_bundle_that_writes_them_again_or_a_malformed_message(data):
     try:

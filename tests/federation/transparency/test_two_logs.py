@@ -117,6 +117,24 @@ def test_of_several_cosignatures_of_each_witness_the_latest_counts_in_any_order(
     assert VerifierKey("log.example/one", KeyKind.NOTE, ONE.key.public_key).has_signed(note.signatures[0]) is False
 
 
+def test_a_note_has_32_lines_and_65536_bytes_at_most():
+    text = HERE.signed().note.text
+    lines = tuple(NoteSignature(f"w{place}", bytes([place] * 4), b"x") for place in range(33))
+    assert SignedNote.from_bytes(SignedNote(text, lines[:32]).to_bytes()).signatures == lines[:32]
+    for wrong in (lines, ()):
+        with pytest.raises(UsageError, match=f"a note has 1 to 32 signatures, not {len(wrong)}"):
+            SignedNote(text, wrong)
+    note = SignedNote(text, lines[:1])
+    longest = replace(note, text=text + "x" * (65_536 - len(note.to_bytes()) - 1) + "\n")
+    assert len(longest.to_bytes()) == 65_536
+    assert SignedNote.from_bytes(longest.to_bytes()) == longest
+    with pytest.raises(MalformedMessageError, match="a note has at most 65536 bytes"):
+        SignedNote.from_bytes(replace(longest, text="x" + longest.text).to_bytes())
+    for wrong in ("no newline", "a\rb\n", "a\x00\n", ""):
+        with pytest.raises(UsageError, match="the text of a note ends in a newline"):
+            SignedNote(wrong, lines[:1])
+
+
 def test_a_checkpoint_is_signed_by_its_log_with_a_plain_key_alone():
     head = TreeHead(3, bytes(32))
     for signer in (SECOND, FIRST.as_cosigner(), ONE):
