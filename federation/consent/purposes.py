@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, IntEnum
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Final
 
@@ -129,7 +130,7 @@ _STEMS: Final[Mapping[RedLine, tuple[str, ...]]] = MappingProxyType(
     }
 )  # fmt: skip
 
-# Too short to be looked for inside other words.
+# Too short to be looked for inside other words: each is a word of the name, or two that follow on each other.
 _WORDS: Final[Mapping[RedLine, frozenset[str]]] = MappingProxyType(
     {
         RedLine.SEARCH: frozenset({"1n", "1-n", "find", "match-all"}),
@@ -150,8 +151,8 @@ def red_line_of(purpose: str) -> RedLine | None:
     >>> red_line_of("visitor-re-identification")
     <RedLine.SEARCH: 'searching or identifying people among many'>
     """
-    words = set(_SEPARATORS.split(purpose.lower()))
-    joined = _SEPARATORS.sub("", purpose.lower())
+    parts = _SEPARATORS.split(purpose.lower())
+    words, joined = {*parts, *map("-".join, pairwise(parts))}, "".join(parts)
     for line in RedLine:
         if any(stem in joined for stem in _STEMS[line]) or words & _WORDS.get(line, frozenset()):
             return line

@@ -108,8 +108,9 @@ class DeviceSession(_Machine):
         self._begin(_Turn.PROBE)
         probe = self._key.encrypt(padded_code)
         self._transcript = self._terms.transcript(probe)
+        signature = self._signing_key.sign(self._transcript)
         self._turn = _Turn.REPLY
-        return probe, self._signing_key.sign(self._transcript)
+        return probe, signature
 
     def receive_reply(self, reply: bytes) -> bytes:
         """Opens the reply. Returns the token, or `NO_MATCH`: all that may leave the device.

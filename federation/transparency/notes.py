@@ -46,7 +46,7 @@ _KEY_ID_BYTES, _KEY_BYTES, _SIGNATURE_BYTES, _TIME_BYTES = 4, 32, 64, 8
 _COSIGNATURE_HEADER = "cosignature/v1"
 _DASH = "\u2014"
 _MAX_TIME = (1 << 63) - 1
-_DECIMAL = re.compile(r"0|[1-9][0-9]{0,18}", re.ASCII)
+_DECIMAL = re.compile(r"0|[1-9][0-9]{0,18}")
 _KEY_HEX = re.compile(r"[0-9a-f]{8}")
 
 

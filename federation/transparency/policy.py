@@ -181,11 +181,6 @@ def _is_address(text: str) -> bool:
         port = parts.port
     except ValueError:
         return False
-    plain = (
-        text.isascii()
-        and text.isprintable()
-        and " " not in text
-        and not (parts.query or parts.fragment or "?" in text or "#" in text)
-    )
+    plain = text.isascii() and text.isprintable() and not set(" ?#") & set(text)
     named = bool(parts.hostname) and parts.username is None and port != 0
     return plain and named and parts.scheme in {"http", "https"} and not text.endswith("/")

@@ -120,7 +120,7 @@ describe('canonical form', () => {
 
 describe('purposes', () => {
   const NAMES = ['door-access', 'face-search', 'watch', 'watch-repair', 'research', 'age', 'page', 'visitor-re-identification',
-    'exam.mood', 'sign-in', '1-n', 'payments/credit-scoring', 'ice', 'ice-rink', 'service', 'find-match-all', 'border']
+    'exam.mood', 'sign-in', '1-n', 'payments/credit-scoring', 'ice', 'ice-rink', 'service', 'find-match-all', 'match.all', 'a-1_n', 'n-1', 'border']
 
   test('the red lines are those of Python', async () => {
     expect(NAMES.map(redLineOf)).toEqual(await python('red_lines', NAMES))

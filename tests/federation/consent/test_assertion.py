@@ -464,3 +464,89 @@ def test_the_sentence_of_an_assertion_says_who_looked_and_no_more():
     assert sentences[PadLevel.NONE].startswith("nobody looked")
     assert "own device says" in sentences[PadLevel.ON_DEVICE]
     assert "device of the organisation's" in sentences[PadLevel.SUPERVISED]
+
+
+def test_an_assertion_is_these_claims_under_this_header():
+    header, payload, _ = TOKEN.split(".")
+    name = hashlib.sha256(as_json({"crv": "Ed25519", "kty": "OKP", "x": encoded(public(ISSUER_KEY))})).digest()
+    assert header == encoded(as_json({"alg": "EdDSA", "kid": encoded(name), "typ": "intaglio-assertion-3+jwt"}))
+    assert payload == encoded(
+        as_json(
+            {
+                "aud": AUDIENCE,
+                "audit": PASSED.to_json(),
+                "contest": "mailto:contest@example.org",
+                "exp": NOW + 300,
+                "iat": NOW,
+                "iss": ISSUER,
+                "log": {"index": 41, "origin": "example.org/log", "root_hash": sha256("root").hex(), "tree_size": 42},
+                "nonce": NONCE.hex(),
+                "pad": "on-device",
+                "purpose": PURPOSE,
+                "rate": RATE.to_json(),
+                "release": BINDING.release_digest.hex(),
+                "statement": ASSERTION.wording,
+                "sub": ASSERTION.subject,
+            }
+        )
+    )
+
+
+def test_of_all_that_is_wrong_with_an_assertion_the_same_is_said_first():
+    """Whose it is and whom it answers, then the time, then how much it is worth: a site shows the first to somebody."""
+    worthless = replace(ASSERTION, rate=replace(RATE, fmr=0.5, high=0.6), audited=TRIAL, pad=PadLevel.NONE)
+    token = worthless.sign(ISSUER_KEY)
+    asked = {**EXPECTED, "now": NOW + 1, "largest_fmr": 0.9, "accepts_trials": True, "least_pad": PadLevel.NONE}
+    assert verify_assertion(token, **asked) == worthless
+    for change, said in (
+        ({"least_pad": PadLevel.ON_DEVICE}, "says less of presentation attacks than is asked"),
+        ({"accepts_trials": False}, "is of a release that no audit has passed"),
+        ({"largest_fmr": 0.4}, "states a larger false match rate than is accepted"),
+        ({"now": NOW + 330}, "has expired"),
+        ({"expected_nonce": NONCE[::-1]}, "answers another nonce"),
+        ({"expected_purpose": "payment"}, "is for another purpose"),
+        ({"expected_audience": "elsewhere.org"}, "is for another audience"),
+        ({"expected_issuer": "https://elsewhere.org"}, "comes from another issuer"),
+        ({"issuer_public_key": public(OTHER_KEY)}, "is not of this type, algorithm and key"),
+    ):
+        asked |= change
+        with pytest.raises(ProofError, match=f"^the assertion {said}$"):
+            verify_assertion(token, **asked)
+    with pytest.raises(ProofError, match=r"^the assertion is from the future$"):
+        verify_assertion(token, **(EXPECTED | {"now": NOW - 31}))
+
+
+@pytest.mark.parametrize("length", [0, 31, 33])
+def test_a_site_that_brings_no_key_or_no_nonce_is_told_so_before_the_token_is_read(length):
+    for name, said in (("issuer_public_key", "the issuer's public key"), ("expected_nonce", "the nonce")):
+        with pytest.raises(UsageError, match=f"{said} has 32 bytes"):
+            verify_assertion("none", **(EXPECTED | {name: bytes(length)}), now=NOW)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"index": -1}, "below the size of its tree"),
+        ({"index": 42}, "below the size of its tree"),
+        ({"tree_size": 2**53, "index": 5}, "below the size of its tree"),
+        ({"index": 41.0}, "whole numbers"),
+        ({"tree_size": 42.0}, "whole numbers"),
+        ({"index": True}, "whole numbers"),
+        ({"root_hash": bytes(31)}, "a root hash has 32 bytes"),
+        ({"origin": ""}, "the log's origin"),
+        ({"origin": "o" * 201}, "the log's origin"),
+    ],
+    ids=str,
+)
+def test_a_place_in_the_log_is_one_that_there_is(changes, said):
+    with pytest.raises(UsageError, match=said):
+        replace(ASSERTION.log, **changes)
+    assert replace(ASSERTION.log, index=0, tree_size=2**53 - 1, origin="o" * 200).index == 0
+
+
+def test_an_assertion_lives_ten_minutes_at_most_and_a_second_at_least():
+    assert replace(ASSERTION, expires_at=NOW + 600).expires_at == NOW + 600
+    assert replace(ASSERTION, expires_at=NOW + 1).expires_at == NOW + 1
+    for subject in ("a" * 63, "a" * 65, "A" * 64, "g" * 64, "a" * 64 + "\n", 7):
+        with pytest.raises(UsageError, match="the subject is a pseudonym of 64 hex digits"):
+            replace(ASSERTION, subject=subject)

@@ -73,6 +73,17 @@ def test_a_request_that_makes_no_sense_cannot_be_built(changes):
         replace(REQUEST, **changes)
 
 
+@pytest.mark.parametrize(("field", "most"), [("provider", 700), ("redirect_uri", 700), ("nonce", 512)])
+def test_each_text_of_a_request_may_be_as_long_as_it_says_and_no_longer(field, most):
+    longest = replace(REQUEST, **{field: "~" * most})
+    assert LoginRequest.from_bytes(longest.to_bytes()) == longest
+    with pytest.raises(UsageError, match=f"at most {most} visible ASCII characters each"):
+        replace(REQUEST, **{field: "~" * (most + 1)})
+    for wrong in ("a b", "\x7f", "\u00e4", 7):
+        with pytest.raises(UsageError, match=f"at most {most} visible ASCII characters each"):
+            replace(REQUEST, **{field: wrong})
+
+
 @given(st.binary(max_size=300))
 def test_any_bytes_give_a_request_or_a_malformed_message(data):
     with pytest.raises(MalformedMessageError, match="a login request"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 import re
@@ -105,7 +106,41 @@ def test_five_kinds_of_refused_requests_give_five_different_entries():
     assert len(refused) == 5
 
 
+@pytest.mark.parametrize("word", ["enrolment", "revocation", "renewal", "admission", "erasure"])
+def test_an_entry_about_a_person_looks_like_this(word):
+    commitment = f"{len(word):064d}"
+    entry = PersonalEntry(PersonalKind[word.upper()], 1_900_000_007, bytes.fromhex(commitment))
+    written = f'{{"commitment":"{commitment}","kind":"{word}","time":1900000007,"version":1}}'
+    assert entry.to_bytes().decode() == written
+
+
+@pytest.mark.parametrize("word", ["policy", "deployment", "moratorium", "release", "software"])
+def test_an_entry_about_no_person_looks_like_this(word):
+    written = f'{{"content":"d2hhdA==","kind":"{word}","time":1900000008,"version":1}}'
+    assert PublicEntry(PublicKind[word.upper()], 1_900_000_008, b"what").to_bytes().decode() == written
+
+
+def test_an_entry_about_several_attempts_looks_like_this():
+    entry = AttemptEntry(1_900_000_009, "shop.example", "payment", AttemptOutcome.NOT_COVERED, bytes(32), 17)
+    assert entry.to_bytes().decode() == (
+        f'{{"commitment":"{"00" * 32}","count":17,"kind":"attempt","outcome":"not-covered","purpose":"payment",'
+        '"requester":"shop.example","time":1900000009,"version":1}'
+    )
+
+
 # ------------------------------------------------------------------ commitments
+
+
+def test_a_commitment_is_the_hash_of_tag_kind_salt_and_facts():
+    for kind in PersonalKind:
+        facts = b'{"a":"x","b":[1,null,true]}'
+        opening = Opening(kind, {"b": [1, None, True], "a": "x"}, SALT)
+        said = b"intaglio-log-commitment/1\0" + kind.value.encode() + b"\0" + SALT + facts
+        assert opening.commitment == hashlib.sha256(said).digest()
+        assert opening.secret_bytes() == (
+            b'{"facts":%s,"kind":"%s","salt":"%s"}' % (facts, kind.value.encode(), SALT.hex().encode())
+        )
+        assert Opening.from_secret_bytes(opening.secret_bytes()).kind is kind
 
 
 def test_an_opening_opens_its_own_entry():

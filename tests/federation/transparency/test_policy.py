@@ -116,7 +116,14 @@ def test_a_policy_is_bounded():
     [
         *("", "witness.example", "https://", "https:///path", "https://w.example?x=1", "https://w.example/#x"),
         *("https://me:secret@w.example", "https://w.example:0", "https://w.example:99999", "https://w\u00e9.example"),
-        *("file:///etc/passwd", "https://w.example/a b", "https://w.example/\x01", "https://[::1"),
+        *(
+            "file:///etc/passwd",
+            "https://w.example?",
+            "https://w.example#",
+            "https://w.example/a b",
+            "https://w.example/\x01",
+            "https://[::1",
+        ),
     ],
 )
 def test_what_is_no_address_of_a_witness_is_refused(address):

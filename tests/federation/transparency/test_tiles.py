@@ -107,6 +107,43 @@ def test_a_reader_of_tiles_proves_inclusion_growth_and_the_root(nodes, size):
         verify_consistency(Frontier().grow(LEAVES[:old])[0].head, head, consistency_proof(old, size, read))
 
 
+def test_each_tile_is_fetched_once_as_wide_as_it_is_in_that_log_and_only_where_it_is_needed(nodes):
+    fetched = []
+
+    def fetch(tile):
+        fetched.append(tile)
+        return b"".join(nodes[node] for node in tile.nodes)
+
+    read = nodes_from_tiles(600, fetch)
+    wanted = [(0, 3), (3, 70), (8, 1), (0, 599), (7, 1), (0, 4)]
+    assert read(wanted) == {node: nodes[node] for node in wanted}
+    assert fetched == [Tile(0, 0, 256), Tile(0, 2, 88), Tile(1, 0, 2)]
+    assert read([(0, 255), (8, 0), (4, 33)]) == {node: nodes[node] for node in [(0, 255), (8, 0), (4, 33)]}
+    assert fetched[3:] == []
+    assert read([(0, 300)]) == {(0, 300): nodes[0, 300]}
+    assert fetched[3:] == [Tile(0, 1, 256)]
+    assert read([(9, 1), (0, 600)]) == {}
+
+
+def test_the_tiles_of_a_log_come_with_bundles_first_and_each_once():
+    assert list(tiles_of(600, since=300)) == [
+        Tile(ENTRIES, 1, 256),
+        Tile(ENTRIES, 2, 88),
+        Tile(0, 1, 256),
+        Tile(0, 2, 88),
+        Tile(1, 0, 2),
+    ]
+    assert list(tiles_of(300, since=299)) == [Tile(ENTRIES, 1, 44), Tile(0, 1, 44)]
+    assert list(tiles_of(0)) == []
+    assert [tile.path for tile in tiles_of(257)] == [
+        "tile/entries/000",
+        "tile/entries/001.p/1",
+        "tile/0/000",
+        "tile/0/001.p/1",
+        "tile/1/000.p/1",
+    ]
+
+
 def test_a_tile_that_lies_proves_nothing(nodes):
     first = tile_at(0, 0, 600)
     read = served(600, nodes, {first: bytes(32 * 256)})
@@ -150,6 +187,14 @@ def test_bundles_come_back_whole_and_damaged_ones_do_not():
     for entries in ([], [b""] * 257, [bytes(65_536)]):
         with pytest.raises(UsageError, match="1 to 256 entries"):
             bundle_to_bytes(entries)
+
+
+def test_a_bundle_is_full_with_256_entries_of_the_longest():
+    full = [b"%d" % place for place in range(256)]
+    assert bundle_from_bytes(bundle_to_bytes(full)) == full
+    assert bundle_from_bytes(bundle_to_bytes([bytes(65_535), b"x"])) == [bytes(65_535), b"x"]
+    with pytest.raises(MalformedMessageError, match="1 to 256 entries"):
+        bundle_from_bytes(bundle_to_bytes(full) + b"\0\1x")
 
 
 @given(st.binary(max_size=600))

@@ -233,3 +233,108 @@ def test_wishes_for_one_key_have_one_digest_however_they_are_signed():
     again = Renewal.sign(OLD, ALICE, NEW)
     assert again != WISH
     assert digest_of(again.require_of(OLD)) == digest_of(WISH.require_of(OLD)) != digest_of(OTHER_WISH.require_of(OLD))
+
+
+SECOND_LATER = dt.timedelta(seconds=1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"begins": NOW}, None),
+        ({"begins": NOW + SECOND_LATER}, "not in force"),
+        ({"begins": NOW - 9 * DAY, "ends": NOW + 10 * DAY + SECOND_LATER}, None),
+        ({"begins": NOW - 9 * DAY, "ends": NOW + 10 * DAY - SECOND_LATER}, "ends no later"),
+    ],
+)
+def test_the_next_certificate_is_in_force_from_its_first_second_and_ends_a_second_later_at_least(changes, said):
+    new = made(NEW, signer=AUTHORITY, **(LATER | changes))
+    if said is None:
+        followed(new)
+        return
+    with pytest.raises(ProofError, match=said):
+        followed(new)
+
+
+def test_the_next_certificate_is_over_at_its_last_second_though_it_ends_after_the_old_one():
+    ended = made(ALICE, signer=AUTHORITY, begins=NOW - 300 * DAY, ends=NOW - DAY)
+    for late, is_taken in ((-1, True), (0, False)):
+        new = made(NEW, signer=AUTHORITY, begins=NOW - 2 * DAY, ends=NOW)
+        now = NOW + dt.timedelta(seconds=late)
+        if is_taken:
+            require_follows(new, ended, NEW.public_key(), CA, now=now)
+            continue
+        with pytest.raises(ProofError, match="not in force"):
+            require_follows(new, ended, NEW.public_key(), CA, now=now)
+
+
+def test_a_certificate_of_several_uses_follows_when_one_is_a_client_s_and_the_key_is_the_one_that_was_asked_for():
+    both = [x509.ExtendedKeyUsageOID.SERVER_AUTH, x509.ExtendedKeyUsageOID.CLIENT_AUTH]
+    builder = x509.CertificateBuilder(
+        issuer_name=named("authority"),
+        subject_name=named("alice"),
+        public_key=NEW.public_key(),
+        serial_number=7,
+        not_valid_before=NOW - DAY,
+        not_valid_after=NOW + 300 * DAY,
+    )
+    new = builder.add_extension(x509.ExtendedKeyUsage(both), critical=True).sign(AUTHORITY, hashes.SHA256())
+    followed(new)
+    for wrong in (SECOND, ALICE):
+        with pytest.raises(ProofError, match="another key, name or use"):
+            require_follows(new, OLD, wrong.public_key(), CA, now=NOW)
+
+
+def test_due_and_renewable_are_the_same_seconds():
+    certificate = made(ALICE, begins=NOW - 300 * DAY, ends=NOW + 30 * DAY)
+    for late, due, said in (
+        (dt.timedelta(seconds=-1), False, "ends on 2026-12-01; another follows it in its last 30 days"),
+        (dt.timedelta(0), True, ""),
+        (30 * DAY - SECOND_LATER, True, ""),
+        (30 * DAY, False, "ended on 2026-12-01 and renews nothing; ask the operator"),
+    ):
+        assert is_due(certificate, now=NOW + late) is due
+        if due:
+            require_due(certificate, now=NOW + late)
+            continue
+        with pytest.raises(RefusedError, match=said):
+            require_due(certificate, now=NOW + late)
+
+
+def test_what_is_wrong_with_a_wish_is_said_in_one_order():
+    """Its form, then the key that it is for, then its own signature, then the certificate, and the proof last."""
+    unsigned = bytearray(WISH.request)
+    unsigned[-1] ^= 1
+    other = made(rsa.generate_private_key(65537, 2048), signer=AUTHORITY)
+    own = bytearray(csr(ALICE))
+    own[-1] ^= 1
+    for renewal, certificate, kind, said in (
+        (Renewal(bytes(unsigned), b"x"), other, ProofError, "not signed with the key that it is for"),
+        (Renewal(bytes(own), b"x"), OLD, ProofError, "not signed with the key that it is for"),
+        (Renewal(WISH.request, b"x"), other, RefusedError, "this certificate has another kind of key"),
+        (Renewal(csr(ALICE), b"x"), OLD, RefusedError, "ask for a certificate of a new key"),
+        (Renewal(WISH.request, b"x"), OLD, ProofError, "the key of the certificate that ends"),
+    ):
+        with pytest.raises(kind, match=said):
+            renewal.require_of(certificate)
+
+
+def test_a_key_is_known_by_the_hash_of_its_whole_public_form():
+    written = NEW.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    digest = hashes.Hash(hashes.SHA256())
+    digest.update(written)
+    assert digest_of(NEW.public_key()) == digest.finalize()
+
+
+@pytest.mark.parametrize("length", [8192, 8193])
+def test_an_answer_is_read_up_to_its_longest(length):
+    with pytest.raises(
+        MalformedMessageError, match="no certificate in DER" if length == 8192 else "at most 8192 bytes"
+    ):
+        certificate_in(pb.RenewCertificateResponse(certificate=bytes(length)))
+
+
+@pytest.mark.parametrize("field", ["request", "proof"])
+@pytest.mark.parametrize("length", [1, 2048])
+def test_a_wish_of_the_least_and_of_the_most_bytes_is_one(field, length):
+    assert len(getattr(dataclasses.replace(WISH, **{field: b"x" * length}), field)) == length

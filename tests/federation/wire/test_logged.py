@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from federation.errors import MalformedMessageError
+from federation.errors import MalformedMessageError, UsageError
 from federation.transparency import Growth
 from federation.wire.logged import (
     LogReceipt,
@@ -80,4 +80,7 @@ def test_who_saw_no_tree_is_shown_no_growth_and_everybody_else_the_proof():
     checkpoint = receipt.logged.checkpoint
     assert receipt.growth_from(6) == Growth(6, proof, checkpoint)
     assert receipt.growth_from(0) == Growth(0, (), checkpoint)
+    for seen in (-1, checkpoint.head.size + 1):
+        with pytest.raises(UsageError, match="a log does not grow backwards"):
+            receipt.growth_from(seen)
     assert replace(receipt, consistency=()).growth_from(1) == Growth(1, (), checkpoint)

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from federation.errors import MalformedMessageError
+from federation.errors import MalformedMessageError, UsageError
 from federation.wire.person import FILES, PersonFile
 from tests.values import GOOD
 
@@ -56,3 +56,25 @@ def test_a_persons_file_is_of_all_of_its_files_and_each_under_its_own_name():
         name: text for name, text in GOOD_FILE.items() if name != "files"
     }
     assert PersonFile.from_secret_bytes(wanted.to_secret_bytes()) == wanted
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_a_persons_file_holds_each_of_its_files_and_no_other(name):
+    good = GOOD["a person's file"]
+    for files in (
+        {one: b"x" for one in FILES if one != name},
+        dict.fromkeys(FILES, b"x") | {f"{name}.old": b"x"},
+        {one if one != name else f"{name}.old": b"x" for one in FILES},
+    ):
+        with pytest.raises(UsageError, match=r"^a person's file holds ca\.pem, .*, and nothing else$"):
+            replace(good, files=files)
+
+
+def test_a_persons_file_says_where_to_go_and_whom_the_rules_name():
+    good = GOOD["a person's file"]
+    for wrong in ("", "Trial", "t" * 65):
+        with pytest.raises(UsageError, match="the deployment is 1 to 64 of"):
+            replace(good, deployment=wrong)
+    for wrong in ("", "localhost", "localhost:0", "localhost:65536", ":7443"):
+        with pytest.raises(UsageError, match="HOST:PORT"):
+            replace(good, server=wrong)

@@ -30,7 +30,7 @@ const STEMS: Readonly<Record<string, readonly string[]>> = {
     'intelligence', 'migration', 'immigra', 'asylum', 'deport', 'bordercontrol', 'military',
   ],
 }
-/** Too short to be looked for inside other words. */
+/** Too short to be looked for inside other words: each is a word of the name, or two that follow on each other. */
 const WORDS: Readonly<Record<string, readonly string[]>> = {
   'searching or identifying people among many': ['1-n', '1n', 'find', 'match-all'],
   'surveillance or tracking': ['spy', 'stream', 'track', 'watch'],
@@ -41,8 +41,9 @@ const WORDS: Readonly<Record<string, readonly string[]>> = {
 
 /** The red line that the name of a purpose crosses, or null. */
 export function redLineOf(purpose: string): string | null {
-  const words = purpose.toLowerCase().split(/[._/-]+/)
-  const joined = words.join('')
+  const parts = purpose.toLowerCase().split(/[._/-]+/)
+  const words = [...parts, ...parts.slice(1).map((part, place) => `${parts[place]}-${part}`)]
+  const joined = parts.join('')
   for (const [line, stems] of Object.entries(STEMS)) {
     if (stems.some((stem) => joined.includes(stem)) || WORDS[line]?.some((word) => words.includes(word))) return line
   }
