@@ -7,6 +7,9 @@ import hashlib
 import sqlite3
 import zlib
 
+import psycopg
+import psycopg.rows
+
 from federation.wire.devices import Admission, code_of
 
 NOW = 2_000_000
@@ -183,27 +186,37 @@ def by_key(rows):
     return {table: {tuple(row[part] for part in KEYS[table]): row for row in rows[table]} for table in KEYS}
 
 
-def written(path):
-    """Puts that world into a database that has the tables and no rows."""
-    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("PRAGMA foreign_keys = ON")
+def _connected(address):
+    if "://" in str(address):
+        return contextlib.closing(psycopg.connect(address, row_factory=psycopg.rows.dict_row)), "%s"
+    connection = sqlite3.connect(address)
+    connection.row_factory = sqlite3.Row
+    connection.execute("PRAGMA foreign_keys = ON")
+    return contextlib.closing(connection), "?"
+
+
+def written(address, world):
+    """Puts rows into a database that has the tables and nothing in them."""
+    held, mark = _connected(address)
+    with held as connection, connection:
         connection.execute("DELETE FROM log_seen")
-        for table in ("templates", "sessions", *(name for name in KEYS if name not in {"templates", "sessions"})):
-            for row in a_world()[table]:
+        for table in ("templates", "sessions", *(name for name in world if name not in {"templates", "sessions"})):
+            for row in world[table]:
                 columns = row | ({"receipts": zlib.compress(row["receipts"])} if row.get("receipts") else {})
-                places = ", ".join("?" * len(columns))
                 names = ", ".join(f'"{name}"' for name in columns)
+                places = ", ".join([mark] * len(columns))
                 statement = f"INSERT INTO {table} ({names}) VALUES ({places})"  # noqa: S608 - names of ours
                 connection.execute(statement, list(columns.values()))
 
 
-def read(path):
+def read(address):
     """All that stands in a database, by table and key."""
-    with contextlib.closing(sqlite3.connect(path)) as connection:
-        connection.row_factory = sqlite3.Row
-        connection.execute("BEGIN")
-        found = {table: connection.execute(f"SELECT * FROM {table}").fetchall() for table in KEYS}  # noqa: S608 - of ours
-    tables = {table: list(map(dict, rows)) for table, rows in found.items()}
+    held, _ = _connected(address)
+    with held as connection:
+        tables = {
+            table: list(map(dict, connection.execute(f"SELECT * FROM {table}").fetchall()))  # noqa: S608 - names of ours
+            for table in KEYS
+        }
     for row in (row for rows in tables.values() for row in rows if row.get("receipts")):
         row["receipts"] = zlib.decompress(row["receipts"])
     return by_key(tables)

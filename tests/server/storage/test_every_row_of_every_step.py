@@ -49,7 +49,7 @@ def world(tmp_path_factory):
     """A file with that database, to be copied."""
     path = tmp_path_factory.mktemp("world") / "matching.db"
     upgrade(database_url(path))
-    full.written(path)
+    full.written(path, full.a_world())
     assert full.read(path) == WORLD
     return path
 
