@@ -10,12 +10,13 @@ import pytest
 from federation.errors import RefusedError, UnavailableError
 from federation.onebit import Decision, Operation
 from federation.presentation.levels import PadLevel
+from federation.rules.policy import Attempts
 from federation.transparency import PersonalKind, TreeHead
 from federation.wire.certificates import Renewal
 from federation.wire.convert import SessionRequest
 from server.database import database_url, upgrade
 from server.storage.certificates import WaitingRenewal
-from server.storage.limits import AttemptHistory, AttemptLimits
+from server.storage.limits import AttemptHistory, AttemptLimits, TooSoonError
 from server.storage.sessions import Repeated, Session, SessionLimits, Step
 from server.storage.sqlstorage import open_storage
 from server.storage.storage import Deed, IssuedTicket, MissedAttempt, MissedEnd, Owner, StoredTemplate
@@ -570,6 +571,53 @@ def test_what_is_refused_leaves_every_row_of_every_table_and_records_nothing(sto
     with pytest.raises(error, match=words):
         call(storage)
     assert full.read(path) == WORLD
+
+
+def test_a_person_has_five_devices_whoever_else_has_how_many(storage, path):
+    """Two are there; three more come, and the sixth is let in by nobody."""
+    admitted = deed(20, "admission", "d", session="a session", template=template("d", 4, **OF_D))
+    for number, name in enumerate("ghi"):
+        storage.enrol(template(name, 30 + number, account="a"))
+    before = full.read(path)
+    sixth = dataclasses.replace(B, admission=admission_of("b", "l").to_bytes())
+    with pytest.raises(RefusedError, match="there are 5 devices already, as many as may be; remove one first"):
+        announced(storage, 21, "admission", "j", "probe of b", template=sixth)
+    assert full.read(path) == before
+    storage.announce(admitted)
+    storage.revoke(key_of("i"), now=NOW, request_digest=named("it"))
+    announced(storage, 21, "admission", "j", "probe of b", template=sixth)
+    assert {one.commitment for one in storage.deeds()} >= {named("commitment 20"), named("commitment 21")}
+
+
+@pytest.mark.parametrize(
+    ("attempts", "failures", "in_a_row", "last_at", "used_up", "wait_until"),
+    [
+        (0, 0, 0, None, False, 0),
+        (4, 4, 2, 1000, False, 0),
+        (4, 4, 3, 1000, False, 1007),
+        (5, 5, 4, 1000, False, 1014),
+        (8, 8, 6, 1000, False, 1056),
+        (9, 9, 2, 1000, True, 0),
+        (10, 8, 2, 1000, False, 0),
+        (11, 1, 0, 1000, True, 0),
+        (11, 9, 5, None, True, 0),
+    ],
+)
+def test_each_limit_counts_what_is_its_own(attempts, failures, in_a_row, last_at, used_up, wait_until):
+    limits = AttemptLimits(free_failures=3, first_delay_seconds=7, lifetime_failures=9, lifetime_attempts=11)
+    history = AttemptHistory(attempts, failures, in_a_row, last_at)
+    assert limits.standing(history) == Attempts(used_up=used_up, wait_until=wait_until)
+    if used_up:
+        spent = "9 failures" if failures >= 9 else "all its attempts"
+        with pytest.raises(RefusedError, match=f"^this template is closed after {spent}; revoke it and enrol"):
+            limits.require_room(history, now=9999)
+        return
+    limits.require_room(history, now=wait_until)
+    if wait_until:
+        words = f"^{in_a_row} attempts in a row have failed; try again in 3 seconds$"
+        with pytest.raises(TooSoonError, match=words) as caught:
+            limits.require_room(history, now=wait_until - 3)
+        assert caught.value.retry_after_seconds == 3
 
 
 def waiting_of(serial, key):
