@@ -398,6 +398,35 @@ STEPS = {
         lambda s: s.finish(deed(4, "erasure", "e"), now=NOW + 7),
         put={"tombstones": [tombstone_row("e", 1_500_001, request="request 4")]},
     ),
+    "finish a template into a key that is known": Case(
+        lambda s: s.finish(deed(20, "revocation", "a", session="token of a", template=B), now=NOW + 7)
+    ),
+    "finish a template in the place of none": Case(
+        lambda s: s.finish(deed(20, "revocation", "e", session="token of a", template=L), now=NOW + 7)
+    ),
+    "finish an enrolment without a ticket": Case(
+        lambda s: s.finish(deed(20, "enrolment", "l", session="x", template=template("l", 9, account="d")), now=NOW)
+    ),
+    "finish an enrolment with a ticket for another device": Case(
+        lambda s: s.finish(deed(20, "enrolment", "l", session="x", template=L), now=NOW)
+    ),
+    "finish an enrolment of who was revoked": Case(
+        lambda s: s.finish(deed(20, "enrolment", "e", session="x", template=template("e", 9, account="g")), now=NOW)
+    ),
+    "finish a consent that came too late": Case(
+        lambda s: s.finish(deed(20, "renewal", "c", session="x", template=template("c", 3, account="d")), now=NOW)
+    ),
+    "take what has expired": Case(
+        lambda s: s.take_session(named("old of d", 16), Step.PROBE, request_digest=named("it"), now=NOW), lasts=False
+    ),
+    "take what is not there": Case(
+        lambda s: s.take_session(named("nothing", 16), Step.PROBE, request_digest=named("it"), now=NOW), lasts=False
+    ),
+    "take another step": Case(
+        lambda s: s.take_session(named("probe of b", 16), Step.TOKEN, request_digest=named("it"), now=NOW),
+        gone={"sessions": sessions("probe of b")},
+        lasts=False,
+    ),
     "forget": Case(lambda s: s.forget(deed(6, "enrolment", "a", session="token of a")), gone={"deeds": commitments(6)}),
     "catch up": Case(
         lambda s: s.catch_up(
@@ -491,6 +520,11 @@ def announced(storage, number, kind, name, session, **changes):
     storage.announce(dataclasses.replace(deed(number, kind, name, session=session), **changes))
 
 
+def opened(storage, **limits):
+    session = {"session_id": named("taken of a", 16), "transcript_digest": named("transcript 8")}
+    storage.open_attempt(key_id=key_of("a"), now=NOW - 993 + 29, limits=AttemptLimits(**limits), **session)
+
+
 TOO_LATE = {"key_digest": named("key 9"), "ends_at": NOW + 44}
 REFUSALS = {
     "enrol who is enrolled": (lambda s: s.enrol(A), RefusedError, "is enrolled already"),
@@ -498,6 +532,29 @@ REFUSALS = {
         lambda s: s.enrol(template("e", 20, account="e")),
         RefusedError,
         "is enrolled already, or was revoked",
+    ),
+    "an attempt too soon": (lambda s: opened(s, free_failures=2), UnavailableError, "^2 attempts in a row have failed"),
+    "an attempt after the last": (
+        lambda s: opened(s, lifetime_failures=4, free_failures=4, lifetime_attempts=4),
+        RefusedError,
+        "closed after all its attempts",
+    ),
+    "an attempt after the last failure": (
+        lambda s: opened(s, free_failures=3, lifetime_failures=3, lifetime_attempts=9),
+        RefusedError,
+        "closed after 3 failures",
+    ),
+    "a session too many": (
+        lambda s: s.start_session(session_of(one), now=NOW, limits=SessionLimits(5, 4, 17, 19)),
+        UnavailableError,
+        "^too many sessions are open",
+    ),
+    "a session of this client too many": (
+        lambda s: s.start_session(
+            session_of(one, peer=named("peer of token of a")), now=NOW, limits=SessionLimits(9, 1, 17, 19)
+        ),
+        UnavailableError,
+        "^too many sessions of this client are open",
     ),
     "announce while an owner revokes": (
         lambda s: announced(s, 20, "renewal", "a", "taken of a", template=CONSENTED),
@@ -568,8 +625,10 @@ REFUSALS = {
 def test_what_is_refused_leaves_every_row_of_every_table_and_records_nothing(storage, path, name):
     call, error, words = REFUSALS[name]
     storage.follow(lambda: HEAD)
-    with pytest.raises(error, match=words):
+    with pytest.raises(error, match=words) as caught:
         call(storage)
+    if "a session" in name and "too many" in name:
+        assert caught.value.retry_after_seconds == 17
     assert full.read(path) == WORLD
 
 
