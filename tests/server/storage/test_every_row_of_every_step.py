@@ -15,10 +15,11 @@ from federation.transparency import PersonalKind, TreeHead
 from federation.wire.certificates import Renewal
 from federation.wire.convert import SessionRequest
 from server.database import database_url, upgrade
+from server.sql import Mode, Transaction
 from server.storage.certificates import WaitingRenewal
 from server.storage.limits import AttemptHistory, AttemptLimits, TooSoonError
 from server.storage.sessions import Repeated, Session, SessionLimits, Step
-from server.storage.sqlstorage import open_storage
+from server.storage.sqlstorage import SqlStorage, open_storage
 from server.storage.storage import Deed, IssuedTicket, MissedAttempt, MissedEnd, Owner, StoredTemplate
 from tests.server.storage import a_full_database as full
 from tests.server.storage.a_full_database import (
@@ -677,6 +678,30 @@ def test_each_limit_counts_what_is_its_own(attempts, failures, in_a_row, last_at
         with pytest.raises(TooSoonError, match=words) as caught:
             limits.require_room(history, now=wait_until - 3)
         assert caught.value.retry_after_seconds == 3
+
+
+UNGUARDED = ("erase", "issue", "forget", "answer", "catch up", "ping", "withdraw what is not there")
+"""One statement, or nobody else is there; and an account that nobody has found cannot be locked."""
+
+
+@pytest.mark.parametrize("name", [name for name, step in STEPS.items() if step.lasts and name != "finish an admission"])
+def test_a_name_is_held_before_anything_is_looked_at_that_it_guards(storage, monkeypatch, name):
+    """But whose account it is, which never changes. In PostgreSQL two would go by what was there before either."""
+    told, execute, lock = [], Transaction.execute, SqlStorage._lock
+
+    def noted(run, statement, *parameters):
+        if run.mode is Mode.DURABLE and "log_seen" not in str(statement):
+            told.append("statement")
+        return execute(run, statement, *parameters)
+
+    monkeypatch.setattr(Transaction, "execute", noted)
+    monkeypatch.setattr(SqlStorage, "_lock", lambda *arguments: told.append("lock") or lock(*arguments))
+    STEPS[name].call(storage)
+    finds_account = name.startswith(("revoke", "finish", "withdraw"))
+    if not name.startswith(UNGUARDED):
+        assert told.index("lock") == finds_account
+    else:
+        assert "lock" not in told or name.startswith("catch up")
 
 
 def waiting_of(serial, key):
