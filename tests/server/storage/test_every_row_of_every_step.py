@@ -567,6 +567,13 @@ REFUSALS = {
         RefusedError,
         "this ticket is not valid here",
     ),
+    "announce in the second in which a ticket ends": (
+        lambda s: announced(
+            s, 20, "enrolment", "g", "x", template=template("g", 9, account="g"), announced_at=NOW + 10
+        ),
+        RefusedError,
+        "this ticket is not valid here",
+    ),
     "announce with another's ticket": (
         lambda s: announced(s, 20, "enrolment", "l", "x", template=template("l", 9, account="k"), announced_at=NOW),
         UnavailableError,
