@@ -149,7 +149,7 @@ def announced_and_finished(one):
 
 def a_session(session, name, **columns):
     row = session_row(session, name, "probe", NOW + 80, **columns)
-    return lambda s: s.start_session(session_of(row), now=NOW, limits=SessionLimits()), row
+    return lambda s: s.start_session(session_of(row), now=NOW, limits=SessionLimits(capacity=6, per_peer=1)), row
 
 
 start_one, one = a_session("new one", "c")
