@@ -40,7 +40,7 @@ from tests.server.storage.a_full_database import (
     tombstone_row,
 )
 
-HEAD = TreeHead(99, named("root 99"))
+HEAD, FURTHER = TreeHead(99, named("root 99")), TreeHead(120, named("root 120"))
 WORLD = full.by_key(full.a_world())
 LIMITS = AttemptLimits()
 LAST = named("a token's request")
@@ -439,7 +439,7 @@ STEPS = {
                 MissedEnd(key_of("f"), NOW + 4, named("end 4"), Owner(DEVICES["f"], "f.example")),
                 MissedEnd(key_of("e"), NOW + 5, named("end 5"), Owner(DEVICES["e"], "another.example")),
             ],
-            HEAD,
+            FURTHER,
         ),
         gone={
             "sessions": list(WORLD["sessions"]),
@@ -455,6 +455,7 @@ STEPS = {
                 tombstone_row("c", NOW + 3, request="end 3"),
                 tombstone_row("f", 1_500_002, request="an erasure", audience="f.example"),
             ],
+            "log_seen": [{"row": 1, "size": 120, "root": named("root 120")}],
         },
         returns=0,
     ),
@@ -514,7 +515,7 @@ def test_a_step_writes_what_is_its_own_and_leaves_every_other_row_of_every_table
     storage.follow(lambda: HEAD)
     assert step.call(storage) == step.returns
     head = {"log_seen": [{"row": 1, "size": 99, "root": named("root 99")}]} if step.lasts else {}
-    assert full.read(path) == changed(step.gone, step.put | head)
+    assert full.read(path) == changed(step.gone, head | step.put)
 
 
 def announced(storage, number, kind, name, session, **changes):
@@ -620,6 +621,11 @@ REFUSALS = {
         lambda s: s.issue(IssuedTicket(**ticket_row("g", NOW, digest=named("another")))),
         RefusedError,
         "was issued already",
+    ),
+    "wish for another key after the answer": (
+        lambda s: s.ask_for_certificate(5, Renewal(b"request 2", b"proof 2"), **TOO_LATE),
+        RefusedError,
+        "another device has asked for what follows this certificate",
     ),
     "wish for another key": (
         lambda s: s.ask_for_certificate(7, Renewal(b"request 4", b"proof 4"), **TOO_LATE),
