@@ -762,6 +762,16 @@ def test_what_is_read_is_all_that_was_asked_for_and_of_nobody_else(storage, path
     assert full.read(path) == WORLD
 
 
+def test_devices_are_in_the_order_in_which_they_enrolled_and_of_one_second_the_first_before_those_it_let_in(storage):
+    let_in = admission_of("a", "b").to_bytes()
+    rows = [("g", 9, let_in), ("h", 5, let_in), ("i", 9, None), ("j", 9, None), ("k", 7, None), ("l", 9, let_in)]
+    for name, at, admission in rows:
+        one = dataclasses.replace(template(name, 1, account="z"), enrolled_at=at, admission=admission)
+        storage.enrol(one)
+    same = [sorted(map(key_of, names)) for names in ("ij", "gl")]
+    assert [one.key_id for one in storage.devices(account_of("z"))] == [key_of("h"), key_of("k"), *same[0], *same[1]]
+
+
 def deed_row_of(one):
     row = {field.name: getattr(one, field.name) for field in dataclasses.fields(one) if field.name != "template"}
     columns = dataclasses.asdict(one.template) if one.template else dict.fromkeys(template_columns("a", 0, account="a"))
