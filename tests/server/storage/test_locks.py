@@ -5,7 +5,10 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 
+from server.storage import sqlcertificates, sqlstorage, sqltemplates, sqltickets, transactions
 from server.storage.transactions import Transactions
 
 
@@ -49,3 +52,37 @@ def test_sqlite_s_only_writer_needs_no_names_and_works_alone():
     run, sqlite = Noted(), storage(is_sqlite=True)
     sqlite._lock(run, b"one")
     assert (run.told, sqlite.parallel, storage(is_sqlite=False).parallel) == ([], 1, 4)
+
+
+def statements():
+    """Every statement of the storage as PostgreSQL gets it, by module and name."""
+    modules = {"certificates": sqlcertificates, "storage": sqlstorage, "templates": sqltemplates}
+    modules |= {"tickets": sqltickets, "transactions": transactions}
+    return {
+        f"{module}.{name}": str(one.compile(dialect=postgresql.dialect())).replace("\n", " ")
+        for module, found in modules.items()
+        for name, one in vars(found).items()
+        if isinstance(one, sa.Executable) and name.isupper()
+    }
+
+
+def test_rows_that_are_decided_about_are_held_and_those_of_somebody_else_passed_over_where_nobody_waits():
+    """SQLite's writer holds everything, so nothing there shows it."""
+    made = statements()
+    assert len(made) > 60
+    held = {name for name, text in made.items() if "FOR UPDATE" in text}
+    passed_over = {name for name, text in made.items() if "FOR UPDATE SKIP LOCKED" in text}
+    free = {"transactions._FREE_ROW", "transactions._SEE_IF_FREE", "transactions._MOVE_IF_FREE", "storage._SWEEP"}
+    assert passed_over == free
+    assert held - passed_over == {"storage._LOCK_SESSION", "templates._FIND_RECEIPTS"}
+
+
+def test_the_one_large_column_is_read_by_whoever_asks_for_the_answer_and_by_nobody_else():
+    assert {name for name, text in statements().items() if "sessions.answer" in text} == {"storage._FIND_ANSWER"}
+
+
+def test_what_changes_rows_says_which_but_where_it_is_about_all():
+    everybody = {
+        name for name, text in statements().items() if text.startswith(("UPDATE", "DELETE")) and " WHERE " not in text
+    }
+    assert everybody == {"tickets._VOID", "templates._END_EVERY_SESSION", "transactions._RECORD"}
