@@ -52,6 +52,14 @@ class Calls:
         return "temporary" if path.name.startswith(".file.") else path.name
 
 
+@pytest.fixture(autouse=True)
+def _umask():
+    """Whatever that of whoever runs the tests is."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
 @pytest.fixture
 def calls(tmp_path, monkeypatch):
     folder = tmp_path / "a folder"
@@ -155,11 +163,7 @@ def test_a_new_file_is_on_disk_before_its_name_and_takes_nobody_s_place(calls, p
 
 
 def test_a_folder_is_made_with_those_above_it_and_each_name_is_on_disk_before_the_next(calls):
-    umask = os.umask(0o022)
-    try:
-        make_directory(calls._folder / "one/two/three", mode=0o700)
-    finally:
-        os.umask(umask)
+    make_directory(calls._folder / "one/two/three", mode=0o700)
     assert calls.told == [
         ("mkdir", "one", "0o777"),
         ("fsync", "folder"),

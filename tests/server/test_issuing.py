@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 import stat
 
 import pytest
@@ -20,6 +21,14 @@ NOW = dt.datetime(2026, 11, 1, 12, tzinfo=dt.UTC)
 DAY = dt.timedelta(days=1)
 AUTHORITY, OTHER = make_authority(now=NOW), make_authority(now=NOW - 3620 * DAY)
 KEY = ec.generate_private_key(ec.SECP256R1())
+
+
+@pytest.fixture(autouse=True)
+def _umask():
+    """Whatever that of whoever runs the tests is."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
 
 
 def names_of(certificate):
