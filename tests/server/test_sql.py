@@ -329,19 +329,19 @@ def traced(tmp_path):
 
 
 NORMAL, FULL, GO, END = "PRAGMA synchronous = NORMAL", "PRAGMA synchronous = FULL", "BEGIN IMMEDIATE", "COMMIT"
-ADDS = "INSERT INTO things"
+ADDED = "INSERT INTO things"
 LOOKS = ["look"]
 STEPS = [
-    (Mode.READ, [ADDS], LOOKS),
-    (Mode.SNAPSHOT, ["BEGIN", ADDS, END], LOOKS),
-    (Mode.SINGLE, [NORMAL, ADDS], LOOKS * 2),
-    (Mode.SINGLE, [ADDS], LOOKS * 2),
-    (Mode.DURABLE, [FULL, GO, ADDS, END], LOOKS * 2),
-    (Mode.READ, [ADDS], LOOKS),
-    (Mode.DURABLE, [GO, ADDS, END], LOOKS * 2),
-    (Mode.RELAXED, [NORMAL, GO, ADDS, END], LOOKS * 2),
-    (Mode.RELAXED, [GO, ADDS, END], LOOKS * 2),
-    (Mode.DURABLE, [FULL, GO, ADDS, END], LOOKS * 2),
+    (Mode.READ, [ADDED], LOOKS),
+    (Mode.SNAPSHOT, ["BEGIN", ADDED, END], LOOKS),
+    (Mode.SINGLE, [NORMAL, ADDED], LOOKS * 2),
+    (Mode.SINGLE, [ADDED], LOOKS * 2),
+    (Mode.DURABLE, [FULL, GO, ADDED, END], LOOKS * 2),
+    (Mode.READ, [ADDED], LOOKS),
+    (Mode.DURABLE, [GO, ADDED, END], LOOKS * 2),
+    (Mode.RELAXED, [NORMAL, GO, ADDED, END], LOOKS * 2),
+    (Mode.RELAXED, [GO, ADDED, END], LOOKS * 2),
+    (Mode.DURABLE, [FULL, GO, ADDED, END], LOOKS * 2),
 ]
 
 
@@ -370,7 +370,7 @@ def test_a_block_that_raises_is_taken_back_where_something_began_and_its_connect
         driver = run.driver
         run.execute(ADD, {"number": 1, "name": b"1"})
         raise KeyError
-    assert told == ([begins, ADDS, "ROLLBACK"] if begins else [ADDS])
+    assert told == ([begins, ADDED, "ROLLBACK"] if begins else [ADDED])
     assert (database._files.told, database._idle) == (LOOKS, [driver])
     assert count(database) == (begins is None)
 
@@ -381,7 +381,7 @@ def test_who_finds_another_file_before_or_after_is_told_and_leaves_the_connectio
     database._files.fails = fails
     with pytest.raises(UnavailableError, match="it is gone"), database.transaction(Mode.DURABLE) as run:
         add(run, 1)
-    assert told == ([FULL, GO, ADDS, END] if written else [])
+    assert told == ([FULL, GO, ADDED, END] if written else [])
     assert len(database._idle) == 1
     assert count(database) == written
     assert [database._room.acquire(blocking=False) for _ in range(sql.CONNECTIONS + 1)] == [True] * 5 + [False]
