@@ -384,8 +384,10 @@ class Bridge:
     @contextmanager
     def held(self, name, gives):
         self.events.append(f"{name} opens")
-        yield gives
-        self.events.append(f"{name} closes")
+        try:
+            yield gives
+        finally:
+            self.events.append(f"{name} closes")
 
 
 @pytest.mark.parametrize("with_login", [True, False])
@@ -441,6 +443,40 @@ def test_the_page_s_server_is_put_together_of_what_it_is_set_to(place, monkeypat
     assert registry.get_sample_value("intaglio_bridge_calls_total", {"by": "bridge", "status": "OK"}) == 1
     for name, days in bridge.counts.items():
         assert registry.get_sample_value("intaglio_certificate_days_left", {"certificate": name}) == days
+
+
+@pytest.mark.parametrize("fails", ["beside", "page_server", "serve_at"])
+def test_whatever_ends_the_page_s_server_nothing_of_it_goes_on(place, monkeypatch, fails):
+    """Its connection to the service and its chores would outlive it, and its numbers would be shown without it."""
+    bridge, door = Bridge(), mock.MagicMock(visitors=5, turned_away={})
+    made = {"opened_door": bridge.held("door", door), "MatchingUpstream": bridge, "bridge_app": "the bridge"}
+    made |= {"opened_login": bridge.held("login", (bridge, "its chores")), "tend_login": bridge.tend_login()}
+    made |= {"show": lambda: bridge.events.append("hidden"), "page_server": "a server", "serve_at": None}
+    Stand(monkeypatch, "server.web.cli", made)
+
+    def fail(*_, **__):
+        raise UsageError("it cannot be served")
+
+    async def fail_later(*_):
+        for _ in range(3):
+            await asyncio.sleep(0)
+        fail()
+
+    if fails == "beside":
+        monkeypatch.setattr(bridge, "beside", fail)
+    else:
+        monkeypatch.setattr(f"server.web.cli.{fails}", fail_later if fails == "serve_at" else fail)
+    result = CliRunner().invoke(cli.app, [str(word) for word in web(place)])
+    assert (result.exit_code, "it cannot be served" in result.output) == (2, True)
+    begun = ["tended", "login tended"] if fails == "serve_at" else []
+    ended = ["tended no more", "login tended no more"] if fails == "serve_at" else []
+    assert bridge.events == [
+        *("door opens", "login opens", "looked"),
+        *begun,
+        *ended,
+        *("closed", "login closes", "hidden", "door closes"),
+    ]
+    made["tend_login"].close()
 
 
 def rows_of_web(place, words):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import sqlite3
 import stat
+from contextlib import closing
 
 import pytest
 import sqlalchemy as sa
@@ -11,7 +14,7 @@ from typer.testing import CliRunner
 
 from federation.errors import UsageError
 from server.cli import app
-from server.database import connect, database_url, name_of, upgrade
+from server.database import connect, database_url, is_empty, name_of, require_current, upgrade
 from server.storage.sqlstorage import open_storage
 from tests.bundles import a_bundle, a_release, signed
 from tests.stored import DEVICE, OTHER_DEVICE, THIRD_DEVICE, a_template, digest
@@ -84,6 +87,38 @@ def test_a_file_that_is_no_database_is_refused_in_words_and_left(tmp_path):
     with pytest.raises(UsageError, match=r"made\.db is not a usable database: file is not a database"):
         upgrade(database_url(path))
     assert path.read_bytes() == b"a letter, and no database" * 100
+
+
+def test_a_file_is_marked_as_ours_and_looked_at_without_waiting_for_whoever_writes(tmp_path, monkeypatch):
+    monkeypatch.setattr("server.database._WAIT_SECONDS", 0.01)
+    path = tmp_path / "made.db"
+    engine = connect(database_url(path))
+    assert is_empty(engine)
+    upgrade(database_url(path), "0008")
+    with closing(sqlite3.connect(path, isolation_level=None)) as writer:
+        assert writer.execute("PRAGMA application_id").fetchone() == (0x696E7467,)  # as those that are there are marked
+        writer.execute("BEGIN IMMEDIATE")
+        assert not is_empty(engine)
+        with pytest.raises(
+            UsageError, match=r"made\.db has schema 0008, this version needs 0010; run `intaglio-server d"
+        ):
+            require_current(engine)
+        with pytest.raises(sa.exc.OperationalError, match="locked"), engine.begin():
+            pass
+        with pytest.raises(UsageError, match=r"made\.db is not a usable database: database is locked$"):
+            upgrade(database_url(path))
+        writer.execute("ROLLBACK")
+    upgrade(database_url(path))
+    assert require_current(engine) is None
+    engine.dispose()
+
+
+@pytest.mark.parametrize("missing", [os.R_OK, os.W_OK])
+def test_a_file_that_may_be_read_or_written_only_is_refused(tmp_path, monkeypatch, missing):
+    (tmp_path / "made.db").write_bytes(b"")
+    monkeypatch.setattr(os, "access", lambda _, mode: not mode & missing)
+    with pytest.raises(UsageError, match=r"cannot open the database .*made\.db: it is no file that may be written"):
+        connect(database_url(tmp_path / "made.db"))
 
 
 def test_a_reader_makes_no_file_and_writes_to_none(tmp_path):

@@ -96,6 +96,38 @@ def test_each_cause_has_words_of_its_own_and_nothing_of_the_driver_s(tmp_path, m
         assert not any(word in str(told) for word in ("secret", "password", str(tmp_path)))
 
 
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (sqlite3.SQLITE_FULL, "disk is full: nothing was written; its operator must make room"),
+        (sqlite3.SQLITE_READONLY, "files are read-only: nothing was written; its operator must make them writable"),
+        (sqlite3.SQLITE_IOERR, "disk fails to read or to write; its operator must look at the disk"),
+        (sqlite3.SQLITE_CANTOPEN, "files cannot be opened; its operator must look at folder and permissions"),
+        (sqlite3.SQLITE_CORRUPT, "file is damaged; its operator must stop the server and restore a backup"),
+        (sqlite3.SQLITE_NOTADB, "file is damaged; its operator must stop the server and restore a backup"),
+    ],
+)
+@pytest.mark.parametrize("detail", [0, 3 << 8])
+def test_each_code_of_sqlite_says_what_its_operator_must_do_also_with_a_detail(code, words, detail):
+    """Which class the driver raises it as does not matter: a full disk is no statement's fault."""
+    for kind in (sqlite3.OperationalError, sqlite3.DatabaseError, sqlite3.IntegrityError):
+        error = kind("what SQLite says")
+        error.sqlite_errorcode = code | detail
+        told = unavailable(error, "it")
+        assert (str(told), told.retry_after_seconds) == (f"it: its {words}", 30)
+
+
+def test_what_a_driver_blames_on_a_statement_is_no_fault_of_the_database_and_all_else_is():
+    blamed = ("IntegrityError", "ProgrammingError", "DataError", "NotSupportedError")
+    others = ("OperationalError", "InterfaceError", "InternalError", "Error")
+    for driver in (sqlite3, psycopg):
+        assert [unavailable(getattr(driver, name)("x"), "it") for name in blamed] == [None] * 4
+        told = [unavailable(getattr(driver, name)("x"), "it") for name in others]
+        assert [(str(one), one.retry_after_seconds) for one in told] == [
+            ("it is busy or out of reach; try again", 1)
+        ] * 4
+
+
 def test_a_statement_that_is_wrong_is_no_fault_of_the_database():
     unique = raised_by("CREATE TABLE a (b UNIQUE)", "INSERT INTO a VALUES (1), (1)")
     for error in (unique, sa.exc.IntegrityError("INSERT", {}, unique), psycopg.errors.UniqueViolation("x")):
@@ -202,6 +234,46 @@ def test_what_lies_beside_a_file_may_be_another_after_the_last_connection_and_no
         file.unlink()
     with pytest.raises(UnavailableError, match="removed, replaced"):
         served.require_there()
+
+
+@pytest.mark.parametrize("beside", ["db-wal", "db-shm"])
+def test_what_lies_beside_a_file_is_that_of_the_first_connection_until_the_last_is_closed(tmp_path, beside):
+    (tmp_path / "db").write_bytes(b"1")
+    served = ServedFiles(database_url(tmp_path / "db"), "the database")
+    for name in ("db-wal", "db-shm"):
+        (tmp_path / name).write_bytes(b"1")
+    served.opened()
+    (tmp_path / beside).rename(tmp_path / "kept")
+    (tmp_path / beside).write_bytes(b"1")
+    served.opened()  # finds another one there, and the first writes into what has no name
+    with pytest.raises(UnavailableError, match="removed, replaced"):
+        served.require_there()
+    served.closed()
+    with pytest.raises(UnavailableError, match="removed, replaced"):
+        served.require_there()
+    (tmp_path / "kept").rename(tmp_path / beside)
+    served.require_there()
+    (tmp_path / beside).unlink()
+    served.closed()
+    served.require_there()
+
+
+def test_connections_are_counted_by_one_thread_at_a_time(tmp_path, monkeypatch):
+    (tmp_path / "db").write_bytes(b"1")
+    served, told = ServedFiles(database_url(tmp_path / "db"), "the database"), []
+
+    class Lock:
+        def __enter__(self):
+            told.append(served._connections)
+
+        def __exit__(self, *_):
+            told.append(served._connections)
+
+    monkeypatch.setattr(served, "_lock", Lock())
+    served.opened()
+    served.opened()
+    served.closed()
+    assert told == [0, 1, 1, 2, 2, 1]
 
 
 def test_a_database_that_is_no_file_has_none_to_lose():

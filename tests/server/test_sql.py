@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sqlite3
 import threading
 from contextlib import suppress
 
@@ -290,3 +291,123 @@ def test_a_transaction_that_was_taken_back_is_not_called_done(empty_postgres):
         add_and_pass_over_a_failure(database)
     assert count(database) == 0
     database.close()
+
+
+# ---------------------------------------------------------------------- what SQLite is told, in order
+
+
+class Files:
+    """In the place of `ServedFiles`; may find that a file is gone, the `fails`th time that it looks."""
+
+    def __init__(self):
+        self.told, self.fails = [], None
+
+    def opened(self):
+        self.told.append("opened")
+
+    def closed(self):
+        self.told.append("closed")
+
+    def require_there(self):
+        self.told.append("look")
+        if self.told.count("look") == self.fails:
+            raise UnavailableError("it is gone")
+
+
+@pytest.fixture
+def traced(tmp_path):
+    """A database of one connection, and everything that it is told from now on."""
+    engine = connect(database_url(tmp_path / "db"))
+    metadata.create_all(engine)
+    opened, told = Database(engine), []
+    opened._files = Files()
+    with opened.transaction(Mode.READ) as run:
+        run.driver.set_trace_callback(lambda statement: told.append(statement.partition("(")[0].strip()))
+    opened._files.told.clear()
+    yield opened, told
+    opened.close()
+
+
+NORMAL, FULL, GO, END = "PRAGMA synchronous = NORMAL", "PRAGMA synchronous = FULL", "BEGIN IMMEDIATE", "COMMIT"
+ADDED = "INSERT INTO things"
+LOOKS = ["look"]
+STEPS = [
+    (Mode.READ, [ADDED], LOOKS),
+    (Mode.SNAPSHOT, ["BEGIN", ADDED, END], LOOKS),
+    (Mode.SINGLE, [NORMAL, ADDED], LOOKS * 2),
+    (Mode.SINGLE, [ADDED], LOOKS * 2),
+    (Mode.DURABLE, [FULL, GO, ADDED, END], LOOKS * 2),
+    (Mode.READ, [ADDED], LOOKS),
+    (Mode.DURABLE, [GO, ADDED, END], LOOKS * 2),
+    (Mode.RELAXED, [NORMAL, GO, ADDED, END], LOOKS * 2),
+    (Mode.RELAXED, [GO, ADDED, END], LOOKS * 2),
+    (Mode.DURABLE, [FULL, GO, ADDED, END], LOOKS * 2),
+]
+
+
+def test_each_kind_of_transaction_begins_ends_and_syncs_in_its_own_way(traced):
+    database, told = traced
+    for number, (mode, statements, looks) in enumerate(STEPS):
+        with database.transaction(mode) as run:
+            run.execute(ADD, {"number": number, "name": b"%d" % number})
+            assert (run.mode, database._idle) == (mode, [])
+        assert (told, database._files.told) == (statements, looks), (number, mode)
+        assert len(database._idle) == 1
+        told.clear()
+        database._files.told.clear()
+    assert count(database) == len(STEPS)
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_a_block_that_raises_is_taken_back_where_something_began_and_its_connection_is_the_next_one_s(traced, mode):
+    database, told = traced
+    with database.transaction(mode):
+        pass
+    told.clear()
+    database._files.told.clear()
+    begins = {Mode.SNAPSHOT: "BEGIN", Mode.RELAXED: GO, Mode.DURABLE: GO}.get(mode)
+    with suppress(KeyError), database.transaction(mode) as run:
+        driver = run.driver
+        run.execute(ADD, {"number": 1, "name": b"1"})
+        raise KeyError
+    assert told == ([begins, ADDED, "ROLLBACK"] if begins else [ADDED])
+    assert (database._files.told, database._idle) == (LOOKS, [driver])
+    assert count(database) == (begins is None)
+
+
+@pytest.mark.parametrize(("fails", "written"), [(1, False), (2, True)])
+def test_who_finds_another_file_before_or_after_is_told_and_leaves_the_connection_and_its_place(traced, fails, written):
+    database, told = traced
+    database._files.fails = fails
+    with pytest.raises(UnavailableError, match="it is gone"), database.transaction(Mode.DURABLE) as run:
+        add(run, 1)
+    assert told == ([FULL, GO, ADDED, END] if written else [])
+    assert len(database._idle) == 1
+    assert count(database) == written
+    assert [database._room.acquire(blocking=False) for _ in range(sql.CONNECTIONS + 1)] == [True] * 5 + [False]
+    for _ in range(sql.CONNECTIONS):
+        database._room.release()
+
+
+def test_a_connection_is_counted_from_its_first_statement_until_it_is_closed_and_its_level_goes_with_it(traced):
+    database, _ = traced
+    with database.transaction(Mode.DURABLE) as run, database.transaction(Mode.READ) as other:
+        assert run.driver is not other.driver
+        assert (run.driver.isolation_level, other.driver.isolation_level) == (None, None)
+        assert list(database._levels.values()) == [Mode.DURABLE]
+    assert database._files.told == ["look", "look", "opened", "look"]
+    assert len(database._idle) == 2
+    database._files.told.clear()
+    database.close()
+    assert (database._files.told, database._idle, database._levels) == (["closed"] * 2, [], {})
+
+
+def test_what_a_database_is_blamed_for_and_what_a_statement_has_names(traced, empty_postgres):
+    database, _ = traced
+    assert (database.is_sqlite, database.error, database.conflict) == (True, sqlite3.Error, sqlite3.IntegrityError)
+    assert database.unusable == (sqlite3.OperationalError, sqlite3.InterfaceError, TimeoutError)
+    engine = connect(database_url(empty_postgres))
+    other = Database(engine)
+    assert (other.is_sqlite, other.error, other.conflict) == (False, psycopg.Error, psycopg.IntegrityError)
+    assert other.unusable == (psycopg.OperationalError, psycopg.InterfaceError, TimeoutError)
+    other.close()

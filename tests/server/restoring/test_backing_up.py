@@ -266,3 +266,28 @@ def test_a_backup_that_fails_on_its_way_leaves_nothing_of_itself(served, tmp_pat
     monkeypatch.undo()
     place, _ = back_up(*served, folder, now=NOW + DAY)
     assert made(folder) == [old.name, place.name, "latest"]
+
+
+def test_what_went_wrong_is_said_also_where_its_rest_cannot_be_removed_and_with_the_folder_of_the_backups(
+    served, tmp_path, monkeypatch
+):
+    removed = []
+
+    def remove(path, *, ignore_errors=False):
+        removed.append(path.name)
+        if not ignore_errors:
+            raise OSError(5, "another fault")
+
+    def fails(*_):
+        raise OSError(28, "no space left")
+
+    monkeypatch.setattr(backing_up, "copy_file", fails)
+    monkeypatch.setattr(backing_up.shutil, "rmtree", remove)
+    with pytest.raises(UsageError, match=rf"^cannot back up to {tmp_path}/backup: .*no space left"):
+        back_up(*served, tmp_path / "backup", now=NOW)
+    assert removed == [".2030-01-31T010007Z.part"]
+
+
+def test_backups_are_kept_for_at_most_a_hundred_years():
+    """Before that no calendar of Python's goes back from today."""
+    assert backing_up.LONGEST_DAYS == 36_500

@@ -84,6 +84,10 @@ def test_a_token_that_has_the_former_key_under_that_name_makes_no_new_one_and_a_
     assert files(tmp_path) == {name: data for name, data in before.items() if name != "former/issuer.json"}
 
 
+def test_an_assertion_is_worth_something_for_five_minutes():
+    assert assertions.LIFETIME_SECONDS == 300  # ten is the most that anybody takes
+
+
 def test_whoever_serves_another_key_is_told_of_a_following_deployment_and_not_of_new_rules(tmp_path):
     """`rules init` makes other signers, whom nobody's device believes."""
     create_issuer(tmp_path / "keys", "https://verify.example.org")

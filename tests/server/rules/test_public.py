@@ -5,10 +5,11 @@ import datetime as dt
 import time
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from federation.errors import UsageError
 from federation.rules.entries import Moratorium
-from federation.rules.rulebook import Rulebook
+from federation.rules.rulebook import Rulebook, RuleSigners
 from federation.transparency.entries import UNKNOWN
 from server.rules.public import PublicRules
 from tests.running import AUDIENCE, DEPLOYMENT, PURPOSE, a_rules_file, public_rules, signed
@@ -45,6 +46,23 @@ def test_rules_are_only_ever_added_and_one_in_the_place_of_another_is_none_added
     current["file"] = head + b"\n" + pause + b"\n" + other
     rules.read_again(begin + 60)
     assert {pause, other} <= {entry.content for entry in rules.public_entries(begin + 60)}
+
+
+def test_rules_whose_signers_are_others_are_refused_although_every_rule_stands_there_with_its_signatures():
+    """Whoever adds a signer to the file signs the next rule alone."""
+    file, now = a_rules_file(), int(time.time())
+    head, *lines = file.splitlines()
+    before = RuleSigners.from_bytes(head)
+    current = [file]
+    rules = PublicRules(lambda: current[0], deployment=DEPLOYMENT, now=now)
+    stranger = Ed25519PrivateKey.generate().public_key().public_bytes_raw()
+    others = RuleSigners(before.public_keys | {stranger}, threshold=before.threshold)
+    current[0] = b"\n".join([others.to_bytes(), *lines])
+    assert Rulebook.from_file(current[0], read_at=now).signers == others  # as a file it could be read
+    with pytest.raises(UsageError, match="changed its signers"):
+        rules.read_again(now)
+    current[0] = file
+    rules.read_again(now)
 
 
 def test_purposes_that_are_stopped_are_named_with_each_moratorium_that_stops_them_and_no_others():

@@ -144,3 +144,36 @@ async def test_whether_a_transaction_must_last_is_asked_of_every_step_in_it():
         await asyncio.gather(*tasks)
     assert storage.written == [(2, True), (2, True), (2, False)]
     disk.close()
+
+
+async def test_as_many_calls_run_at_once_as_the_storage_uses_and_each_has_its_arguments():
+    disk, together, running = Disk(Slow(parallel=3)), threading.Barrier(3), []
+
+    def call(first, second):
+        running.append(threading.current_thread().name)
+        together.wait(30)  # with fewer threads nobody would pass
+        return first - second
+
+    assert await asyncio.gather(*(disk.step(call, number, 7, lasts=False) for number in range(6))) == list(
+        range(-7, -1)
+    )
+    assert {name.rpartition("_")[0] for name in running} == {"storage"}
+    assert len(set(running)) == 3
+    disk.close()
+
+
+async def test_a_step_of_one_writer_has_its_arguments_and_runs_on_one_thread():
+    storage = Slow()
+    disk, running = Disk(storage), set()
+
+    def call(first, second):
+        running.add(threading.current_thread().name)
+        return first - second
+
+    for _ in range(2):
+        storage.go.release()
+    tasks = [asyncio.ensure_future(disk.step(call, number, 7, lasts=False)) for number in (1, 2)]
+    assert await asyncio.gather(*tasks) == [-6, -5]
+    assert storage.written == [(2, False)]
+    assert len(running) == 1
+    disk.close()
