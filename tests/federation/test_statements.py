@@ -336,3 +336,9 @@ def test_no_address_is_anything_but_text():
     for wrong in (None, b"https://a.b", 5):
         with pytest.raises(UsageError, match="is an address that begins with"):
             statements.require_address("the contact", wrong)
+
+
+def test_lengths_are_those_of_ed25519_and_sha_256():
+    lengths = statements.PUBLIC_KEY_BYTES, statements.SIGNATURE_BYTES, statements.DIGEST_BYTES
+    assert lengths == (32, 64, 32)
+    assert statements.MOST_STATEMENT_BYTES == 32_768
