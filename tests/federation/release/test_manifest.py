@@ -14,7 +14,7 @@ from federation.errors import MalformedMessageError, ProofError, RefusedError, U
 from federation.groups import GroupBound, HeldFor, ThresholdFor
 from federation.promise import AttackRates
 from federation.rates import Audited, Basis, StatedRate
-from federation.release.bundle import Bundle
+from federation.release.bundle import Bundle, require_no_worse
 from federation.release.manifest import (
     AuditSummary,
     Claims,
@@ -30,17 +30,21 @@ from federation.verdict import Verdict
 from tests.agreeing import public
 from tests.bundles import (
     AUDITOR,
+    CELLS,
     MAKER,
     OTHER_AUDITOR,
     OTHER_MAKER,
     STRANGER,
     TRUST,
     TRUST_IN_TRIALS,
+    VERDICTS,
     a_bundle,
+    a_cell,
     a_report,
     an_attack,
     an_evaluation,
     signed,
+    wolves,
 )
 
 BEGINS, ENDS = 1_900_000_000, 1_900_864_000
@@ -443,3 +447,73 @@ def test_whether_trials_are_accepted_is_true_or_false(accepts):
     value = json.loads(TRUST.to_bytes()) | {"accepts_trials": accepts}
     with pytest.raises(UsageError, match="no trust in releases: it needs accepts_trials"):
         ReleaseTrust.from_file(json.dumps(value).encode())
+
+
+# -------------------------------------------------------------------------------------------------- no step back
+def report_of(*, fmr=2, fnmr=1, mean=20, best=9, high=0.0009):
+    """Two cells: the one has the larger false match rate, the other the larger false non-match rate."""
+    one, other = a_cell("men", fmr, 0.0, high), a_cell("women", 0, 0.0, 0.0008)
+    other = replace(other, fnmr=Rate(fnmr, 100, 100.0, 0.0, 0.05))
+    one = replace(one, fnmr=Rate(0, 100, 100.0, 0.0, 0.04))
+    strings = wolves(mean, 0.01 if mean <= 30 else 0.03, best=(best, 0.001, 0.02 if best <= 60 else 0.04))
+    return a_bundle(report=a_report(cells=(one, other), wolf=strings))
+
+
+STEPS = {
+    "nothing": ({}, None),
+    "false matches at the old bound": ({"fmr": 9}, None),
+    "more false matches": (
+        {"fmr": 10, "high": 0.001},
+        r"^the worst cell's fmr is 0\.001 \(men\), above the upper bound 0",
+    ),
+    "false non-matches at the old bound": ({"fnmr": 5}, None),
+    "more false non-matches": (
+        {"fnmr": 6},
+        r"^the worst cell's fnmr is 0\.06 \(women\), above the upper bound 0\.05 of",
+    ),
+    "the mean string at the old bound": ({"mean": 30}, None),
+    "the mean string is accepted more often": (
+        {"mean": 31},
+        r"^the mean string without a face is accepted at 0\.01033, a",
+    ),
+    "the best image at the old bound": ({"best": 60}, None),
+    "the best image is accepted more often": (
+        {"best": 61},
+        r"^the best string without a face is accepted at 0\.02033, a",
+    ),
+}
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_each_rate_alone_may_rise_to_its_own_old_bound_and_not_beyond(step):
+    change, said = STEPS[step]
+    old, new = report_of(), report_of(**change)
+    if said is None:
+        require_no_worse(old, new)
+    else:
+        with pytest.raises(RefusedError, match=said):
+            require_no_worse(old, new)
+        require_no_worse(new, old)
+
+
+@pytest.mark.parametrize("before", list(Verdict))
+@pytest.mark.parametrize("after", list(Verdict))
+def test_no_verdict_follows_a_better_one(before, after):
+    order = [Verdict.FAIL, Verdict.INSUFFICIENT, Verdict.PASS]
+    wide = replace(VERDICTS[before][1], fmr=replace(VERDICTS[before][1].fmr, high=1.0))
+    old = a_bundle(report=a_report(cells=VERDICTS[before] if before is Verdict.PASS else (VERDICTS[before][0], wide)))
+    new = a_bundle(report=a_report(cells=VERDICTS[after]))
+    assert (old.manifest.audit.verdict, new.manifest.audit.verdict) == (before, after)
+    if order.index(after) < order.index(before):
+        with pytest.raises(RefusedError, match=f"^the verdict was {before.value} and is {after.value}$"):
+            require_no_worse(old, new)
+    else:
+        require_no_worse(old, new)
+
+
+def test_every_cell_that_is_gone_is_named():
+    three = (*CELLS, a_cell("x", 1, 0.0, 0.0009))
+    old, new = (a_bundle(report=a_report(cells=cells)) for cells in (three, CELLS[1:2]))
+    with pytest.raises(RefusedError, match=r"^no longer tested: men, x$"):
+        require_no_worse(old, new)
+    require_no_worse(new, old)
