@@ -189,6 +189,30 @@ def test_a_plan_that_is_wrong_in_one_thing_is_not_made_here_nor_from_the_wire(ch
     assert isinstance(caught.value.__cause__, UsageError)
 
 
+@pytest.mark.parametrize("asked", [{}, {"tuned": 130, "steps": 4}])
+def test_a_plan_adds_up_by_every_release_that_it_makes_at_its_own_delta(asked, monkeypatch):
+    """First by the closed form and then by the accountant; either at the very promise, and not beyond."""
+    calls = []
+    answers = {"closed": 1.75, "accountant": 4.5}
+    monkeypatch.setattr(
+        plans, "gaussian_noise_multiplier", lambda *given: calls.append(("closed", *given)) or answers["closed"]
+    )
+    monkeypatch.setattr(
+        plans, "epsilon_of_gaussians", lambda *given: calls.append(("accountant", *given)) or answers["accountant"]
+    )
+    plan = PrivacyPlan(**FIELDS | asked)
+    assert calls == [("closed", 4.5, 3e-6), ("accountant", plan.noise_multipliers, 3e-6)]
+    for wrong, beyond, count in (("closed", 1.7501, 1), ("accountant", 4.5001, 2)):
+        del calls[:]
+        with monkeypatch.context() as changed:
+            changed.setitem(answers, wrong, beyond)
+            with pytest.raises(
+                UsageError, match=r"noise multiplier of 1.75 is too small for epsilon 4.5 at delta 3e-06"
+            ):
+                PrivacyPlan(**FIELDS | asked)
+        assert len(calls) == count
+
+
 @pytest.mark.usefixtures("adds_up")
 def test_plans_at_the_very_edge_are_made():
     for change in (
