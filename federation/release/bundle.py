@@ -9,7 +9,7 @@ A bundle is a zip archive that any program opens::
     audit-report.json   the audit report
     data-statement.md   whose data trained and audited it, and by whose leave
     epsilon-audit.json  what an attack on the training measured, where somebody did (`federation.privacy.auditing`)
-    evaluation.json     error rates by group, where a federation measured them (`federation.learning.private_evaluation`)
+    evaluation.json     error rates by group, measured privately (`federation.learning.private_evaluation`)
     model-card.md       what it is for, and what not
 
 The report is about this release: it names its digest, it tested its threshold, and it asked of every cell at least the
