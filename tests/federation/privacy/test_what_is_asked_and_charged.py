@@ -244,6 +244,11 @@ def test_noise_grows_until_every_way_of_splitting_it_keeps_the_promise(steps, re
         assert delta == 3e-6
         assert noise == pytest.approx([least * 1.002**grown / math.sqrt(share) for share in splits[split]])
     assert plan.noise_multiplier == pytest.approx(least * 1.002**4)
+    assert dataclasses.asdict(plan) == named | {
+        "epsilon": 4.5,
+        "steps": steps,
+        "noise_multiplier": plan.noise_multiplier,
+    }
 
 
 def test_the_exact_noise_is_where_balle_and_wang_say():
