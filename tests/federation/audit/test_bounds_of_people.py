@@ -17,7 +17,8 @@ from federation.audit.comparisons import Comparisons, Sides
 from federation.audit.intervals import bounded, clopper_pearson, effective_trials, rate_of, steady_errors
 from federation.audit.presentation import AttackLevel, PadRates, SpeciesRates
 from federation.audit.strings import FixedStrings, wolf_rates
-from federation.errors import UsageError
+from federation.audit.wolf import WolfRates, require_tame
+from federation.errors import RefusedError, UsageError
 from federation.verdict import Verdict
 from tests.federation.audit.audits import THRESHOLD, counted
 
@@ -442,3 +443,43 @@ def test_attack_rates_are_written_under_their_own_names_and_read_from_them():
     assert rates.text == (
         "APCER 9.09 % (3 to 40) of 'mask', the worst of 1 species; BPCER 9.52 % (4 to 28) of 21 people"
     )
+
+
+def test_what_is_below_a_thousandth_of_a_per_cent_is_said_to_be_nothing():
+    tiny, small = Rate(1, 200_000, 30.0, 4e-6, 0.25), Rate(2, 200_000, 30.0, 1e-5, 0.125)
+    assert WolfRates(tiny, small, 31).text == (
+        "0 % (0 to 25) by the domain's mean, 0.001 % (0.001 to 12.5) by the best image, of 31 people"
+    )
+    one = SpeciesRates("mask", AttackLevel.C, 31, tiny, tiny)
+    assert PadRates((one,), 31, small).text == (
+        "APCER 0 % (0 to 25) of 'mask', the worst of 1 species; BPCER 0.001 % (0.001 to 12.5) of 31 people"
+    )
+
+
+WILD, TAME = Rate(50, 100, 40.0, 0.4, 0.6), Rate(1, 100, 40.0, 0.0, 0.05)
+
+
+@pytest.mark.parametrize(
+    ("mean", "best", "general", "said"),
+    [
+        (TAME, TAME, True, None),
+        (TAME, replace(WILD, low=0.1), True, None),
+        (TAME, WILD, True, r"accepted at 0\.5 \(0\.4 to 0\.6\); general use needs at most 10 times .* of 0\.01$"),
+        (TAME, WILD, False, r"accepted at 0\.5 \(0\.4 to 0\.6\); even a trial may have at most 10 times .* of 0\.01$"),
+        (WILD, TAME, False, r"accepted at 0\.5 \(0\.4 to 0\.6\); even a trial"),
+        (replace(TAME, high=0.2), WILD, True, r"accepted at 0\.5 \(0\.4 to 0\.6\); general"),
+        (replace(TAME, high=0.2), replace(WILD, low=0.1), True, r"accepted at 0\.01 \(0 to 0\.2\); general use needs"),
+        (replace(TAME, high=0.2), TAME, False, None),
+    ],
+)
+def test_which_string_keeps_a_release_back_from_whom(mean, best, general, said):
+    """Of a stated rate of 0.01; the rate that is named is that of the string that is surely above."""
+    rates = WolfRates(mean, best, 40)
+    if said is None:
+        require_tame(rates, 0.01, general=general)
+    else:
+        with pytest.raises(RefusedError, match=said):
+            require_tame(rates, 0.01, general=general)
+    with pytest.raises(RefusedError, match=r"^nobody measured .* general use needs at most 10 times .* of 0\.02$"):
+        require_tame(None, 0.02, general=True)
+    require_tame(None, 0.02, general=False)

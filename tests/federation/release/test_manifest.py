@@ -1,6 +1,7 @@
 """The manifest of a release: every field under its own name, wrong alone, and what a server asks in which order."""
 
 import dataclasses
+import hashlib
 import itertools
 import json
 from dataclasses import replace
@@ -369,6 +370,21 @@ def test_whoever_signs_again_takes_the_place_of_their_own_role_alone():
         Role.MAKER: public(MAKER),
         Role.AUDITOR: public(AUDITOR),
     }
+
+
+def test_nobody_changes_a_signed_manifest_from_outside():
+    key = public(MAKER), MAKER.sign(tagged("maker"))
+    given = {Role.MAKER: key}
+    made = SignedManifest(MANIFEST, given)
+    given[Role.AUDITOR] = public(AUDITOR), bytes(64)
+    assert dict(made.signatures) == {Role.MAKER: key}
+    with pytest.raises(TypeError, match="does not support item assignment"):
+        made.signatures[Role.AUDITOR] = key
+    assert public(MAKER).hex() not in repr(made)
+
+
+def test_the_address_is_the_digest_of_what_is_signed():
+    assert MANIFEST.digest == hashlib.sha256(canonical(WRITTEN)).hexdigest()
 
 
 @pytest.mark.parametrize("role", list(Role))
