@@ -401,6 +401,19 @@ def test_no_entry_follows_that_must_not(two, refused, said):
         refused(two)
 
 
+def test_an_entry_counts_for_what_its_kind_says_whatever_else_is_in_it(two):
+    """A chain shows that nothing was changed, and not that whoever began it kept the rule."""
+    fields = {"population": "new", "run": "n", "noise_multipliers": (3.0,), "epsilon": 5.0, "delta": 1e-6}
+    for kind in ("open", "reserve", "commit"):
+        entry = LedgerEntry(kind, **fields, release="ef" * 32, previous=two.head)
+        chain = LedgerChain((*two.entries, entry))
+        assert chain.reservation("n") == (entry if kind == "reserve" else None)
+        assert chain.opening("new") == (entry if kind == "open" else None)
+        assert chain.release_of("n") == ("ef" * 32 if kind == "commit" else "")
+        assert [one.population for one in chain.accounts()] == ["staff", "guests", *(["new"] if kind == "open" else [])]
+        assert chain.charged("new") == (3.0,)  # whatever it is called, what was charged stays charged
+
+
 def test_the_same_cap_again_is_no_entry_and_a_new_one_at_the_very_edge_is(two):
     assert opened("staff")(two) is None
     assert opened("guests", 7.0, 2e-6)(two) is None
