@@ -335,3 +335,23 @@ def test_no_verdict_is_changed_alone(name):
     assert WRITTEN[name] == "INSUFFICIENT"
     with pytest.raises(MalformedMessageError, match="not in canonical form"):
         AuditReport.from_bytes(canonical(WRITTEN | {name: "PASS"}))
+
+
+@pytest.mark.parametrize(
+    ("data", "cause"),
+    [
+        (b"{", json.JSONDecodeError),
+        (b"\xff", UnicodeDecodeError),
+        (b"[]", TypeError),
+        (b"{}", KeyError),
+        (b'{"format":1.5}', ValueError),
+        (b'{"format":NaN}', ValueError),
+        (canonical(WRITTEN | {"format": "intaglio-audit/2"}), UsageError),
+        (canonical(WRITTEN | {"cells": WRITTEN["cells"][::-1]}), UsageError),
+    ],
+    ids=lambda each: repr(each)[:20],
+)
+def test_a_refusal_keeps_what_it_came_from(data, cause):
+    with pytest.raises(MalformedMessageError, match=r"^the bytes are not an audit report of this version$") as caught:
+        AuditReport.from_bytes(data)
+    assert type(caught.value.__cause__) is cause

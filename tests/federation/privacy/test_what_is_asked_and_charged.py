@@ -5,6 +5,7 @@ No accountant: plans are kept ones, and where a ledger asks what releases cost t
 
 import dataclasses
 import itertools
+import json
 import math
 import re
 from dataclasses import replace
@@ -15,8 +16,10 @@ from scipy import stats
 from federation.errors import BudgetExhaustedError, MalformedMessageError, ProofError, UsageError
 from federation.privacy import ledger as ledgers
 from federation.privacy import plan as plans
+from federation.privacy.epsilon_audit import AuditMethod, EpsilonAudit
 from federation.privacy.ledger import Account, LedgerChain, LedgerEntry, ledger_from_file
 from federation.privacy.plan import Adaptation, PrivacyPlan, gaussian_noise_multiplier
+from federation.privacy.planning import noise_multiplier_for
 from federation.promise import AttackRates
 
 FIELDS = {
@@ -496,3 +499,27 @@ def test_an_entry_with_a_field_of_the_wrong_kind_is_none(change):
     entry = LedgerEntry("reserve", "staff", "a", (2.0,), 0.0, 0.0, "", "0" * 64)
     with pytest.raises(UsageError, match="a ledger entry has a field of the wrong kind"):
         replace(entry, **change)
+
+
+def refused_by(call, error):
+    """What an expected error came from."""
+    with pytest.raises(error, match=r".") as caught:
+        call()
+    return type(caught.value.__cause__)
+
+
+def test_a_refusal_keeps_what_it_came_from(two):
+    audit = EpsilonAudit(8.0, 1e-5, 7.25, 0.95, 4000, AuditMethod.GAUSSIAN)
+    lines = two.to_bytes().replace(b"guests", b"guestz", 1)
+    causes = [
+        (lambda: LedgerEntry.from_line(b"{"), MalformedMessageError, json.JSONDecodeError),
+        (lambda: LedgerEntry.from_line(b"{}\n"), MalformedMessageError, KeyError),
+        (lambda: LedgerChain.from_lines([b"{"]), UsageError, MalformedMessageError),
+        (lambda: LedgerChain.from_bytes(lines), MalformedMessageError, UsageError),
+        (lambda: EpsilonAudit.from_bytes(b"{"), MalformedMessageError, json.JSONDecodeError),
+        (lambda: EpsilonAudit.from_fields({}), MalformedMessageError, KeyError),
+        (lambda: EpsilonAudit.from_fields(audit.to_fields() | {"runs": 0}), MalformedMessageError, UsageError),
+        (lambda: noise_multiplier_for(1e-5, 1e-12), UsageError, ValueError),
+    ]
+    for call, error, cause in causes:
+        assert refused_by(call, error) is cause

@@ -2,8 +2,10 @@
 
 import dataclasses
 import hashlib
+import io
 import itertools
 import json
+import zipfile
 from dataclasses import replace
 
 import pytest
@@ -533,3 +535,51 @@ def test_every_cell_that_is_gone_is_named():
     with pytest.raises(RefusedError, match=r"^no longer tested: men, x$"):
         require_no_worse(old, new)
     require_no_worse(new, old)
+
+
+# ------------------------------------------------------------------------------------------- what a refusal came from
+def archive(**changes):
+    """A bundle's archive with other files in it."""
+    with zipfile.ZipFile(io.BytesIO(signed(FULL).to_bytes())) as packed:
+        files = {name: packed.read(name) for name in packed.namelist()} | changes
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as packed:
+        for name, content in files.items():
+            packed.writestr(name, content)
+    return made.getvalue()
+
+
+CAUSES = [
+    (lambda: ReleaseTrust.from_file(b"{"), UsageError, json.JSONDecodeError),
+    (lambda: ReleaseTrust.from_file(b"5"), UsageError, TypeError),
+    (lambda: ReleaseTrust.from_file(b"{}"), UsageError, UsageError),
+    (lambda: SignedManifest.from_bytes(b"{}"), MalformedMessageError, KeyError),
+    (lambda: Bundle.from_bytes(b"no archive"), MalformedMessageError, zipfile.BadZipFile),
+    (lambda: Bundle.from_bytes(archive(extra=b"")), MalformedMessageError, zipfile.BadZipFile),
+    (lambda: Bundle.from_bytes(archive(**{"model-card.md": b"\xff"})), MalformedMessageError, UnicodeDecodeError),
+    (lambda: Bundle.from_bytes(archive(**{"model-card.md": b"another"})), MalformedMessageError, UsageError),
+]
+
+
+@pytest.mark.parametrize("place", range(len(CAUSES)))
+def test_a_refusal_keeps_what_it_came_from(place):
+    call, error, cause = CAUSES[place]
+    with pytest.raises(error, match=r".") as caught:
+        call()
+    assert type(caught.value.__cause__) is cause
+
+
+@pytest.mark.parametrize(
+    "name", ["manifest.json", "release.json", "audit-report.json", "epsilon-audit.json", "evaluation.json"]
+)
+def test_each_file_of_an_archive_is_read_as_what_its_name_says(name):
+    """A file that is none is refused in its own words."""
+    words = {
+        "manifest.json": "a release manifest of this version",
+        "release.json": "model release",
+        "audit-report.json": "not an audit report of this version",
+        "epsilon-audit.json": "not an audit of epsilon",
+        "evaluation.json": "evaluation|error rates",
+    }
+    with pytest.raises(MalformedMessageError, match=words[name]):
+        Bundle.from_bytes(archive(**{name: b"{"}))
