@@ -16,10 +16,12 @@ from scipy import stats
 from federation.errors import BudgetExhaustedError, MalformedMessageError, ProofError, UsageError
 from federation.privacy import ledger as ledgers
 from federation.privacy import plan as plans
+from federation.privacy import planning
 from federation.privacy.epsilon_audit import AuditMethod, EpsilonAudit
+from federation.privacy.gaussian import epsilon_of_a_person, mu_of_epsilon
 from federation.privacy.ledger import Account, LedgerChain, LedgerEntry, ledger_from_file
 from federation.privacy.plan import Adaptation, PrivacyPlan, gaussian_noise_multiplier
-from federation.privacy.planning import noise_multiplier_for
+from federation.privacy.planning import epsilon_of_releases, noise_multiplier_for
 from federation.promise import AttackRates
 
 FIELDS = {
@@ -523,3 +525,46 @@ def test_a_refusal_keeps_what_it_came_from(two):
     ]
     for call, error, cause in causes:
         assert refused_by(call, error) is cause
+
+
+# -------------------------------------------------------------------------------------------------- many equal releases
+def test_many_releases_are_one_of_less_noise(monkeypatch):
+    monkeypatch.setattr(planning, "epsilon_of_gaussians", lambda *given: given)
+    assert epsilon_of_releases(3.0, 2e-6, releases=4) == ((1.5,), 2e-6)
+    assert epsilon_of_releases(0.05, 2e-6) == ((0.05,), 2e-6)
+    assert epsilon_of_releases(1e4, 2e-6) == ((1e4,), 2e-6)
+
+
+def test_noise_for_many_releases_grows_until_the_accountant_agrees(monkeypatch):
+    asked, answers = [], iter([2.5001, 2.5001, 2.5])
+    monkeypatch.setattr(planning, "epsilon_of_gaussians", lambda *given: asked.append(given) or next(answers))
+    noise = noise_multiplier_for(2.5, 2e-6, releases=4)
+    one = gaussian_noise_multiplier(2.5, 2e-6)
+    assert noise == pytest.approx(2 * one * 1.002**2, rel=1e-7)
+    assert [each for (each,), _ in asked] == pytest.approx([one, one * 1.002, one * 1.002**2], rel=1e-7)
+    assert {delta for _, delta in asked} == {2e-6}
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: epsilon_of_releases(0.0499, 2e-6), r"noise multipliers are from 0\.05 to 10000"),
+        (lambda: epsilon_of_releases(10_001.0, 2e-6), r"noise multipliers are from 0\.05 to 10000"),
+        (lambda: epsilon_of_releases(1.0, 0.0), "delta is between 0 and 1"),
+        (lambda: epsilon_of_releases(1.0, 1.0), "delta is between 0 and 1"),
+        (lambda: epsilon_of_releases(1.0, 2e-6, releases=0), "there is at least one release"),
+        (lambda: noise_multiplier_for(0.0, 2e-6), r"noise needs an epsilon in \(0, 64\]"),
+        (lambda: noise_multiplier_for(64.1, 2e-6), r"noise needs an epsilon in \(0, 64\]"),
+        (lambda: noise_multiplier_for(1.0, 0.0), r"a delta in \(0, 1\)"),
+        (lambda: noise_multiplier_for(1.0, 1.0), r"a delta in \(0, 1\)"),
+        (lambda: noise_multiplier_for(1.0, 2e-6, releases=0), "and a release"),
+        (lambda: epsilon_of_a_person(1.0, 2e-6, 0), "a person counts at least once"),
+        (lambda: mu_of_epsilon(1.0, 0.0), "needs noise that is out of range"),
+        (lambda: mu_of_epsilon(1.0, 1.0), "needs noise that is out of range"),
+        (lambda: mu_of_epsilon(0.0, 2e-6), "needs noise that is out of range"),
+        (lambda: mu_of_epsilon(500.0, 2e-6), "needs noise that is out of range"),
+    ],
+)
+def test_no_number_of_a_promise_is_out_of_range(call, said):
+    with pytest.raises(UsageError, match=said):
+        call()
