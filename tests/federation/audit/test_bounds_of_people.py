@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from federation.audit import bootstrap
 from federation.audit import differentials as measures
 from federation.audit.attacks import Presentations, pad_rates
 from federation.audit.audit import audit_scores
@@ -483,3 +484,46 @@ def test_which_string_keeps_a_release_back_from_whom(mean, best, general, said):
     with pytest.raises(RefusedError, match=r"^nobody measured .* general use needs at most 10 times .* of 0\.02$"):
         require_tame(None, 0.02, general=True)
     require_tame(None, 0.02, general=False)
+
+
+def test_the_worst_species_passes_most_often_and_of_equals_the_one_that_may_pass_more_often():
+    """A bound alone says how few were tried."""
+    few, many = Rate(1, 5, 5.0, 0.01, 0.7), Rate(40, 100, 50.0, 0.3, 0.5)
+    wider = replace(many, low=0.25, high=0.55)
+
+    def worst(*rates):
+        species = (
+            SpeciesRates(name, AttackLevel.A, 5, replace(rate, effective=5.0), replace(rate, errors=0, effective=5.0))
+            for name, rate in zip("abc", rates, strict=True)
+        )
+        return PadRates(tuple(species), 21, Rate(4, 42, 21.0, 0.04, 0.28)).worst.name
+
+    assert [worst(few, many, few), worst(many, wider, few), worst(wider, many, few), worst(few, few, many)] == list(
+        "bbac"
+    )
+
+
+# ------------------------------------------------------------------------------------------------------ draws of people
+def test_curves_cross_on_the_line_between_two_edges():
+    """A row for each curve: in between, at an edge, before the first one, flat, and where nothing was left."""
+    rising = np.array([[-1.0, 3.0, 4.0], [-2.0, 0.0, 1.0], [1.0, 2.0, 3.0], [-1.0, -1.0, 3.0], [-1.0, np.nan, 3.0]])
+    value = np.array([[0.2, 0.6, 0.9], [0.1, 0.4, 0.8], [0.3, 0.5, 0.7], [0.1, 0.2, 0.6], [0.1, 0.2, 0.3]])
+    found = bootstrap._crossing(rising, value)
+    assert found[:4].tolist() == pytest.approx([0.3, 0.4, 0.3, 0.3])
+    assert math.isnan(found[4])
+
+
+def test_shares_at_or_above_each_edge_are_of_each_cell_and_of_all_together():
+    histogram = np.array([[1.0, 2.0, 1.0], [0.0, 0.0, 0.0], [3.0, 0.0, 5.0]])
+    found = bootstrap._accepted(histogram)
+    assert found[[0, 2, 3]].tolist() == [[0.75, 0.25], [0.625, 0.625], [8 / 12, 0.5]]
+    assert np.isnan(found[1]).all()
+
+
+def test_thresholds_of_a_grid_are_dense_in_both_tails_and_hold_the_one_of_the_audit():
+    genuine, impostor = np.arange(1000.0, 2000.0), np.arange(-500.0, 500.0)
+    grid = bootstrap._grid(genuine, impostor, 750.25)
+    assert {750.25, np.inf, 1000.0, 1001.0, 1999.0, -500.0, 498.0, 499.0} <= set(grid.tolist())
+    assert np.all(np.diff(grid) > 0)
+    assert bootstrap._grid(genuine[:0], impostor[:0], 0.5).tolist() == [0.5, np.inf]
+    assert set(bootstrap._grid(genuine[:0], impostor, 750.25)) < set(grid)
