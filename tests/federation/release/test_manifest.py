@@ -583,3 +583,24 @@ def test_each_file_of_an_archive_is_read_as_what_its_name_says(name):
     }
     with pytest.raises(MalformedMessageError, match=words[name]):
         Bundle.from_bytes(archive(**{name: b"{"}))
+
+
+@pytest.mark.parametrize("use", list(Use))
+@pytest.mark.parametrize("verdict", list(Verdict))
+def test_which_verdict_is_served_for_which_use_to_whom(verdict, use):
+    tame = WolfRates(Rate(0, 90, 45.0, 0.0, 0.2), Rate(9, 91, 44.0, 0.05, 0.18), 45)
+    manifest = replace(MANIFEST, use=use, audit=replace(AUDIT, verdict=verdict, wolf=tame))
+    made = SignedManifest(manifest).signed_by(Role.MAKER, OTHER_MAKER).signed_by(Role.AUDITOR, AUDITOR)
+    for trust in (TRUST, TRUST_IN_TRIALS):
+        if use is Use.GENERAL:
+            said = None if verdict is Verdict.PASS else f"^the audit of the release says {verdict.value}, so it is not"
+        elif verdict is Verdict.FAIL:
+            said = "^the audit of the release says FAIL, so it is not served$"
+        else:
+            said = None if trust.accepts_trials else "marked as a trial"
+        for now in (BEGINS, ENDS - 1):
+            if said is None:
+                made.require_servable(trust, now=now)
+            else:
+                with pytest.raises(RefusedError, match=said):
+                    made.require_servable(trust, now=now)
