@@ -79,6 +79,8 @@ def test_a_true_accept_rate_and_points_of_a_curve_need_as_many_impostors_as_make
     assert (a.tar, b.tar.value) == (Estimate(None), pytest.approx(2 / 3, rel=1e-5))
     assert (audit(comparisons(), limits=Limits(0.33, 0.4)).cells[1].tar, a.eer.value) == (Estimate(None), 0.0)
     assert (a.det, b.det) == ((), ((0.5, 0.333333),))
+    four = [audit(comparisons(), limits=Limits(fmr, 0.4)).overall.tar.value for fmr in (0.25, 0.2499)]
+    assert four == [0.75, None]  # one of four, and less than one
     assert wider.overall.det == ((0.5, 0.25),)
 
 
