@@ -8,9 +8,9 @@ A bundle is a zip archive that any program opens::
     release.json        the model release: adapter, threshold, privacy statement (`federation.recognition.model`)
     audit-report.json   the audit report
     data-statement.md   whose data trained and audited it, and by whose leave
-    epsilon-audit.json  what an attack on the training measured, where somebody attacked it
-    (`federation.privacy.auditing`) evaluation.json     error rates by group, measured privately by a federation
-    (`federation.learning.private_evaluation`) model-card.md       what it is for, and what not
+    epsilon-audit.json  what an attack on the training measured, where somebody did (`federation.privacy.auditing`)
+    evaluation.json     error rates by group, measured privately (`federation.learning.private_evaluation`)
+    model-card.md       what it is for, and what not
 
 The report is about this release: it names its digest, it tested its threshold, and it asked of every cell at least the
 false match rate that the release states. The manifest repeats what the release states and what the report found, and

@@ -46,8 +46,9 @@ WRONG = {
 
 @pytest.mark.parametrize(("public", "signature", "said"), WRONG.values(), ids=WRONG)
 def test_half_of_a_signature_is_none(public, signature, said):
-    with pytest.raises(ProofError, match=said):
+    with pytest.raises(ProofError, match=said) as caught:
         verify_identity(public, b"message", signature)
+    assert (caught.value.__cause__ is None) == ("another length" in said)
 
 
 def test_a_second_part_that_signed_for_another_pair_is_none():

@@ -152,3 +152,138 @@ def test_an_epsilon_is_kept_at_its_delta_and_at_none_that_is_smaller():
 def test_other_neighbours_have_other_numbers(relation):
     with pytest.raises(UsageError, match="neighbours add_or_remove_one"):
         PrivacyStatement.of_events("person", relation, 8.0, 1e-5, (("moments", 0.61),), 24, 4)
+
+
+# --------------------------------------------------------------------------------------------- a statement, as a whole
+EVENTS = (("moments", 5.0), ("threshold", 6.0))
+MU = math.hypot(1 / 5, 1 / 6)
+STATEMENT = PrivacyStatement(
+    privacy_unit="household",
+    neighboring_relation="add_or_remove_one",
+    epsilon=2.5,
+    delta=3e-6,
+    events=EVENTS,
+    people_train=41,
+    organisations=7,
+    attacks=AttackRates.of_mu(MU),
+    colluders=3,
+    dropouts=2,
+)
+SAID = {
+    "attacks": {
+        "detected": AttackRates.of_mu(MU).detected,
+        "false_accusations": 0.001,
+        "right": AttackRates.of_mu(MU).right,
+    },
+    "colluders": 3,
+    "delta": 3e-6,
+    "dropouts": 2,
+    "epsilon": 2.5,
+    "events": EVENTS,
+    "neighboring_relation": "add_or_remove_one",
+    "organisations": 7,
+    "people_train": 41,
+    "privacy_unit": "household",
+}
+
+
+def test_every_number_is_written_under_its_own_name_and_read_from_it():
+    assert STATEMENT.to_json() == SAID
+    listed = SAID | {"events": [list(event) for event in EVENTS]}  # as JSON has it
+    assert PrivacyStatement.from_json(listed) == STATEMENT
+    assert SAID["attacks"]["detected"] == pytest.approx(stats.norm(MU).sf(stats.norm.isf(0.001)), abs=1.01e-4)
+    assert SAID["attacks"]["right"] == pytest.approx(stats.norm.cdf(MU / 2), abs=1.01e-4)
+    rates = AttackRates(0.3, 0.8, 0.02)
+    assert rates.to_json() == {"detected": 0.3, "false_accusations": 0.02, "right": 0.8}
+    assert AttackRates.from_json(rates.to_json()) == rates
+    nobody = PrivacyStatement.nobody("person", "add_or_remove_one")
+    assert nobody.to_json() == {
+        "attacks": None, "colluders": 0, "delta": 0.0, "dropouts": 0, "epsilon": 0.0, "events": (),
+        "neighboring_relation": "add_or_remove_one", "organisations": 0, "people_train": 0, "privacy_unit": "person",
+    }  # fmt: skip
+    assert PrivacyStatement.from_json(nobody.to_json()) == nobody
+
+
+def test_a_statement_of_events_has_no_colluders_and_the_rates_of_all_of_its_noise():
+    made = PrivacyStatement.of_events("household", "add_or_remove_one", 2.5, 3e-6, EVENTS, 41, 7)
+    assert made == replace(STATEMENT, colluders=0, dropouts=0)
+    assert made.attacks.detected > AttackRates.of_mu(1 / 5).detected
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"privacy_unit": 1}, "needs a unit"),
+        ({"events": (("moments", 5.0), ("", 6.0))}, "names for its events"),
+        ({"neighboring_relation": ""}, "names for its events"),
+        ({"epsilon": 2}, "must be floats, and counts whole"),
+        ({"delta": 0}, "must be floats, and counts whole"),
+        ({"events": (("moments", 5.0), ("threshold", 6))}, "must be floats, and counts whole"),
+        ({"people_train": 41.0}, "must be floats, and counts whole"),
+        ({"organisations": 7.0}, "must be floats, and counts whole"),
+        ({"colluders": 3.0}, "must be floats, and counts whole"),
+        ({"dropouts": 2.0}, "must be floats, and counts whole"),
+        ({"colluders": True}, "must be floats, and counts whole"),
+        ({"events": ()}, "nothing to promise to any"),
+        ({"epsilon": 0.0}, "must be positive floats"),
+        ({"epsilon": math.inf}, "must be positive floats"),
+        ({"delta": 0.0}, "must be positive floats"),
+        ({"delta": math.nan}, "must be positive floats"),
+        ({"events": (("moments", 5.0), ("threshold", -6.0))}, "must be positive floats"),
+        ({"events": (("moments", 0.0), ("threshold", 6.0))}, "must be positive floats"),
+        ({"people_train": 0}, "positive counts"),
+        ({"organisations": 0}, "positive counts"),
+        ({"delta": 0.0245}, "delta is at most 1/people"),
+        ({"colluders": 7}, "more colluders or drop-outs than organisations"),
+        ({"colluders": -1}, "more colluders or drop-outs than organisations"),
+        ({"dropouts": 7}, "more colluders or drop-outs than organisations"),
+        ({"dropouts": -1}, "more colluders or drop-outs than organisations"),
+        ({"epsilon": 0.9}, "does not keep epsilon 0.9"),
+        ({"delta": 3e-30}, "does not keep epsilon 2.5"),
+        ({"events": (("moments", 5.0), ("threshold", 0.9))}, "does not keep epsilon"),
+        ({"attacks": None}, "says what an attacker achieves"),
+        ({"attacks": AttackRates.of_mu(MU, false_accusations=0.01)}, "accuse 0.001"),
+        ({"attacks": AttackRates.of_mu(1.1 * MU)}, "its noise allows"),
+        ({"attacks": AttackRates.of_mu(0.9 * MU)}, "its noise allows"),
+    ],
+)  # fmt: skip
+def test_a_statement_that_is_wrong_in_one_thing_is_not_made(change, said):
+    with pytest.raises(UsageError, match=said):
+        replace(STATEMENT, **change)
+
+
+def test_a_statement_at_the_very_edge_is_made():
+    for change in (
+        {"colluders": 6},
+        {"dropouts": 6},
+        {"colluders": 0, "dropouts": 0},
+        {"people_train": 1, "organisations": 7},
+    ):
+        assert replace(STATEMENT, **change) != STATEMENT
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"epsilon": 1.0},
+        {"delta": 1e-6},
+        {"people_train": 1},
+        {"organisations": 1},
+        {"colluders": 1},
+        {"dropouts": 1},
+        {"attacks": AttackRates(0.1, 0.7)},
+    ],
+)
+def test_who_asked_nobody_promises_nothing_at_all(change):
+    with pytest.raises(UsageError, match="nothing to promise to any"):
+        replace(PrivacyStatement.nobody("person", "add_or_remove_one"), **change)
+
+
+def test_stated_shares_may_be_a_thousandth_too_cautious_and_no_more():
+    exact = float(stats.norm(MU).sf(stats.norm.isf(0.001))), float(stats.norm.cdf(MU / 2))
+    for place, name in enumerate(("detected", "right")):
+        fits = AttackRates.of_mu(MU)
+        replace(fits, **{name: exact[place] + 0.00099}).require_fits(MU)
+        for wrong in (exact[place] + 0.00101, exact[place] - 1e-6):
+            with pytest.raises(UsageError, match=f"at most {wrong:g}, and its noise allows {exact[place]:.4f}"):
+                replace(fits, **{name: wrong}).require_fits(MU)

@@ -17,6 +17,7 @@ from tests.agreeing import PASSED, RATE, TRIAL
         (Basis.PUBLIC, "an estimate from 24 people of public sets of faces"),
         (Basis.CHECKED, "checked privately on 24 people of the run"),
         (Basis.MEASURED, "measured privately on 24 people of the run"),
+        (Basis.LABELLED, "measured by group on 24 people who said which they are of"),
     ],
 )
 def test_a_rate_is_said_with_its_interval_its_population_and_its_number_of_people(basis, words):
@@ -49,9 +50,57 @@ def test_both_survive_their_json(value):
     assert type(value).from_json(value.to_json()) == value
 
 
+RARE = StatedRate(0.02, 0.0123, 0.0345, Basis.MEASURED, 77)
+OTHERS = Audited(Verdict.FAIL, 31, 0.0125, 0.15, is_trial=True)
+
+
+def test_every_number_is_written_and_said_under_its_own_name():
+    assert RARE.to_json() == {"basis": "measured", "fmr": 0.02, "high": 0.0345, "low": 0.0123, "people": 77}
+    assert RARE.text == "FMR 2 % (1.23 to 3.45 % with 90 %), measured privately on 77 people of the run"
+    said = {"fmr_limit": 0.0125, "fnmr_limit": 0.15, "people": 31, "trial": True, "verdict": "FAIL"}
+    assert OTHERS.to_json() == said
+    assert Audited.from_json(said) == OTHERS
+    assert StatedRate.from_json(RARE.to_json()) == RARE
+    assert OTHERS.text == "TRIAL, audit FAIL on 31 people at limits of FMR 1.25 % and FNMR 15 %"
+
+
+@pytest.mark.parametrize("verdict", list(Verdict))
+@pytest.mark.parametrize("people", [0, 1])
+@pytest.mark.parametrize("is_trial", [False, True])
+def test_passed_is_what_is_for_general_use_and_passed_on_people_who_were_counted(verdict, people, is_trial):
+    audited = replace(OTHERS, verdict=verdict, people=people, is_trial=is_trial)
+    assert audited.is_passed == (verdict is Verdict.PASS and people == 1 and not is_trial)
+    mark = "TRIAL, " if is_trial else "" if audited.is_passed else "NOT PASSED, "
+    assert audited.text.startswith(f"{mark}audit {verdict.value} on ")
+
+
+def test_rates_at_the_very_edge_are_stated():
+    for change in ({"low": 0.0}, {"low": 0.02}, {"high": 1.0}, {"low": 0.0123, "high": 0.0123}, {"people": 1}):
+        assert replace(RARE, **change) != RARE
+    for change in ({"people": 0}, {"fmr_limit": 1.0}, {"fnmr_limit": 1.0}):
+        assert replace(OTHERS, **change) != OTHERS
+
+
 @pytest.mark.parametrize(
     "change",
-    [{"fmr": 0.0}, {"fmr": 1}, {"low": 0.003}, {"high": 1.1}, {"low": 0}, {"people": 0}, {"people": 1.0}, {"basis": 1}],
+    [
+        {"fmr": 0.0},
+        {"fmr": 1},
+        {"fmr": 1.0},
+        {"low": 0.003},
+        {"low": 0.0005, "high": 0.0004},
+        {"low": -0.1},
+        {"low": float("nan")},
+        {"high": float("nan")},
+        {"high": 1.1},
+        {"high": 1},
+        {"low": 0},
+        {"people": 0},
+        {"people": 1.0},
+        {"people": True},
+        {"basis": 1},
+        {"basis": "measured"},
+    ],
     ids=str,
 )
 def test_a_rate_without_what_belongs_to_it_cannot_be_stated(change):
@@ -61,7 +110,18 @@ def test_a_rate_without_what_belongs_to_it_cannot_be_stated(change):
 
 @pytest.mark.parametrize(
     "change",
-    [{"verdict": "PASS"}, {"people": -1}, {"people": True}, {"fmr_limit": 0.0}, {"fnmr_limit": 1}, {"is_trial": 1}],
+    [
+        {"verdict": "PASS"},
+        {"people": -1},
+        {"people": True},
+        {"fmr_limit": 0.0},
+        {"fmr_limit": 1.1},
+        {"fmr_limit": 1},
+        {"fnmr_limit": 0.0},
+        {"fnmr_limit": 1},
+        {"fnmr_limit": float("nan")},
+        {"is_trial": 1},
+    ],
 )
 def test_an_audit_without_what_belongs_to_it_cannot_be_stated(change):
     with pytest.raises(UsageError, match="audit"):

@@ -1,7 +1,10 @@
 """What the plots of an audit's page show: each cell's own numbers, under its own name, on the right axis."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 from scipy.stats import norm
 
 from federation.audit import plots
@@ -74,3 +77,28 @@ def test_bounds_of_each_group_stand_beside_its_name_and_the_limit(drawn, rate, l
     assert axes.get_xlabel() == "a rate, %"
     assert axes.xaxis.get_major_formatter()(0.012, 0) == "1.2"
     assert f'aria-label="a rate of 2 groups, their bounds and the limit {100 * limit:.3g} %."' in svg
+
+
+def test_a_group_has_the_colour_and_the_mark_of_its_verdict_and_one_that_nobody_measured_no_mark(drawn):
+    """Limit 0.001: one keeps it, of one nobody can tell, one is above it, and one has no comparison."""
+    cells = (
+        a_cell("a", (0, 0, 1), (50, 30, 70)),
+        a_cell("b", (1, 1, 4), (50, 30, 70)),
+        a_cell("c", (3, 2, 4), (50, 30, 70)),
+        replace(a_cell("d", (0, 0, 1), (50, 30, 70)), fmr=Rate(0, 0, 0.0, 0.0, 1.0)),
+    )
+    plots.bounds_plot(a_report(cells=cells, limits=Limits(0.001, 0.04)), "fmr", "a rate")
+    ((_, axes),) = drawn
+    green, amber, red = "#00664f", "#7a5c00", "#a8341a"
+    assert [to_hex(bar.get_color()[0]) for bar in axes.collections] == [green, amber, red, amber]
+    assert [(to_hex(mark.get_color()), mark.get_marker()) for mark in axes.lines[:-1]] == [
+        (green, "o"),
+        (amber, "D"),
+        (red, "s"),
+    ]
+
+
+def test_without_a_curve_there_is_no_plot_of_curves():
+    one = a_cell("a", (1, 1, 4), (50, 30, 70), det=((0.1, 0.02),))
+    assert plots.det_plot(a_report(cells=(one,), limits=Limits(0.001, 0.04))) == ""
+    assert plots.drawn_cells(a_report(cells=(one, CELLS[0]))) == [CELLS[0]]

@@ -361,3 +361,31 @@ def test_two_people_of_one_code_leave_no_threshold():
     people = People().pairs(("f",), 400, [0.0] * 10)
     with pytest.raises(UsageError, match="no threshold keeps any rate"):
         made(people, "sex")
+
+
+def test_a_release_gets_what_was_measured_and_keeps_everything_else():
+    """Of two attributes: all pairs share the one, and not all the other."""
+    people = People().pairs(("f", "old"), 773, NEAR).pairs(("m", "old"), 500, [200.0] * 40)
+    for place in range(300):
+        people.across(("f", "old"), ("m", "old"), 90.0 if place < 1 else FAR)
+    before, comparisons = release(), people.comparisons("sex", "age")
+    fair = for_groups(before, comparisons, scores=SCORES)
+    held = fair.held_for
+    assert (held.rule, held.fmr, held.people, held.scores) == (ThresholdFor.WORST_GROUP, 0.01, 3146, SCORES)
+    assert [one.attribute for one in held.alike] == ["age", "sex"]
+    age, sex = held.alike
+    assert (age.times, age.low, age.high) == (1.0, 1.0, 1.0)
+    assert sex.times == pytest.approx((46 / 1273) / (47 / 1573), abs=1e-3)
+    assert 1 < sex.low < sex.times < sex.high
+    assert [(group.name, group.people) for group in held.groups] == [
+        ("f", 1846),
+        ("m", 1300),
+        ("old", 3146),
+        ("old / f", 1846),
+        ("old / m", 1300),
+    ]
+    assert (fair.threshold, fair.basis, fair.fmr_people) == (129, Basis.LABELLED, 3146)
+    assert fair.fmr_high == max(group.fmr_high for group in held.groups)
+    kept = {"threshold": 300, "basis": before.basis, "fmr_people": before.fmr_people, "held_for": None}
+    again = replace(fair, **kept, fmr_low=before.fmr_low, fmr_high=before.fmr_high)
+    assert again.to_bytes() == before.to_bytes()

@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -60,6 +61,40 @@ def test_wrong_fields_are_refused(change):
     missing.pop(next(iter(change)) if "more" not in change else "runs")
     with pytest.raises(MalformedMessageError, match="the fields are not an audit of epsilon of"):
         EpsilonAudit.from_fields(missing)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (AUDIT.to_bytes() + b"\n", "^the audit of epsilon is not in its one form$"),
+        (AUDIT.to_bytes().replace(b":8.0", b":8.00"), "^the audit of epsilon is not in its one form$"),
+        (AUDIT.to_bytes().replace(b",", b", "), "^the audit of epsilon is not in its one form$"),
+        (AUDIT.to_bytes()[:-1], "^the bytes are not an audit of epsilon$"),
+        (b"\xff", "^the bytes are not an audit of epsilon$"),
+        (b"[" * 100_000, "^the bytes are not an audit of epsilon$"),
+        (b"[]", "^the fields are not an audit of epsilon of this version$"),
+        (b"5", "^the fields are not an audit of epsilon of this version$"),
+    ],
+    ids=lambda each: repr(each)[:24],
+)
+def test_bytes_that_are_no_audit_or_another_spelling_of_one_are_refused(data, said):
+    assert EpsilonAudit.from_bytes(AUDIT.to_bytes()) == AUDIT
+    with pytest.raises(MalformedMessageError, match=said):
+        EpsilonAudit.from_bytes(data)
+
+
+@pytest.mark.parametrize("field", ["claimed", "delta", "lower_bound", "confidence"])
+def test_every_number_of_an_audit_is_a_finite_float(field):
+    """And at the very edge it is taken."""
+    for wrong in (1, math.nan, math.inf, "0.5", None):
+        with pytest.raises(UsageError, match=r"^the numbers of an audit must be finite floats$"):
+            replace(AUDIT, **{field: wrong})
+    for low in (-0.1, 0.0):
+        if (field, low) == ("lower_bound", 0.0):
+            assert replace(AUDIT, lower_bound=low).holds
+        else:
+            with pytest.raises(UsageError, match=r"^an audit needs a positive claim, a bound of 0 or more, and prob"):
+                replace(AUDIT, **{field: low})
 
 
 def test_a_bound_above_the_claim_does_not_hold():
