@@ -78,13 +78,13 @@ def test_a_model_of_ones_own_embeds(shape, kind):
 @pytest.mark.parametrize("colours", ColourOrder)
 @pytest.mark.parametrize(("batch", "shape"), [(1, 1), (4, 4), (0, "n")])
 def test_layout_and_preprocessing_are_those_of_the_profile(colours, batch, shape):
-    chips = some_chips(6)
+    chips = some_chips(11)  # more than go through at once, whatever the batch
     ordered = (chips if colours is ColourOrder.RGB else chips[..., ::-1]).astype(np.float32)
     for axes, layout in (([shape, 3, 8, 8], (0, 3, 1, 2)), ([shape, 8, 8, 3], (0, 1, 2, 3))):
         for kind, pixels in ((TensorProto.UINT8, ordered), (TensorProto.FLOAT, (ordered - 100) / 50)):
             scale = (0, 1_000) if kind == TensorProto.UINT8 else (100_000, 50_000)
             recogniser = recogniser_of(flattening(axes, kind), colours=colours, scale=scale)
-            expected = pixels.transpose(layout).reshape(6, -1)
+            expected = pixels.transpose(layout).reshape(11, -1)
             expected /= np.linalg.norm(expected, axis=1, keepdims=True)
             np.testing.assert_allclose(recogniser.embed(chips), expected, atol=1e-6)
             assert recogniser.profile.preprocessing.batch == batch
