@@ -21,7 +21,7 @@ from federation.privacy.epsilon_audit import AuditMethod
 from federation.privacy.plan import Adaptation, PrivacyPlan
 from federation.recognition.embeddings import EmbeddingSet
 from federation.recognition.mobilefacenet import TUNABLE
-from federation.secagg.ring import discrete_noise
+from federation.secagg.ring import discrete_noise, noise_std
 from tests.faces import shipped
 
 SURE = 1 - 1e-6
@@ -231,6 +231,57 @@ def test_one_run_leaves_the_honest_mechanism_standing_and_notices_missing_noise_
 def test_one_run_needs_a_moments_release():
     with pytest.raises(UsageError, match="moments"):
         audit(plan_for(1.0, 100, dimension=128, directions=128), method=AuditMethod.ONE_RUN)
+
+
+def one_run(coins, monkeypatch, *, noise=0, signs=1, **changes):
+    """One audit of 16 axes: what was guessed from it, what every member was asked, and the noise that each drew."""
+    plan = plan_for(8.0, 1000, organisations=6, **{"colluders": 2, "dropouts": 1} | changes)
+    asked, drawn, guessed = [], [], []
+
+    def moments(embeddings, public, of):
+        asked.append((sorted(set(embeddings.people.tolist())), len(embeddings), public.subspace.tolist(), of))
+        return signs * moments_sum(embeddings, public, of)
+
+    def source(member):
+        def draw(size, std):
+            drawn.append((member, size, std))
+            return np.full(size, noise, dtype=np.int64)
+
+        return draw
+
+    monkeypatch.setattr(canaries, "audit_of_guesses", lambda *facts, **named: guessed.append((facts, named)) or "audit")
+    mechanism = Mechanism(moments=moments, noise=source)
+    made = canaries._audit_in_one_run(
+        plan, confidence=0.9, mechanism=mechanism, random=lambda size: bytes(coins)[:size]
+    )
+    assert made == "audit"
+    ((facts, named),) = guessed
+    assert named == {"claimed": 8.0, "delta": 1e-5, "confidence": 0.9}
+    return plan, facts, asked, drawn
+
+
+def test_one_run_has_a_canary_along_each_axis_whose_coin_says_so_and_guesses_of_half_of_them(monkeypatch):
+    """Sixteen axes, of which the first is always there: of fifteen, three are called out and three in, all rightly."""
+    coins = [0b10100110, 0b01011001]
+    plan, facts, asked, drawn = one_run(coins, monkeypatch)
+    there = [place for place in range(16) if f"{coins[0]:08b}{coins[1]:08b}"[place] == "1"]
+    names = [f"{place:06d}" for place in there]
+    assert facts == (6, 6, 15)
+    subspace = np.eye(16, 32).tolist()
+    assert (
+        asked
+        == [(sorted([*names, "always"]), 2 * (1 + len(there)), subspace, plan)] + [(["always"], 2, subspace, plan)] * 2
+    )  # of six organisations two collude and one leaves
+    assert [member for member, *_ in drawn] == [1, 2, 3]
+    shares = noise_std(plan.moments_noise_multiplier, 16) / np.sqrt(3)
+    assert [(size, std) for _, size, std in drawn] == [(16, pytest.approx(shares))] * 3
+
+
+def test_in_one_run_those_with_the_largest_sums_are_called_in(monkeypatch):
+    """Where people take away what they should add, every guess is wrong; where nobody or everybody is in, half are."""
+    assert one_run([0b10100110, 0b01011001], monkeypatch, signs=-1)[1] == (0, 6, 15)
+    assert one_run([0, 0], monkeypatch)[1] == (3, 6, 15)
+    assert one_run([0xFF, 0xFF], monkeypatch)[1] == (3, 6, 15)
 
 
 # ------------------------------------------------------------------------------------------- what is made of the runs
