@@ -296,7 +296,7 @@ def test_a_plan_without_noise_asks_all_that_many_people_would_be_asked():
     assert FRONTIER.plan(Trial(Method.PRIVATE, 0.1, 12, 0, 0)).events == ()
 
 
-OTHER_TERMS = ReleaseTerms(PROFILE, CONDITION, 0.02, 3, 2)
+OTHER_TERMS = ReleaseTerms(replace(PROFILE, code_length=2048), CONDITION, 0.02, 3, 2)
 """Each number another one."""
 
 
@@ -313,7 +313,7 @@ def test_each_method_is_trained_on_its_own_people_and_judged_by_all_that_the_ter
 
     def trained(organisations, of):
         asked.append(("trained", [names(one) for one in organisations], of))
-        return shift, Threshold(300, 0.002, 0.05, Basis.CHECKED, 77)
+        return shift, Threshold(900, 0.002, 0.05, Basis.CHECKED, 77)
 
     def scored(test, adapter, *, references, frames, bits, random_bytes):
         assert random_bytes(4) == np.random.default_rng([5, 1]).bytes(4)
@@ -340,7 +340,7 @@ def test_each_method_is_trained_on_its_own_people_and_judged_by_all_that_the_ter
         assert train == ("trained", sides, trial)
         assert attack == ("attacked", shift, trial, sides, tested)
         assert adapter.to_json() == OTHER_TERMS.adapter(shift).to_json()
-        least = 1 - 300 / PROFILE.code_length
+        least = 1 - 900 / 2048
         expected = replace(
             expected,
             deployed="none, checked" if method is Method.PUBLIC else "centre, checked",
@@ -351,7 +351,7 @@ def test_each_method_is_trained_on_its_own_people_and_judged_by_all_that_the_ter
             attack_tpr=0.125,
             attack_auc=0.75,
         )
-    assert (people, *numbers) == (tested, 3, 2, PROFILE.code_length)
+    assert (people, *numbers) == (tested, 3, 2, 2048)
     assert measured == expected
 
 
