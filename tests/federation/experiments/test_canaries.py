@@ -506,11 +506,12 @@ def test_no_step_of_tuning_is_answered_without_the_canary_only():
     assert measured.holds
     assert measured.runs == 4 + 3 * 8 * 2
 
-    def refusing(recogniser, chips, scales, plan):
+    def refusing(_recogniser, chips, _scales, of):
         if len(chips) > 8:
             raise UsageError("no")
-        return scales_sum(recogniser, chips, scales, plan)
+        return np.zeros(of.tuned)
 
-    assert not audit_refusals(plan, recogniser=shipped(), mechanism=Mechanism(scales=refusing)).holds
+    silent_about_pairs = Mechanism(scales=refusing, threshold=lambda *_: np.zeros(3))
+    assert not audit_refusals(plan, recogniser=shipped(), mechanism=silent_about_pairs).holds
     with pytest.raises(UsageError, match="needs the recogniser"):
         audit_refusals(plan)
