@@ -11,7 +11,14 @@ import pytest
 
 from federation.errors import UsageError
 from federation.experiments import canaries
-from federation.experiments.canaries import Mechanism, audit_epsilon, measure_attacks, organisation, sitters
+from federation.experiments.canaries import (
+    Mechanism,
+    attack_scores,
+    audit_epsilon,
+    measure_attacks,
+    organisation,
+    sitters,
+)
 from federation.experiments.canary_chips import made_up_chips, telling_scales
 from federation.experiments.refusals import audit_refusals
 from federation.learning.moments import moments_sum
@@ -352,6 +359,44 @@ def test_one_attacker_accuses_one_innocent_in_a_hundred_and_the_other_cuts_in_th
         ("measured_attack", sides, {"threshold": pytest.approx(2.32635 - 0.75, abs=1e-5), **stated}),
         ("measured_attack", sides, {"threshold": 0.0, **stated}),
     ]
+
+
+def test_scores_of_an_attack_are_of_the_side_and_of_as_many_runs_as_was_said(told):
+    plan, mechanism = plan_for(4.0), Mechanism(missing=1)
+    for held_in in (True, False):
+        scores, separation = attack_scores(plan, 32, held_in=held_in, recogniser="recogniser", mechanism=mechanism)
+        assert (scores.tolist(), separation) == ([1000.0, 32.0, float(held_in)], 1.5)
+        assert RunsThatAreTold.last.given == (plan, mechanism, 4, "recogniser")
+    attack_scores(plan, 32, held_in=True)
+    assert RunsThatAreTold.last.given == (plan, Mechanism(), 4, None)
+    assert told == []
+    with pytest.raises(UsageError, match="at least 10 runs"):
+        measure_attacks(plan, runs=9)
+
+
+def test_without_noise_both_sides_lie_half_of_their_separation_from_the_middle():
+    """In each release, and in all together: so noise of the promised size has a standard deviation of 1 in scores."""
+    plan = plan_for(6.0, organisations=6, colluders=2, dropouts=1, people=300)
+    attack = canaries._Attack(plan, Mechanism(noise=silent(1, 2, 3)), 4, None)
+    for one in (*attack._views, attack):
+        assert one.separation > 0.3
+        for held_in, sign in ((True, 1), (False, -1)):
+            assert one.scores(2, held_in=held_in) == pytest.approx([sign * one.separation / 2] * 2, rel=1e-4)
+
+
+def test_the_noise_of_all_members_counts_along_the_change_of_the_canary_and_in_units_of_what_was_promised():
+    """Each of three draws its share in each number that the canary changes: together root three of the noise there."""
+    plan = plan_for(6.0, organisations=6, colluders=2, dropouts=1, people=300)
+
+    def share(_member):
+        return lambda size, std: np.full(size, round(std), dtype=np.int64)
+
+    for view, quiet in zip(
+        *(canaries._Attack(plan, Mechanism(noise=noise), 4, None)._views for noise in (share, silent(1, 2, 3))),
+        strict=True,
+    ):
+        moved = view.scores(2, held_in=True) - quiet.scores(2, held_in=True)
+        assert moved == pytest.approx([np.sqrt(3) * view._direction.sum()] * 2, rel=1e-3)
 
 
 def test_releases_are_weighed_by_how_far_they_set_both_sides_apart():

@@ -144,6 +144,20 @@ def test_the_network_runs_where_it_is_told_to_and_else_on_cuda_where_there_is_an
     assert TunableMobileFaceNet(shipped()).device.type == expected
 
 
+def test_all_of_the_network_and_its_images_are_where_it_runs(monkeypatch):
+    """A device of no numbers, which every machine has; and a GPU that only is said to be there."""
+    network = TunableMobileFaceNet(shipped(), device="meta")
+    tuned = [*network.tail().parameters(), *network.tuned(SCALES)._tail.parameters()]
+    for tensor in (*network._head.parameters(), *network._tail.parameters(), *tuned, network.features(some_chips())):
+        assert tensor.device.type == "meta"
+    asked = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.nn.Module, "to", lambda module, where: asked.append(where.type) or module)
+    assert TunableMobileFaceNet(shipped()).device.type == "cuda"
+    assert TunableMobileFaceNet(shipped(), device="cpu").device.type == "cpu"
+    assert asked == ["cuda", "cuda", "cpu", "cpu"]
+
+
 def test_batches_are_full_and_there_are_as_many_as_was_asked_for():
     chips = some_chips(BATCH + 1)
     for at_least, real in ((0, [BATCH, 1]), (3 * BATCH, [BATCH, 1, 0])):
