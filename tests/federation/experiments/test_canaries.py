@@ -24,6 +24,7 @@ from federation.experiments.refusals import audit_refusals
 from federation.learning.moments import moments_sum
 from federation.learning.pairs import pair_sum
 from federation.learning.scales import person_gradients, scales_sum
+from federation.privacy.bounds import BOUNDS
 from federation.privacy.epsilon_audit import AuditMethod
 from federation.privacy.plan import Adaptation, PrivacyPlan
 from federation.recognition.embeddings import EmbeddingSet
@@ -543,6 +544,45 @@ def test_each_question_is_asked_about_the_same_people_without_the_canary_and_wit
         assert (release, rows, most) == (wanted, cameras, least)
         assert most == pytest.approx(sign * size / 4, rel=1e-12, abs=1e-323)  # 16 equal numbers of norm 1
         assert largest == pytest.approx(size / 4 / 0.9999, rel=1e-12, abs=1e-323)
+
+
+def test_each_step_is_asked_about_once_with_four_loud_scales_of_the_same_people_and_the_canary():
+    asked = []
+
+    def scales(recogniser, chips, changes, of):
+        asked.append((recogniser, sorted(set(chips.people.tolist())), changes, of))
+        return np.zeros(of.tuned)
+
+    plan = plan_for(people=4000, dimension=192, directions=58, tuned=TUNABLE, steps=3)
+    mechanism = Mechanism(scales=scales, threshold=lambda *_: np.zeros(3))
+    measured = audit_refusals(plan, recogniser=shipped(), mechanism=mechanism)
+    assert (measured.holds, measured.runs) == (True, 4 + 3 * 8 * 2)
+    assert all((recogniser, of) == (shipped(), plan) for recogniser, _, _, of in asked)
+    without, with_canary = asked[::2], asked[1::2]
+    for (_, people, changes, _), (_, and_canary, same, _) in zip(without, with_canary, strict=True):
+        assert and_canary == sorted([*people, canaries.CANARY])
+        assert np.array_equal(changes, same)
+    telling, loud, most, endless = (changes for _, _, changes, _ in without)
+    assert np.array_equal(telling, telling_scales(shipped()))
+    assert np.unique(np.abs(most)).tolist() == [BOUNDS["scales"][1]]
+    assert np.array_equal(np.sign(most), np.sign(loud))
+    assert np.std(loud) == pytest.approx(10**3.6385, rel=0.05)
+    assert endless == pytest.approx(loud / 10**3.6385 * 1e30)
+
+
+@pytest.mark.parametrize(
+    ("refused", "holds"), [({True, False}, True), ({True}, False), ({False}, False), (set(), True)]
+)
+def test_what_tells_is_that_one_of_two_is_answered_whichever_it_is(refused, holds):
+    """A question that nobody answers says nothing of the canary."""
+
+    def threshold(embeddings, _question, _members):
+        if (canaries.CANARY in embeddings.people) in refused:
+            raise UsageError("no")
+        return np.zeros(3)
+
+    measured = audit_refusals(plan_for(), mechanism=Mechanism(moments=no_moments, threshold=threshold))
+    assert (measured.holds, measured.lower_bound, measured.runs) == (holds, 0.0 if holds else 100.0, 96)
 
 
 def test_no_step_of_tuning_is_answered_without_the_canary_only():
