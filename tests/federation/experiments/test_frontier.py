@@ -498,4 +498,6 @@ def test_without_a_baseline_or_without_an_epsilon_nothing_is_advised(missing):
 
 
 def test_where_no_number_of_people_would_do_none_is_named():
+    """As many as one over delta may be planned for, here 333,333."""
     assert fewest_people_for_scales(0.01, SETTINGS, 58) is None
+    assert 100_000 < fewest_people_for_scales(0.03, SETTINGS, 58) < 333_333
