@@ -120,6 +120,23 @@ def test_whoever_brings_fewer_images_is_decided_under_the_strictest_threshold():
     assert chosen(nearer, references=3, frames=2).fmr_high == pytest.approx(single.fmr_high, rel=0.1)
 
 
+@pytest.mark.parametrize("references", [-20_000, 20_000])
+@pytest.mark.parametrize("frames", [-15_000, 15_000])
+def test_a_threshold_is_the_strictest_of_all_that_fewer_images_would_have(references, frames):
+    """Of sites whose distances are those of so many images from the outset: none of them averages anything."""
+    own = {
+        (r, f): chosen(profile_of(prior_of(distances(0.45 + ((1 - 1 / r) * references + (1 - 1 / f) * frames) / 1e6))))
+        for r in (1, 2, 3)
+        for f in (1, 2, 3)
+    }
+    averaging = profile_of(prior_of(references=(references, 0), frames=(frames, 0)))
+    for most in ((3, 2), (2, 3), (1, 3), (3, 1)):
+        strictest = min(own[r, f].bits for r in range(1, most[0] + 1) for f in range(1, most[1] + 1))
+        found = chosen(averaging, references=most[0], frames=most[1])
+        assert abs(found.bits - strictest) <= 1
+    assert len({one.bits for one in own.values()}) > 6
+
+
 def test_averaging_moves_the_prior_by_its_share_of_endlessly_many_images():
     profile = profile_of(prior_of(references=(-20_000, 0), frames=(0, 100_000)))
     one = edges(profile, "mask", weight=0, references=1, frames=1)
