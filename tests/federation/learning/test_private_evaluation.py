@@ -505,6 +505,8 @@ def test_where_sizes_are_not_public_a_sum_within_its_own_noise_is_nobody(side, b
     (rates,) = estimate_rates(sums.ravel(), plan, noise_multiplier=10.0)
     assert rates.support is support
     assert rates.people == pytest.approx(sums[0].sum() / evaluation_weights()[0])
+    narrower = dataclasses.replace(plan, largest_half_width=0.5)  # either side alone is too wide for this one
+    assert estimate_rates(sums.ravel(), narrower, noise_multiplier=10.0)[0].support is Support.INSUFFICIENT
 
 
 SPLIT = (0.9, 0.1), (0.1, 0.9)
