@@ -201,13 +201,12 @@ def _choose(kinds: Sequence[_Candidates], people: Sequence[_Templates], threshol
     Nobody's own image is tried on them: a string that fits one person says nothing about the next.
     """
     vectors, source = (np.concatenate(parts) for parts in zip(*((k.vectors, k.source) for k in kinds), strict=True))
-    accepted, distance, tried = (np.zeros(len(vectors)) for _ in range(3))
+    accepted, distance = (np.zeros(len(vectors)) for _ in range(2))  # of a kind, all are tried on equally many people
     for position, table in enumerate(people):
         distances = table.all_distances(vectors)  # for all kinds at once: expanding a seed costs most
         others = source != position
         accepted += others * (distances <= threshold).mean(axis=0)
         distance += others * distances.mean(axis=0)
-        tried += others
-    order = np.lexsort((distance / tried, -accepted / tried))
+    order = np.lexsort((distance, -accepted))
     starts = np.cumsum([0, *(len(kind.vectors) for kind in kinds)])
     return [vectors[order[(order >= start) & (order < end)][0]] for start, end in itertools.pairwise(starts)]

@@ -63,8 +63,6 @@ def clipped_sum(records: NDArray[np.float64]) -> NDArray[np.float64]:
         (size,) float64. Sensitive.
     """
     records = np.where(np.isfinite(records).all(axis=1, keepdims=True), records, 0.0)
-    if len(records) == 0:
-        return np.zeros(records.shape[1])
     model = GradSampleModule(_Sum(records.shape[1]), loss_reduction="sum")
     optimizer = DPOptimizer(
         torch.optim.SGD(model.parameters(), lr=1.0),

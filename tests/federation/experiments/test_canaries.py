@@ -11,17 +11,25 @@ import pytest
 
 from federation.errors import UsageError
 from federation.experiments import canaries
-from federation.experiments.canaries import Mechanism, audit_epsilon, measure_attacks, organisation, sitters
+from federation.experiments.canaries import (
+    Mechanism,
+    attack_scores,
+    audit_epsilon,
+    measure_attacks,
+    organisation,
+    sitters,
+)
 from federation.experiments.canary_chips import made_up_chips, telling_scales
 from federation.experiments.refusals import audit_refusals
 from federation.learning.moments import moments_sum
 from federation.learning.pairs import pair_sum
 from federation.learning.scales import person_gradients, scales_sum
+from federation.privacy.bounds import BOUNDS
 from federation.privacy.epsilon_audit import AuditMethod
 from federation.privacy.plan import Adaptation, PrivacyPlan
 from federation.recognition.embeddings import EmbeddingSet
 from federation.recognition.mobilefacenet import TUNABLE
-from federation.secagg.ring import discrete_noise
+from federation.secagg.ring import discrete_noise, noise_std
 from tests.faces import shipped
 
 SURE = 1 - 1e-6
@@ -233,6 +241,57 @@ def test_one_run_needs_a_moments_release():
         audit(plan_for(1.0, 100, dimension=128, directions=128), method=AuditMethod.ONE_RUN)
 
 
+def one_run(coins, monkeypatch, *, noise=0, signs=1, **changes):
+    """One audit of 16 axes: what was guessed from it, what every member was asked, and the noise that each drew."""
+    plan = plan_for(8.0, 1000, organisations=6, **{"colluders": 2, "dropouts": 1} | changes)
+    asked, drawn, guessed = [], [], []
+
+    def moments(embeddings, public, of):
+        asked.append((sorted(set(embeddings.people.tolist())), len(embeddings), public.subspace.tolist(), of))
+        return signs * moments_sum(embeddings, public, of)
+
+    def source(member):
+        def draw(size, std):
+            drawn.append((member, size, std))
+            return np.full(size, noise, dtype=np.int64)
+
+        return draw
+
+    monkeypatch.setattr(canaries, "audit_of_guesses", lambda *facts, **named: guessed.append((facts, named)) or "audit")
+    mechanism = Mechanism(moments=moments, noise=source)
+    made = canaries._audit_in_one_run(
+        plan, confidence=0.9, mechanism=mechanism, random=lambda size: bytes(coins)[:size]
+    )
+    assert made == "audit"
+    ((facts, named),) = guessed
+    assert named == {"claimed": 8.0, "delta": 1e-5, "confidence": 0.9}
+    return plan, facts, asked, drawn
+
+
+def test_one_run_has_a_canary_along_each_axis_whose_coin_says_so_and_guesses_of_half_of_them(monkeypatch):
+    """Sixteen axes, of which the first is always there: of fifteen, three are called out and three in, all rightly."""
+    coins = [0b10100110, 0b01011001]
+    plan, facts, asked, drawn = one_run(coins, monkeypatch)
+    there = [place for place in range(16) if f"{coins[0]:08b}{coins[1]:08b}"[place] == "1"]
+    names = [f"{place:06d}" for place in there]
+    assert facts == (6, 6, 15)
+    subspace = np.eye(16, 32).tolist()
+    assert (
+        asked
+        == [(sorted([*names, "always"]), 2 * (1 + len(there)), subspace, plan)] + [(["always"], 2, subspace, plan)] * 2
+    )  # of six organisations two collude and one leaves
+    assert [member for member, *_ in drawn] == [1, 2, 3]
+    shares = noise_std(plan.moments_noise_multiplier, 16) / np.sqrt(3)
+    assert [(size, std) for _, size, std in drawn] == [(16, pytest.approx(shares))] * 3
+
+
+def test_in_one_run_those_with_the_largest_sums_are_called_in(monkeypatch):
+    """Where people take away what they should add, every guess is wrong; where nobody or everybody is in, half are."""
+    assert one_run([0b10100110, 0b01011001], monkeypatch, signs=-1)[1] == (0, 6, 15)
+    assert one_run([0, 0], monkeypatch)[1] == (3, 6, 15)
+    assert one_run([0xFF, 0xFF], monkeypatch)[1] == (3, 6, 15)
+
+
 # ------------------------------------------------------------------------------------------- what is made of the runs
 class RunsThatAreTold:
     """In the place of the attack: scores that say which runs they are of."""
@@ -301,6 +360,44 @@ def test_one_attacker_accuses_one_innocent_in_a_hundred_and_the_other_cuts_in_th
         ("measured_attack", sides, {"threshold": pytest.approx(2.32635 - 0.75, abs=1e-5), **stated}),
         ("measured_attack", sides, {"threshold": 0.0, **stated}),
     ]
+
+
+def test_scores_of_an_attack_are_of_the_side_and_of_as_many_runs_as_was_said(told):
+    plan, mechanism = plan_for(4.0), Mechanism(missing=1)
+    for held_in in (True, False):
+        scores, separation = attack_scores(plan, 32, held_in=held_in, recogniser="recogniser", mechanism=mechanism)
+        assert (scores.tolist(), separation) == ([1000.0, 32.0, float(held_in)], 1.5)
+        assert RunsThatAreTold.last.given == (plan, mechanism, 4, "recogniser")
+    attack_scores(plan, 32, held_in=True)
+    assert RunsThatAreTold.last.given == (plan, Mechanism(), 4, None)
+    assert told == []
+    with pytest.raises(UsageError, match="at least 10 runs"):
+        measure_attacks(plan, runs=9)
+
+
+def test_without_noise_both_sides_lie_half_of_their_separation_from_the_middle():
+    """In each release, and in all together: so noise of the promised size has a standard deviation of 1 in scores."""
+    plan = plan_for(6.0, organisations=6, colluders=2, dropouts=1, people=300)
+    attack = canaries._Attack(plan, Mechanism(noise=silent(1, 2, 3)), 4, None)
+    for one in (*attack._views, attack):
+        assert one.separation > 0.3
+        for held_in, sign in ((True, 1), (False, -1)):
+            assert one.scores(2, held_in=held_in) == pytest.approx([sign * one.separation / 2] * 2, rel=1e-4)
+
+
+def test_the_noise_of_all_members_counts_along_the_change_of_the_canary_and_in_units_of_what_was_promised():
+    """Each of three draws its share in each number that the canary changes: together root three of the noise there."""
+    plan = plan_for(6.0, organisations=6, colluders=2, dropouts=1, people=300)
+
+    def share(_member):
+        return lambda size, std: np.full(size, round(std), dtype=np.int64)
+
+    for view, quiet in zip(
+        *(canaries._Attack(plan, Mechanism(noise=noise), 4, None)._views for noise in (share, silent(1, 2, 3))),
+        strict=True,
+    ):
+        moved = view.scores(2, held_in=True) - quiet.scores(2, held_in=True)
+        assert moved == pytest.approx([np.sqrt(3) * view._direction.sum()] * 2, rel=1e-3)
 
 
 def test_releases_are_weighed_by_how_far_they_set_both_sides_apart():
@@ -449,17 +546,57 @@ def test_each_question_is_asked_about_the_same_people_without_the_canary_and_wit
         assert largest == pytest.approx(size / 4 / 0.9999, rel=1e-12, abs=1e-323)
 
 
+def test_each_step_is_asked_about_once_with_four_loud_scales_of_the_same_people_and_the_canary():
+    asked = []
+
+    def scales(recogniser, chips, changes, of):
+        asked.append((recogniser, sorted(set(chips.people.tolist())), changes, of))
+        return np.zeros(of.tuned)
+
+    plan = plan_for(people=4000, dimension=192, directions=58, tuned=TUNABLE, steps=3)
+    mechanism = Mechanism(scales=scales, threshold=lambda *_: np.zeros(3))
+    measured = audit_refusals(plan, recogniser=shipped(), mechanism=mechanism)
+    assert (measured.holds, measured.runs) == (True, 4 + 3 * 8 * 2)
+    assert all((recogniser, of) == (shipped(), plan) for recogniser, _, _, of in asked)
+    without, with_canary = asked[::2], asked[1::2]
+    for (_, people, changes, _), (_, and_canary, same, _) in zip(without, with_canary, strict=True):
+        assert and_canary == sorted([*people, canaries.CANARY])
+        assert np.array_equal(changes, same)
+    telling, loud, most, endless = (changes for _, _, changes, _ in without)
+    assert np.array_equal(telling, telling_scales(shipped()))
+    assert np.unique(np.abs(most)).tolist() == [BOUNDS["scales"][1]]
+    assert np.array_equal(np.sign(most), np.sign(loud))
+    assert np.std(loud) == pytest.approx(10**3.6385, rel=0.05)
+    assert endless == pytest.approx(loud / 10**3.6385 * 1e30)
+
+
+@pytest.mark.parametrize(
+    ("refused", "holds"), [({True, False}, True), ({True}, False), ({False}, False), (set(), True)]
+)
+def test_what_tells_is_that_one_of_two_is_answered_whichever_it_is(refused, holds):
+    """A question that nobody answers says nothing of the canary."""
+
+    def threshold(embeddings, _question, _members):
+        if (canaries.CANARY in embeddings.people) in refused:
+            raise UsageError("no")
+        return np.zeros(3)
+
+    measured = audit_refusals(plan_for(), mechanism=Mechanism(moments=no_moments, threshold=threshold))
+    assert (measured.holds, measured.lower_bound, measured.runs) == (holds, 0.0 if holds else 100.0, 96)
+
+
 def test_no_step_of_tuning_is_answered_without_the_canary_only():
     plan = plan_for(people=4000, dimension=192, directions=58, tuned=TUNABLE, steps=1)
     measured = audit_refusals(plan, recogniser=shipped())
     assert measured.holds
     assert measured.runs == 4 + 3 * 8 * 2
 
-    def refusing(recogniser, chips, scales, plan):
+    def refusing(_recogniser, chips, _scales, of):
         if len(chips) > 8:
             raise UsageError("no")
-        return scales_sum(recogniser, chips, scales, plan)
+        return np.zeros(of.tuned)
 
-    assert not audit_refusals(plan, recogniser=shipped(), mechanism=Mechanism(scales=refusing)).holds
+    silent_about_pairs = Mechanism(scales=refusing, threshold=lambda *_: np.zeros(3))
+    assert not audit_refusals(plan, recogniser=shipped(), mechanism=silent_about_pairs).holds
     with pytest.raises(UsageError, match="needs the recogniser"):
         audit_refusals(plan)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -21,11 +22,15 @@ from federation.experiments.frontier import (
     summarise,
     trials,
 )
+from federation.learning.evaluation import DetCurve
 from federation.learning.moments import Shift
 from federation.learning.releasing import ReleaseTerms
+from federation.learning.threshold import Threshold
 from federation.privacy.auditing import MembershipAttack
 from federation.privacy.plan import PrivacyPlan
+from federation.rates import Basis
 from federation.recognition.mobilefacenet import TUNABLE
+from federation.recognition.model import Adapter
 from tests.people import DIMENSION, synthetic_people
 from tests.public_people import CONDITION, synthetic_profile
 
@@ -222,6 +227,145 @@ def test_an_attacker_sees_what_was_learnt_of_people_and_shown_and_was_not_scaled
     assert (tpr is not None, auc is not None) == (shown, shown)
 
 
+@pytest.mark.parametrize(
+    "lacking",
+    ["", "fmr_at_threshold", "tar_at_threshold", "fmr_low", "fmr_high", "attack_tpr", "attack_auc"],
+)
+def test_a_measurement_comes_back_from_its_row_with_what_it_lacks(lacking):
+    measured = replace(MEASURED, trial=Trial(Method.PRIVATE, 2.5, 12, 3, 4), **({lacking: None} if lacking else {}))
+    row = measured.to_row()
+    assert tuple(row) == Measurement.columns()
+    assert [name for name, text in row.items() if not text] == ([lacking] if lacking else [])
+    assert Measurement.from_row(row) == measured
+    assert Measurement.from_row({**row, "attack_tpr": "0.0"}) == replace(measured, attack_tpr=0.0)
+
+
+@pytest.mark.parametrize("column", Measurement.columns())
+def test_a_row_without_one_of_its_columns_or_with_words_for_a_number_is_none(column):
+    row = MEASURED.to_row()
+    with pytest.raises(UsageError, match="a row of the frontier is not one that this version wrote"):
+        Measurement.from_row({name: text for name, text in row.items() if name != column})
+    if column != "deployed":
+        with pytest.raises(UsageError, match="a row of the frontier is not one that this version wrote"):
+            Measurement.from_row({**row, column: "much"})
+
+
+def test_every_split_has_its_baselines_and_is_whole_before_the_next_one_begins():
+    found = trials([1.0, 8.0], [12, 300], splits=2, draws=2)
+    baselines = (Method.FROZEN, Method.PUBLIC, Method.OWN, Method.FEDERATED)
+    expected = []
+    for split in (0, 1):
+        expected += [Trial(method, 0.0, 0, split, 0) for method in baselines]
+        for epsilon, people in ((1.0, 12), (1.0, 300), (8.0, 12), (8.0, 300)):
+            expected += [Trial(Method.PRIVATE, epsilon, people, split, draw) for draw in (0, 1)]
+    assert found == expected
+    without = trials([1.0, 8.0], [12, 300], splits=2, draws=2, baselines=False)
+    assert without == [trial for trial in found if trial.method is Method.PRIVATE]
+
+
+@pytest.mark.parametrize(
+    "change", [{"splits": 0}, {"draws": 0}, {"epsilons": []}, {"people": []}], ids=lambda change: next(iter(change))
+)
+def test_a_frontier_has_at_least_one_of_everything(change):
+    wanted = {"epsilons": [8.0], "people": [12], "splits": 1, "draws": 1} | change
+    with pytest.raises(UsageError, match="needs an epsilon, a number of people, a split and a draw"):
+        trials(**wanted)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -0.1, 1.1])
+def test_some_train_and_some_are_tested(share):
+    with pytest.raises(UsageError, match="share of people who train must be between 0 and 1"):
+        FrontierSettings(train_share=share)
+
+
+def test_those_who_train_are_the_nearest_whole_number_to_their_share():
+    assert Frontier(PEOPLE, TERMS, replace(SETTINGS, train_share=0.66)).held_in == 20  # of 19.8
+    assert Frontier(PEOPLE, TERMS, replace(SETTINGS, train_share=0.64)).held_in == 19  # of 19.2
+
+
+@pytest.mark.parametrize(("trained", "enough"), [(2, False), (3, True), (27, True), (28, False)])
+def test_three_on_each_side_of_a_split_are_enough_and_two_are_too_few(trained, enough):
+    settings = FrontierSettings(organisations=2, colluders=0, train_share=trained / 30)
+    with nullcontext() if enough else pytest.raises(UsageError, match="30 people are too few for 2 organisations"):
+        assert Frontier(PEOPLE, TERMS, settings).held_in == trained
+
+
+def test_a_plan_without_noise_asks_all_that_many_people_would_be_asked():
+    """Of so few nobody would be asked for anything; what a baseline leaves out is the noise, and not the question."""
+    assert [name for name, _ in FRONTIER.plan(FEDERATED).events] == ["moments", "threshold"]
+    assert FRONTIER.plan(Trial(Method.PRIVATE, 0.1, 12, 0, 0)).events == ()
+
+
+OTHER_TERMS = ReleaseTerms(replace(PROFILE, code_length=2048), CONDITION, 0.02, 3, 2)
+"""Each number another one."""
+
+
+@pytest.mark.parametrize("method", list(Method))
+def test_each_method_is_trained_on_its_own_people_and_judged_by_all_that_the_terms_say(monkeypatch, method):
+    asked, shift = [], Shift(np.full(PROFILE.directions, 0.05), 0.25 if method is not Method.PUBLIC else 0.0)
+    trial = Trial(method, 8.0, 18, 5, 2) if method is Method.PRIVATE else Trial(method, 0.0, 0, 5, 0)
+    made = Frontier(PEOPLE, OTHER_TERMS, SETTINGS)
+    order = np.random.default_rng(5).permutation(NAMES).tolist()
+    owners, strangers = np.linspace(0.5, 1, 101), np.linspace(0.25, 0.75, 101)
+
+    def names(embeddings):
+        return set(embeddings.people.tolist())
+
+    def trained(organisations, of):
+        asked.append(("trained", [names(one) for one in organisations], of))
+        return shift, Threshold(900, 0.002, 0.05, Basis.CHECKED, 77)
+
+    def scored(test, adapter, *, references, frames, bits, random_bytes):
+        assert random_bytes(4) == np.random.default_rng([5, 1]).bytes(4)
+        asked.append(("scored", names(test), adapter, references, frames, bits))
+        return SimpleNamespace(genuine=owners, impostor=strangers)
+
+    def attacked(of, to, organisations, test):
+        asked.append(("attacked", of, to, [names(one) for one in organisations], names(test)))
+        return 0.125, 0.75
+
+    monkeypatch.setattr(made, "_train", trained)
+    monkeypatch.setattr(made, "_attack", attacked)
+    monkeypatch.setattr(frontier, "code_scores", scored)
+    measured = made.run(trial)
+    sides = [set(order[first:18:6]) for first in range(1 if method is Method.OWN else 6)]
+    curve, tested = DetCurve.of(owners, strangers), set(order[18:])
+    assert curve.tar_at(0.02) != curve.tar_at(0.01)
+    expected = Measurement(trial, "none", curve.eer, curve.tar_at(0.02))
+    if method is Method.FROZEN:
+        ((_, people, adapter, *numbers),) = asked
+        assert adapter.to_json() == Adapter.identity(DIMENSION).to_json()
+    else:
+        train, (_, people, adapter, *numbers), attack = asked
+        assert train == ("trained", sides, trial)
+        assert attack == ("attacked", shift, trial, sides, tested)
+        assert adapter.to_json() == OTHER_TERMS.adapter(shift).to_json()
+        least = 1 - 900 / 2048
+        expected = replace(
+            expected,
+            deployed="none, checked" if method is Method.PUBLIC else "centre, checked",
+            fmr_at_threshold=float((strangers >= least).mean()),
+            tar_at_threshold=float((owners >= least).mean()),
+            fmr_low=0.002,
+            fmr_high=0.05,
+            attack_tpr=0.125,
+            attack_auc=0.75,
+        )
+    assert (people, *numbers) == (tested, 3, 2, 2048)
+    assert measured == expected
+
+
+def test_the_public_release_asks_nobody(monkeypatch):
+    def asked(*_):
+        raise AssertionError("somebody was asked")
+
+    for name in ("moments_sum", "pair_sum"):
+        monkeypatch.setattr(frontier, name, asked)
+    shift, threshold = FRONTIER._train([PEOPLE], Trial(Method.PUBLIC, 0.0, 0, 0, 0))
+    assert (shift.vector.tolist(), shift.weight) == ([0.0] * PROFILE.directions, 0.0)
+    assert threshold == TERMS.threshold(Shift.nothing(PROFILE.directions), None, members=0)
+
+
 # ---------------------------------------------------------------------------------------------------------- summaries
 @pytest.mark.parametrize(("rate", "held"), [(0.004, 0.0), (0.005, 1.0), (0.02, 1.0), (0.021, 0.0)])
 def test_an_interval_holds_what_lies_between_both_ends(rate, held):
@@ -285,3 +429,75 @@ def test_the_fewest_people_of_the_recipe_scales_are_those_of_the_settings():
             tuned=TUNABLE, steps=steps,
         )  # fmt: skip
         assert plan.adaptation.value == deployed
+
+
+def measured_as(method, split, draw, numbers, *, epsilon=0.0, people=0, deployed="centre, checked"):
+    """A trial whose rates are those numbers, in the order of the columns."""
+    return Measurement(Trial(method, epsilon, people, split, draw), deployed, *numbers)
+
+
+def test_a_summary_is_the_mean_and_the_deviation_over_the_means_of_splits():
+    """Two draws of one split count as one; what a trial lacks is left out of its own column alone. By hand."""
+    private = {"epsilon": 4.0, "people": 24}
+    (summary,) = summarise(
+        [
+            measured_as(Method.PRIVATE, 0, 0, (0.10, 0.70, 0.01, 0.60, 0.005, 0.02, 0.2, 0.55), **private),
+            measured_as(Method.PRIVATE, 0, 1, (0.14, 0.80, 0.03, 0.66, 0.005, 0.02), deployed="none", **private),
+            measured_as(Method.PRIVATE, 7, 0, (0.22, 0.95, 0.08, 0.90, 0.09, 0.10, 0.6, 0.85), **private),
+        ]
+    )
+    assert (summary.method, summary.epsilon, summary.people, summary.trials) == (Method.PRIVATE, 4.0, 24, 3)
+    assert summary.deployed == "centre, checked / none"
+    for found, (one, other) in (
+        (summary.eer, (0.12, 0.22)),
+        (summary.tar, (0.75, 0.95)),
+        (summary.fmr_at_threshold, (0.02, 0.08)),
+        (summary.tar_at_threshold, (0.63, 0.90)),
+        (summary.interval_held, (0.5, 0.0)),
+        (summary.attack_tpr, (0.2, 0.6)),
+        (summary.attack_auc, (0.55, 0.85)),
+    ):
+        assert found == pytest.approx(((one + other) / 2, abs(one - other) / 2))
+
+
+def test_what_no_trial_has_is_no_number_of_the_summary():
+    (summary,) = summarise([measured_as(Method.FROZEN, 0, 0, (0.1, 0.7), deployed="none")])
+    assert (summary.eer, summary.tar, summary.deployed) == ((0.1, 0.0), (0.7, 0.0), "none")
+    assert (summary.fmr_at_threshold, summary.tar_at_threshold, summary.interval_held) == (None, None, None)
+    assert (summary.attack_tpr, summary.attack_auc) == (None, None)
+
+
+def test_summaries_go_from_what_costs_least_to_what_costs_all_and_by_people_before_epsilons():
+    made = [
+        Trial(Method.FEDERATED, 0.0, 0, 0, 0),
+        Trial(Method.PRIVATE, 1.0, 300, 0, 0),
+        Trial(Method.PRIVATE, 8.0, 12, 0, 0),
+        Trial(Method.PRIVATE, 1.0, 12, 0, 0),
+        Trial(Method.OWN, 0.0, 0, 0, 0),
+        Trial(Method.PUBLIC, 0.0, 0, 0, 0),
+        Trial(Method.FROZEN, 0.0, 0, 0, 0),
+    ]
+    found = summarise([replace(MEASURED, trial=trial) for trial in (*made, *made)])
+    assert [(one.method, one.people, one.epsilon, one.trials) for one in found] == [
+        (Method.FROZEN, 0, 0.0, 2),
+        (Method.PUBLIC, 0, 0.0, 2),
+        (Method.OWN, 0, 0.0, 2),
+        (Method.PRIVATE, 12, 1.0, 2),
+        (Method.PRIVATE, 12, 8.0, 2),
+        (Method.PRIVATE, 300, 1.0, 2),
+        (Method.FEDERATED, 0, 0.0, 2),
+    ]
+
+
+@pytest.mark.parametrize("missing", [Method.PUBLIC, Method.PRIVATE])
+def test_without_a_baseline_or_without_an_epsilon_nothing_is_advised(missing):
+    both = [*rated(Method.PUBLIC, [0.5, 0.5]), *rated(Method.PRIVATE, [0.9, 0.9], epsilon=4.0, people=24)]
+    there = [one for one in both if one.trial.method is not missing]
+    assert advice(summarise(both)).startswith("Choose epsilon 4 with 24 people")
+    assert advice(summarise(there)).startswith("Choose nothing yet")
+
+
+def test_where_no_number_of_people_would_do_none_is_named():
+    """As many as one over delta may be planned for, here 333,333."""
+    assert fewest_people_for_scales(0.01, SETTINGS, 58) is None
+    assert 100_000 < fewest_people_for_scales(0.03, SETTINGS, 58) < 333_333

@@ -160,6 +160,65 @@ def test_nobodys_own_image_is_tried_on_them():
     assert found.best.errors == len(tried_on)
 
 
+def worth(owners, seeds, threshold, string, whose):
+    """Of a string: how many of those whose image it is not accept it, by share of their templates, and how near."""
+    shares, distances = [], []
+    for one in owners:
+        if one.name != whose:
+            apart = distances_of(one, seeds, string)
+            shares.append(sum(distance <= threshold for distance in apart) / len(apart))
+            distances.append(sum(apart) / len(apart))
+    return -sum(shares) / len(shares), sum(distances) / len(distances)
+
+
+def distances_of(one, seeds, string):
+    return [
+        hamming_distance(binary_code(template, seed, BITS), binary_code(string, seed, BITS))
+        for template, seed in zip(one.templates, seeds[one.name], strict=True)
+    ]
+
+
+def chosen_by_hand(owners, seeds, threshold):
+    """The mean over people, of one way of making strings, and the one image, that are worth most. With loops."""
+    ways = sorted({way for one in owners for way in one.strings})
+    means = [np.mean([one.strings[way].mean(axis=0) for one in owners if way in one.strings], axis=0) for way in ways]
+    images = [(one.name, image) for one in owners for rows in one.strings.values() for image in rows if image.any()]
+    return [
+        min(candidates, key=lambda candidate: worth(owners, seeds, threshold, candidate[1], candidate[0]))[1]
+        for candidates in ([("", mean) for mean in means], images)
+    ]
+
+
+def test_strings_are_chosen_by_who_accepts_and_then_by_how_near_they_lie_and_all_are_told_of_the_other_half():
+    """Five people, so one half is larger; each has another number of templates, of images and of ways to make them."""
+    random, names, threshold = np.random.default_rng(12), ["nora", "anna", "sven", "bert", "ida"], 830
+    common, owners = np.eye(64)[0], []
+    for number, name in enumerate(names):
+        rows = unit(common + 1.5 * unit(random.normal(size=(2 + number, 64))))
+        ways = {"probe": rows[1:], "reference": -rows[:1] if number % 2 else rows[:2]}
+        if number == 3:
+            ways["probe"] = np.zeros((2, 64))  # on the centre: no string
+        if number == 4:
+            del ways["reference"]
+        owners.append(Owner(name, rows[: 1 + number % 3], ways))
+    made = try_fixed_strings(owners, threshold=threshold, bits=BITS, random_bytes=draws(3))
+    halves, source = sides_of(names), draws(3)
+    seeds = {name: [CodeSeed(source(32)) for _ in range(1 + names.index(name) % 3)] for half in halves for name in half}
+    expected, by_name = [], {one.name: one for one in owners}
+    for side, (here, there) in enumerate((halves, halves[::-1]), 1):
+        strings = chosen_by_hand([by_name[name] for name in here], seeds, threshold)
+        for kind, string in zip(("mean", "best"), strings, strict=True):
+            for name in there:
+                apart = distances_of(by_name[name], seeds, string)
+                expected += [(kind, f"{kind} of side {side}", name, distance) for distance in apart]
+    told = [
+        ("best" if best else "mean", made.pairs.names[string], made.pairs.names[who], int(score))
+        for best, string, who, score in zip(made.best, made.pairs.first, made.pairs.second, made.scores, strict=True)
+    ]
+    assert sorted(told) == sorted(expected)
+    assert len(told) == 2 * (1 + 2 + 3 + 1 + 2)
+
+
 # ------------------------------------------------------------------------------------------------ camera profiles
 
 

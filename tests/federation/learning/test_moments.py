@@ -189,6 +189,16 @@ def test_a_record_that_is_not_finite_or_far_too_long_changes_nobody_else_s(value
     assert np.linalg.norm(change) <= 1
 
 
+@pytest.mark.parametrize("wrong", [np.inf, -np.inf, np.nan])
+def test_a_record_counts_whole_or_clipped_or_not_at_all(wrong):
+    """Of norm 0.5 and below 1 as it is, of norm 10 as 1; one number that is not finite takes the others with it."""
+    records = np.array([[0.3, -0.4, 0.0], [0.5, wrong, 0.25], [6.0, 0.0, 8.0], [0.125, 0.25, wrong], [0.0, 0.0, 0.99]])
+    assert clipped_sum(records) == pytest.approx([0.3 + 0.6, -0.4, 0.8 + 0.99], abs=1e-6)
+    assert clipped_sum(records[1:2]).tolist() == [0.0] * 3
+    assert clipped_sum(records[:0]).tolist() == [0.0] * 3
+    assert clipped_sum(records).dtype == np.float64
+
+
 @pytest.mark.parametrize(
     ("plan", "adaptation"),
     [(plan_for(epsilon=0.1), Adaptation.NONE), (plan_for(10_000, tuned=5376, steps=1), Adaptation.SCALES)],

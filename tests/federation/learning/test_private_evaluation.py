@@ -485,6 +485,61 @@ def test_both_rates_and_their_intervals_are_those_of_paper_and_pencil(public):
         assert (rate.value, rate.low, rate.high) == pytest.approx((share, max(0, share - half), share + half))
 
 
+def test_counts_that_fall_are_made_one_by_how_precise_each_is():
+    """Of four bins: what is known to add up leaves the edges 3/4, 1 and 3/4 of the noise of one bin."""
+    plan, (genuine, impostor) = plan_for(groups=(Group("all", 3000, 2000),), bins=4), evaluation_weights()
+    owners, strangers = [0.5, 0.3, 0.1, 0.1], [0.6, -0.3, 0.6, 0.1]  # of strangers 0.6, 0.3 and 0.9 lie below the edges
+    total = np.concatenate([genuine * 3000 * np.array(owners), impostor * 2000 * np.array(strangers)])
+    (rates,) = estimate_rates(total, plan, noise_multiplier=0.5)
+    assert rates.fmr.value == pytest.approx((0.6 / 0.75 + 0.3 / 1) / (1 / 0.75 + 1))
+    assert rates.fnmr.value == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(("beyond", "support"), [(0.99, Support.INSUFFICIENT), (1.01, Support.SUFFICIENT)])
+@pytest.mark.parametrize("side", [0, 1], ids=["owners", "strangers"])
+def test_where_sizes_are_not_public_a_sum_within_its_own_noise_is_nobody(side, beyond, support):
+    """However wide an interval may be: two bins of noise 10 add up to less than 1.96 x sqrt(2) x 10 of nothing."""
+    plan = plan_for(groups=(Group("unknown"),), bins=2, largest_half_width=1.0)
+    sums = np.array([[800.0, 200.0], [30.0, 970.0]])
+    sums[side] *= beyond * 1.96 * math.sqrt(2) * 10 / 1000
+    (rates,) = estimate_rates(sums.ravel(), plan, noise_multiplier=10.0)
+    assert rates.support is support
+    assert rates.people == pytest.approx(sums[0].sum() / evaluation_weights()[0])
+    narrower = dataclasses.replace(plan, largest_half_width=0.5)  # either side alone is too wide for this one
+    assert estimate_rates(sums.ravel(), narrower, noise_multiplier=10.0)[0].support is Support.INSUFFICIENT
+
+
+SPLIT = (0.9, 0.1), (0.1, 0.9)
+"""Of owners, and of strangers: below the threshold, and beyond it."""
+
+
+def test_a_group_whose_people_have_no_neighbours_shows_nothing_and_others_do():
+    """A plan is worth its noise as soon as one group is; what is planned of each is also what comes of it."""
+    groups = (Group("alone", 2000, 0), Group("few", 40, 40), Group("many", 3960, 3000))
+    plan = plan_for(groups=groups, bins=2)
+    planned = [Support.INSUFFICIENT, Support.INSUFFICIENT, Support.SUFFICIENT]
+    assert [plan.supports(group) for group in groups] == planned
+    genuine, impostor = evaluation_weights()
+    counts = [(genuine * group.people, impostor * group.pairs) for group in groups]
+    total = [share * count for both in counts for count, shares in zip(both, SPLIT, strict=True) for share in shares]
+    noise = plan.noise_with(plan.noise_multiplier, plan.organisations)
+    rates = estimate_rates(np.array(total), plan, noise_multiplier=noise)
+    assert [(one.group, one.people, one.support) for one in rates] == [
+        (group.name, float(group.people), support) for group, support in zip(groups, planned, strict=True)
+    ]
+    assert [(one.fmr is None, one.fnmr is None) for one in rates] == [(True, True), (True, True), (False, False)]
+    for nothing in (groups[:1], groups[1:2]):
+        with pytest.raises(UsageError, match="nothing could be printed"):
+            plan_for(groups=nothing, bins=2)
+
+
+@pytest.mark.parametrize("unknown", [True, False])
+def test_groups_have_no_more_people_than_the_evaluation_even_where_some_are_not_public(unknown):
+    groups = (Group("even", 6001, 3000), *((Group("odd"),) if unknown else ()))
+    with pytest.raises(UsageError, match="the groups have 6001 people and the evaluation 6000"):
+        plan_for(groups=groups, people=6000)
+
+
 def test_an_equal_error_rate_is_where_the_lines_between_the_edges_cross():
     """Six bins without noise: 5 % of strangers and 15 % of owners beyond one edge, 25 % and 5 % beyond the next."""
     plan, (genuine, impostor) = plan_for(groups=(Group("all", 1000, 1000),), bins=6), evaluation_weights()
@@ -527,8 +582,10 @@ def test_a_report_says_whom_and_what_it_is_of_and_estimates_who_is_left():
     assert (report.release, report.threshold, report.noise_multiplier) == (plan.release, THRESHOLD, 0.25)
     assert (report.epsilon, report.delta, report.people, report.organisations) == (plan.epsilon, plan.delta, 6000, 3)
     assert [(rates.group, rates.people) for rates in report.rates] == [("even", 3000.0), ("odd", 3000.0)]
-    fewer = report_of(total / 2, plan, noise_multiplier=0.25, people=3000, organisations=3)
-    assert [rates.people for rates in fewer.rates] == pytest.approx([1500.0, 1500.0])
+    for people in (3000, 5999):
+        fewer = report_of(total * people / 6000, plan, noise_multiplier=0.25, people=people, organisations=2)
+        assert [rates.people for rates in fewer.rates] == pytest.approx([people / 2, people / 2])
+        assert (fewer.people, fewer.organisations, fewer.noise_multiplier) == (people, 2, 0.25)
 
 
 def a_report(**changes):

@@ -1,5 +1,6 @@
 """Releases of public knowledge, and of what people add: what they state, and what they refuse to promise."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -177,7 +178,8 @@ def test_a_threshold_is_chosen_with_all_that_the_terms_and_the_run_say(monkeypat
 
 def test_a_release_has_each_part_in_its_own_place():
     """Every field of it, by hand."""
-    made = ReleaseTerms(PROFILE, CONDITION, 0.02, 4, 2)
+    profile = replace(PROFILE, name="another", code_length=2048)
+    made = ReleaseTerms(profile, CONDITION, 0.02, 4, 2)
     plan = PrivacyPlan.for_epsilon(
         8.0, delta=1e-5, people=300, organisations=4, dimension=DIMENSION, directions=PROFILE.directions
     )
@@ -187,8 +189,8 @@ def test_a_release_has_each_part_in_its_own_place():
         adapter, threshold, adaptation=Adaptation.CENTRE, reason="a reason", privacy=statement, created=NOW
     )
     assert vars(release) == {
-        "model_name": PROFILE.name,
-        "model_digest": PROFILE.digest,
+        "model_name": "another",
+        "model_digest": profile.digest,
         "adapter": adapter,
         "adaptation": "centre",
         "reason": "a reason",
@@ -201,7 +203,7 @@ def test_a_release_has_each_part_in_its_own_place():
         "basis": Basis.CHECKED,
         "privacy": statement,
         "created": "2030-01-01T00:00:00+00:00",
-        "code_length": PROFILE.code_length,
+        "code_length": 2048,
         "references": 4,
         "frames": 2,
         "held_for": None,

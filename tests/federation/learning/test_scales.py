@@ -133,6 +133,23 @@ def test_who_else_is_there_changes_not_even_the_last_bit_of_a_person_s_gradient(
     assert np.array_equal(*embedded)
 
 
+def watched_moves(monkeypatch):
+    """Shapes of tensors that are brought to a device, with it, and of those that are brought back; in order.
+
+    Without a GPU nothing moves, so it is looked at who is told to: images, and what they are compared with.
+    """
+    there, back, to, cpu = [], [], torch.Tensor.to, torch.Tensor.cpu
+
+    def moved(tensor, *where, **named):
+        if len(where) == 1 and isinstance(where[0], torch.device):
+            there.append((tuple(tensor.shape), where[0]))
+        return to(tensor, *where, **named)
+
+    monkeypatch.setattr(torch.Tensor, "to", moved)
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda tensor: back.append(tuple(tensor.shape)) or cpu(tensor))
+    return there, back
+
+
 def test_no_convolution_of_a_gradient_may_round_to_ten_bits_on_a_gpu(monkeypatch):
     """Nor add in any order. Neither forward nor backward, where Opacus runs the network in our place."""
     forward, forwards, backwards = torch.nn.Conv2d.forward, [], []
@@ -149,7 +166,11 @@ def test_no_convolution_of_a_gradient_may_round_to_ten_bits_on_a_gpu(monkeypatch
 
     monkeypatch.setattr(torch.nn.Conv2d, "forward", watched)
     before, network = flags(), TunableMobileFaceNet(shipped())
+    there, back = watched_moves(monkeypatch)
     person_gradients(shipped(), some_chips((1, 0, 1)), NOWHERE)
+    batch = (32, 3, SIDE, SIDE)
+    assert there == [(batch, network.device), ((2, 192), network.device), (batch, network.device)]
+    assert back == [(32, 192), (2, TUNABLE)]
     tail, head = (
         sum(isinstance(layer, torch.nn.Conv2d) for layer in part.modules()) for part in (network._tail, network._head)
     )

@@ -1,6 +1,7 @@
 """The threshold keeps its promise where the truth is known, and the adapter is what the formula says."""
 
 import math
+from dataclasses import replace
 from statistics import NormalDist
 
 import numpy as np
@@ -119,6 +120,23 @@ def test_whoever_brings_fewer_images_is_decided_under_the_strictest_threshold():
     assert chosen(nearer, references=3, frames=2).fmr_high == pytest.approx(single.fmr_high, rel=0.1)
 
 
+@pytest.mark.parametrize("references", [-20_000, 20_000])
+@pytest.mark.parametrize("frames", [-15_000, 15_000])
+def test_a_threshold_is_the_strictest_of_all_that_fewer_images_would_have(references, frames):
+    """Of sites whose distances are those of so many images from the outset: none of them averages anything."""
+    own = {
+        (r, f): chosen(profile_of(prior_of(distances(0.45 + ((1 - 1 / r) * references + (1 - 1 / f) * frames) / 1e6))))
+        for r in (1, 2, 3)
+        for f in (1, 2, 3)
+    }
+    averaging = profile_of(prior_of(references=(references, 0), frames=(frames, 0)))
+    for most in ((3, 2), (2, 3), (1, 3), (3, 1)):
+        strictest = min(own[r, f].bits for r in range(1, most[0] + 1) for f in range(1, most[1] + 1))
+        found = chosen(averaging, references=most[0], frames=most[1])
+        assert abs(found.bits - strictest) <= 1
+    assert len({one.bits for one in own.values()}) > 6
+
+
 def test_averaging_moves_the_prior_by_its_share_of_endlessly_many_images():
     profile = profile_of(prior_of(references=(-20_000, 0), frames=(0, 100_000)))
     one = edges(profile, "mask", weight=0, references=1, frames=1)
@@ -141,6 +159,30 @@ def test_between_two_weights_the_prior_lies_between_theirs():
     assert lows[0.125] == pytest.approx(0.405 + base, abs=1e-6)
     assert lows[0.6] == pytest.approx(0.43 + 0.4 * 0.03 + base, abs=1e-6)
     assert lows[1] == pytest.approx(0.48 + base, abs=1e-6)
+
+
+def test_each_condition_is_judged_by_its_own_prior():
+    """A profile that knows two, against two profiles that know one each; and everything that is said of one of them."""
+    priors = {
+        "clean": replace(prior_of(distances(0.41, 0.045), coupling=0.3, frames=(9_000, 0)), people=290),
+        "mask": replace(prior_of(distances(0.46, 0.05), coupling=0.8, references=(-7_000, 0)), people=270),
+    }
+    both = profile_of(prior_of())
+    both = replace(both, conditions=tuple(replace(one, prior=priors[one.name]) for one in both.conditions))
+    asked = NOTHING | {"weight": 0.25, "references": 2, "frames": 3, "members": 40, "coupling": 0.5}
+    images = {"weight": 0.25, "references": 2, "frames": 3}
+    seen = []
+    for name, prior in priors.items():
+        alone = profile_of(prior)
+        between = edges(alone, name, **images)
+        statistic = Observed(np.array([0.06, 0.22, 0.72]), 0.01, 300)
+        expected = [choose_threshold(alone, name, **asked | {"observed": seen}) for seen in (None, statistic)]
+        found = [choose_threshold(both, name, **asked | {"observed": seen}) for seen in (None, statistic)]
+        assert found == expected
+        assert (edges(both, name, **images), found[0].people) == (between, prior.people)
+        assert coupling_of(both, name) == pytest.approx(prior.coupling_millionths / 1e6)
+        seen.append((between, *found))
+    assert all(one != other for one, other in zip(*seen, strict=True))
 
 
 # ----------------------------------------------------------------------------------------------------------- statistic

@@ -89,6 +89,29 @@ def test_the_highest_level_of_all_jurisdictions_counts(germany, union):
     assert isinstance(ask(rules=asking(germany, union), pad=NONE), Allowed) is (highest is NONE)
 
 
+@pytest.mark.parametrize(
+    ("level", "value", "text", "reached"),
+    [
+        (NONE, "none", "nobody looked for a picture or a mask before the camera", {NONE}),
+        (
+            ON_DEVICE,
+            "on-device",
+            "the person's own device says that it looked for a picture or a mask before the camera",
+            {NONE, ON_DEVICE},
+        ),
+        (
+            SUPERVISED,
+            "supervised",
+            "a device of the organisation's looked for a picture or a mask before the camera",
+            {NONE, ON_DEVICE, SUPERVISED},
+        ),
+    ],
+)
+def test_each_level_says_who_looked_and_reaches_itself_and_what_is_below(level, value, text, reached):
+    assert (level.value, level.text) == (value, text)
+    assert {least for least in PadLevel if level.reaches(least)} == reached
+
+
 def test_whoever_enrols_is_verified_by_nothing_that_is_stored_so_no_level_is_asked():
     assert isinstance(ask(rules=asking(SUPERVISED), pad=None), Allowed)
 

@@ -261,9 +261,10 @@ def test_nose_and_each_ear_count_by_how_far_they_move_in_a_head(nose, right_ear,
 # ---------------------------------------------------------------- both sides of each bound
 
 
-def face(seconds, eyes=100.0, beside=0.0, side=1000):
-    """Looks into the camera; the eyes so many pixels apart, their middle so many beside where it usually is."""
-    points = np.array([(-0.5, 0), (0.5, 0), (0, 0.5), (0, 1), (-0.9, 0), (0.9, 0)]) * eyes + [400 + beside, 300]
+def face(seconds, eyes=100.0, beside=0.0, side=1000, *, below=0.0):
+    """Looks into the camera; the eyes so many pixels apart, their middle so many off where it usually is."""
+    middle = [400 + beside, 300 + below]
+    points = np.array([(-0.5, 0), (0.5, 0), (0, 0.5), (0, 1), (-0.9, 0), (0.9, 0)]) * eyes + middle
     return Look(seconds, points, side)
 
 
@@ -333,9 +334,10 @@ def test_eyes_are_a_fifth_of_the_longer_side_apart_at_most(side, fault):
     ],
 )
 def test_a_face_moves_one_and_a_half_of_its_last_eyes_and_grows_or_shrinks_by_a_third_at_most(eyes, beside, fault):
-    watcher = begun()
-    watcher.see(face(0.3, eyes, beside))
-    assert watcher.fault is fault
+    for off in ({"beside": beside}, {"below": beside}, {"beside": 0.8 * beside, "below": 0.6 * beside}):
+        watcher = begun()
+        watcher.see(face(0.3, eyes, **off))
+        assert (watcher.fault, watcher.pose is None) == (fault, fault is not None)
 
 
 def test_the_first_three_looks_are_three_in_a_row():
@@ -349,6 +351,132 @@ def test_the_first_three_looks_are_three_in_a_row():
             wanted.append(watcher.wanted)
             watcher.see(face(seconds))
         assert (wanted, watcher.wanted) == ([None] * 3, LEFT)
+
+
+# ---------------------------------------------------------------- what a pose is made of, and when a movement begins
+
+
+def straight(seconds, eyes, height, nose, ears):
+    """A face whose eyes lie level, with nose and ears where they are said to be, in pixels from the eyes' middle."""
+    points = [(-eyes / 2, 0), (eyes / 2, 0), nose, (0, height), *ears]
+    return Look(seconds, np.array(points, dtype=float) + np.array((400, 300)), 1000)
+
+
+def test_a_pose_is_told_from_the_mean_of_all_first_looks():
+    """No two of them have one size, one height, one nose or one ear in common. By hand, in distances of the eyes."""
+    first = [
+        straight(0.1, 80, 60, (8, 24), ((-72, 6), (76, 12))),
+        straight(0.2, 100, 90, (-5, 54), ((-95, 0), (90, 27))),
+        straight(0.3, 120, 120, (24, 72), ((-96, 24), (132, 12))),
+    ]
+    pose, change = pose_between(first, straight(0.4, 90, 72, (27, 18), ((-63, 36), (99, -18))))
+    nose, right, left = (
+        np.mean([(8 / 80, 24 / 60), (-5 / 100, 54 / 90), (24 / 120, 72 / 120)], axis=0),
+        np.mean([(-72 / 80, 6 / 60), (-95 / 100, 0), (-96 / 120, 24 / 120)], axis=0),
+        np.mean([(76 / 80, 12 / 60), (90 / 100, 27 / 90), (132 / 120, 12 / 120)], axis=0),
+    )
+    down = (60 + 90 + 120) / (80 + 100 + 120)  # from the eyes to the mouth
+    for moved_by, now, then in zip(
+        change, ((27 / 90, 18 / 72), (-63 / 90, 36 / 72), (99 / 90, -18 / 72)), (nose, right, left), strict=True
+    ):
+        assert moved_by == pytest.approx([now[0] - then[0], (now[1] - then[1]) * down])
+    assert pose.scale == pytest.approx(90 / 100)
+
+
+def posed(seconds, turn=0.0, nod=0.0, scale=1.0):
+    """The face of `face`, turned, nodded and come closer by so much."""
+    middle = np.array((400, 300))
+    points = face(seconds).landmarks - middle
+    points[2] += (42 * turn, 65 * nod)
+    points[4:] -= (100 * turn, 100 * nod)
+    return Look(seconds, points * scale + middle, 1000)
+
+
+def test_a_pose_is_the_middle_of_the_last_three_and_of_none_from_before_the_face_was_lost():
+    watcher, seen = begun(), []
+    for number, pose in enumerate(
+        [(0.1, 0.02, 1.02), (0.3, -0.06, 1.1), (0.2, 0.05, 0.98), (0.05, 0.0, 1.2), None, (0.12, -0.03, 1.01)]
+    ):
+        if pose is None:
+            watcher.miss(0.3 + 0.05 * number)
+        else:
+            watcher.see(posed(0.3 + 0.05 * number, *pose))
+        seen.append((watcher.pose.turn, watcher.pose.nod, watcher.pose.scale, watcher.on_the_way))
+    assert [one[:3] for one in seen] == [
+        pytest.approx(pose)
+        for pose in (
+            (0.1, 0.02, 1.02),
+            (0.2, -0.02, 1.06),
+            (0.2, 0.02, 1.02),
+            (0.2, 0.0, 1.1),
+            (0.2, 0.0, 1.1),
+            (0.12, -0.03, 1.01),
+        )
+    ]
+    assert [one[3] for one in seen] == [None, LEFT, LEFT, LEFT, None, None]
+    assert (watcher.fault, watcher.done, watcher.wanted) == (None, 0, LEFT)
+
+
+def held(watcher, *poses, seconds=0.3):
+    """Each pose for three looks, so that it is the one that counts."""
+    for pose in poses:
+        for _ in range(3):
+            watcher.see(posed(seconds, **pose))
+            seconds += 0.03125
+    return watcher.done, watcher.fault, watcher.on_the_way
+
+
+MORE = 1e-3
+
+
+@pytest.mark.parametrize(
+    ("movement", "axis", "middle", "whole"),
+    [
+        (LEFT, "turn", 0, 0.55),
+        (RIGHT, "turn", 0, -0.55),
+        (UP, "nod", 0, -0.30),
+        (DOWN, "nod", 0, 0.30),
+        (CLOSER, "scale", 1, 0.25),
+    ],
+)
+def test_a_movement_counts_from_its_whole_after_a_quarter_and_is_over_below_six_tenths(movement, axis, middle, whole):
+    other = LEFT if movement is not LEFT else UP
+
+    def asked():
+        watcher = Watcher((movement, other, movement))
+        for seconds in (0.0, 0.125, 0.25):
+            watcher.see(face(seconds))
+        return watcher
+
+    def share(of):
+        return {axis: middle + of * whole}
+
+    on_the_way, hardly = share(0.25 + MORE), share(0.25 - MORE)
+    assert held(asked(), hardly) == (0, None, None)
+    assert held(asked(), hardly, share(1 + MORE)) == (0, Fault.JUMPED, None)
+    assert held(asked(), on_the_way) == (0, None, movement)
+    assert held(asked(), on_the_way, share(0.1)) == (0, None, movement)
+    assert held(asked(), on_the_way, share(1 - MORE)) == (0, None, movement)
+    assert held(asked(), on_the_way, share(0.1), share(1 + MORE)) == (1, None, None)
+    done = (on_the_way, share(1 + MORE))
+    assert held(asked(), *done, share(0.6 + MORE)) == (1, None, None)
+    assert held(asked(), *done, share(0.6 + MORE), share(1.1)) == (1, None, None)
+    assert held(asked(), *done, share(0.6 - MORE)) == (1, None, movement)
+    assert held(asked(), *done, share(0.6 - MORE), share(1.1)) == (1, Fault.ANOTHER, None)
+
+
+def test_a_look_that_ends_the_last_movement_ends_the_film_even_if_it_is_the_first_after_four_seconds():
+    """And one that does not comes too late."""
+    for last, found in ((-0.56, (3, None)), (-0.54, (2, Fault.TOO_LATE))):
+        watcher = begun()
+        held(watcher, {"turn": 0.2}, {"turn": 0.56}, {"turn": 0.1}, {"nod": -0.1}, {"nod": -0.31}, {}, seconds=0.5)
+        for at in range(12):
+            watcher.see(posed(1.25 + 0.25 * at, turn=-0.4 if at > 8 else 0.0))
+        assert (watcher.done, watcher.fault, watcher.on_the_way) == (2, None, RIGHT)
+        watcher.see(posed(4.25, turn=last))  # the middle of three is still on its way
+        assert (watcher.done, watcher.fault) == (2, None)
+        watcher.see(posed(4.5, turn=last))
+        assert (watcher.done, watcher.fault, watcher.is_passed) == (*found, found[0] == 3)
 
 
 # ---------------------------------------------------------------- what is asked for

@@ -110,6 +110,11 @@ def test_each_column_has_an_entry_for_each_row_and_each_is_in_the_archive(column
             read(buffer.getvalue())
 
 
+def test_a_set_shows_how_large_it_is_and_nobody_in_it():
+    assert repr(told_apart()) == "EmbeddingSet(n=7, d=2, people=3)"
+    assert (len(told_apart()), told_apart().dimension) == (7, 2)
+
+
 def test_embeddings_are_a_matrix():
     good = told_apart()
     for wrong in (good.embeddings[:, 0], good.embeddings[:, :, None]):

@@ -1,5 +1,6 @@
 """Models that users bring: what their file says, what their profile says, and which are refused."""
 
+import hashlib
 import sys
 from dataclasses import replace
 
@@ -78,13 +79,13 @@ def test_a_model_of_ones_own_embeds(shape, kind):
 @pytest.mark.parametrize("colours", ColourOrder)
 @pytest.mark.parametrize(("batch", "shape"), [(1, 1), (4, 4), (0, "n")])
 def test_layout_and_preprocessing_are_those_of_the_profile(colours, batch, shape):
-    chips = some_chips(6)
+    chips = some_chips(11)  # more than go through at once, whatever the batch
     ordered = (chips if colours is ColourOrder.RGB else chips[..., ::-1]).astype(np.float32)
     for axes, layout in (([shape, 3, 8, 8], (0, 3, 1, 2)), ([shape, 8, 8, 3], (0, 1, 2, 3))):
         for kind, pixels in ((TensorProto.UINT8, ordered), (TensorProto.FLOAT, (ordered - 100) / 50)):
             scale = (0, 1_000) if kind == TensorProto.UINT8 else (100_000, 50_000)
             recogniser = recogniser_of(flattening(axes, kind), colours=colours, scale=scale)
-            expected = pixels.transpose(layout).reshape(6, -1)
+            expected = pixels.transpose(layout).reshape(11, -1)
             expected /= np.linalg.norm(expected, axis=1, keepdims=True)
             np.testing.assert_allclose(recogniser.embed(chips), expected, atol=1e-6)
             assert recogniser.profile.preprocessing.batch == batch
@@ -245,6 +246,55 @@ def test_a_vector_without_a_direction_is_never_passed_on():
 def test_a_model_that_is_no_recogniser_is_refused(model, message):
     with pytest.raises(UsageError, match=message):
         OnnxNetwork(model)
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind", "said"),
+    [
+        (["n", 3, 9, 9], TensorProto.FLOAT, (Layout.NCHW, 9, 0, False, 3 * 81)),
+        (["n", 10, 10, 3], TensorProto.UINT8, (Layout.NHWC, 10, 0, True, 300)),
+        ([1, 8, 8, 3], TensorProto.FLOAT, (Layout.NHWC, 8, 1, False, 192)),
+        ([64, 3, 8, 8], TensorProto.UINT8, (Layout.NCHW, 8, 64, True, 192)),
+    ],
+    ids=str,
+)
+def test_what_a_model_says_of_itself_is_read_from_it(shape, kind, said):
+    model = flattening(shape, kind)
+    network = OnnxNetwork(model)
+    assert (network.layout, network.side, network.batch, network.raw, network.dimension) == said
+    assert network.digest == hashlib.sha256(model).hexdigest()
+
+
+@pytest.mark.parametrize("output", [TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE])
+def test_an_embedding_of_any_kind_of_fraction_becomes_one_of_ours(output):
+    made = recogniser_of(flattening(["n", 8, 8, 3], output=output)).embed(some_chips(3))
+    assert made.dtype == np.float32
+    expected = (some_chips(3).astype(float).reshape(3, -1) - 127.5) / 127.5
+    np.testing.assert_allclose(made, expected / np.linalg.norm(expected, axis=1, keepdims=True), atol=1e-3)
+
+
+@pytest.mark.parametrize(("numbers", "taken"), [(63, False), (64, True), (1024, True), (1025, False)])
+def test_embeddings_are_as_long_as_the_match_was_analysed_for(numbers, taken):
+    model = a_model(["n", 3, "side", "side"], numbers)
+    if taken:
+        assert OnnxNetwork(model).dimension == numbers
+    else:
+        with pytest.raises(UsageError, match=f"the model's embedding has {numbers} numbers; 64 to 1024"):
+            OnnxNetwork(model)
+
+
+def test_a_model_has_one_image_and_one_embedding():
+    """A second of either may be what matters, or what it wants to be told."""
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, 8, 8])
+    second = helper.make_tensor_value_info("second", TensorProto.FLOAT, [1, 3, 8, 8])
+    embedding, other = (helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("embedding", "other"))
+    nodes = [helper.make_node("Flatten", ["image"], ["embedding"]), helper.make_node("Neg", ["embedding"], ["other"])]
+    for inputs, outputs in (([image, second], [embedding]), ([image], [embedding, other])):
+        graph = helper.make_graph(nodes, "model", inputs, outputs)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+        said = f"the model has {len(inputs)} inputs and {len(outputs)} outputs"
+        with pytest.raises(UsageError, match=said):
+            OnnxNetwork(model.SerializeToString())
 
 
 def test_without_onnxruntime_the_error_says_what_to_install(monkeypatch):

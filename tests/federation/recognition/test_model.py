@@ -94,6 +94,17 @@ def test_a_release_survives_its_bytes(release):
     assert again.rate == StatedRate(0.01, 0.005, 0.02, release.basis, 24)
 
 
+def test_each_field_of_a_release_comes_back_as_itself():
+    """None is what another one is, or what it would be if nobody had said."""
+    release = a_release(code_length=2048, threshold=1025, fmr=0.0125, fmr_people=77, references=4)
+    again = ModelRelease.from_bytes(release.to_bytes())
+    assert {**vars(again), "adapter": again.adapter.to_json()} == {**vars(release), "adapter": ADAPTER.to_json()}
+    usual = vars(a_release())
+    assert [name for name, value in vars(release).items() if value != usual[name]] == [
+        "threshold", "fmr", "fmr_people", "code_length", "references",
+    ]  # fmt: skip
+
+
 def test_the_groups_that_a_rate_holds_for_survive_the_bytes():
     again = ModelRelease.from_bytes(fair_release().to_bytes())
     assert again.held_for == HELD

@@ -6,11 +6,30 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from client.faces.models import detector_files, load_recogniser, recogniser_files, recogniser_for, recogniser_of
+from client.faces.models import (
+    MOBILEFACENET,
+    detector_files,
+    load_recogniser,
+    recogniser_files,
+    recogniser_for,
+    recogniser_of,
+)
 from federation.errors import UsageError
-from federation.recognition.mobilefacenet import SHIPPED_SETS, WEIGHTS_DIGEST, shipped_profile
+from federation.recognition.conditions import unmeasured
+from federation.recognition.mobilefacenet import (
+    SHIPPED_SETS,
+    WEIGHTS_DIGEST,
+    MobileFaceNet,
+    MobileFaceNetRecogniser,
+    bare_profile,
+    shipped_profile,
+)
+from federation.recognition.profile import ColourOrder, Layout, Preprocessing
 from federation.recognition.profiles import PROBE
+from federation.recognition.templates import ARCFACE
+from federation.recognition.tunable import TunableMobileFaceNet
 from tests.bundles import a_release
 from tests.faces import aligner, orl_image, shipped
 
@@ -108,3 +127,58 @@ def test_a_release_of_another_profile_says_which_and_a_model_that_is_named_is_ta
         (tmp_path / name).write_bytes(content)
     left_out = dataclasses.replace(release, model_digest=shipped_profile("orl").digest)
     assert recogniser_of(left_out, tmp_path).digest == shipped().digest != left_out.model_digest
+
+
+# ------------------------------------------------------------------------------------------------ two profiles at once
+OTHER = Preprocessing(ColourOrder.BGR, (100_000, 110_000, 120_000), 64_000, Layout.NHWC, 0)
+
+
+def under(**changes):
+    """The network under a profile that differs from the one that ships."""
+    return MobileFaceNetRecogniser(MOBILEFACENET.read_bytes(), dataclasses.replace(bare_profile(), **changes))
+
+
+def test_each_recogniser_feeds_its_network_as_its_own_profile_says(monkeypatch):
+    """And says whose profile it has. With torch and without."""
+    first, second = under(), under(name="other", preprocessing=OTHER)
+    assert [(one.name, one.dimension, one.digest) for one in (first, second)] == [
+        (one.profile.name, 192, one.profile.digest) for one in (first, second)
+    ]
+    assert (first.profile, second.name, first.digest != second.digest) == (bare_profile(), "other", True)
+    cuts, seen = some_cuts(9), []
+    values = cuts.astype(np.float32)
+    expected = [(values - 127.5) / 128, (values[..., ::-1] - np.array([100, 110, 120])) / 64]
+    monkeypatch.setattr(MobileFaceNet, "forward", lambda _, x: seen.append(x) or np.eye(len(x), 192, dtype=np.float32))
+    for one, fed in zip((first, second, first), (*expected, expected[0]), strict=True):
+        seen.clear()
+        one.embed(cuts)
+        assert [len(some) for some in seen] == [8, 1]
+        np.testing.assert_allclose(np.concatenate(seen), fed, atol=1e-5)
+    for one, fed in zip((first, second), expected, strict=True):
+        network = TunableMobileFaceNet(one, device="cpu")
+        network._head = torch.nn.Identity()
+        np.testing.assert_allclose(network.features(cuts).numpy().transpose(0, 2, 3, 1), fed, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"network": "onnx"}, "the profile mobilefacenet is not that of MobileFaceNet"),
+        ({"weights_digest": "0" * 64}, "the profile mobilefacenet is not that of MobileFaceNet"),
+        ({"alignment": ARCFACE.at(113)}, "takes cuts of 112 pixels and gives 192 numbers"),
+        ({"dimension": 193, "subspace": unmeasured(193)}, "takes cuts of 112 pixels and gives 192 numbers"),
+    ],
+    ids=["network", "weights", "side", "dimension"],
+)
+def test_the_profile_of_another_recogniser_is_refused(changes, said):
+    with pytest.raises(UsageError, match=said):
+        under(**changes)
+
+
+def test_a_profile_without_some_faces_is_asked_for_by_the_name_of_a_set_that_there_is():
+    digests = {shipped_profile(without).digest for without in ("", *SHIPPED_SETS)}
+    assert len(digests) == 1 + len(SHIPPED_SETS)
+    for without in SHIPPED_SETS:
+        assert without not in {faces.name for faces in shipped_profile(without).sets}
+    with pytest.raises(UsageError, match="shipped profiles leave out canada, london, orl, not paris"):
+        shipped_profile("paris")

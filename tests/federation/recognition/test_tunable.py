@@ -104,6 +104,28 @@ def test_a_tuned_recogniser_is_named_by_the_frozen_one_and_by_all_scales():
     assert shipped().tuned(last).digest != shipped().tuned(SCALES).digest
 
 
+def test_nothing_has_a_gradient_but_the_tuned_numbers_of_a_tail_that_is_to_be_trained():
+    """A copy: training it leaves the network as it was. Its mode is that in which Opacus listens."""
+    network = TunableMobileFaceNet(shipped(), device="cpu")
+    tuned = network.tuned(SCALES)
+    for one in (network, tuned):
+        parameters = [*one._head.parameters(), *one._tail.parameters()]
+        assert len(parameters) > 100
+        assert not any(parameter.requires_grad for parameter in parameters)
+    tail = tuned.tail()
+    wanted = {id(parameter) for parameter in tail.parameters_tuned()}
+    assert {id(parameter) for parameter in tail.parameters() if parameter.requires_grad} == wanted
+    assert [parameter.numel() for parameter in tail.parameters_tuned()] == [256] * 21
+    assert tail.training
+    before = [parameter.clone() for parameter in tuned._tail.parameters()]
+    with torch.no_grad():
+        for parameter in tail.parameters():
+            parameter.add_(1)
+    assert all(map(torch.equal, tuned._tail.parameters(), before))
+    assert tuned._head is network._head
+    assert tuned.device == network.device == torch.device("cpu")
+
+
 def test_scales_beyond_all_measure_give_no_direction_and_no_warning():
     loud = np.sign(SCALES) * 1e300
     assert not TunableMobileFaceNet(shipped()).tuned(loud).directions(some_chips()).any()
@@ -120,6 +142,20 @@ def test_the_network_runs_where_it_is_told_to_and_else_on_cuda_where_there_is_an
     assert TunableMobileFaceNet(shipped(), device="cpu").device.type == "cpu"
     expected = "cuda" if torch.cuda.is_available() else "cpu"
     assert TunableMobileFaceNet(shipped()).device.type == expected
+
+
+def test_all_of_the_network_and_its_images_are_where_it_runs(monkeypatch):
+    """A device of no numbers, which every machine has; and a GPU that only is said to be there."""
+    network = TunableMobileFaceNet(shipped(), device="meta")
+    tuned = [*network.tail().parameters(), *network.tuned(SCALES)._tail.parameters()]
+    for tensor in (*network._head.parameters(), *network._tail.parameters(), *tuned, network.features(some_chips())):
+        assert tensor.device.type == "meta"
+    asked = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.nn.Module, "to", lambda module, where: asked.append(where.type) or module)
+    assert TunableMobileFaceNet(shipped()).device.type == "cuda"
+    assert TunableMobileFaceNet(shipped(), device="cpu").device.type == "cpu"
+    assert asked == ["cuda", "cuda", "cpu", "cpu"]
 
 
 def test_batches_are_full_and_there_are_as_many_as_was_asked_for():
