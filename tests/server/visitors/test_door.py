@@ -74,7 +74,7 @@ def test_an_address_that_has_its_connections_gets_no_other_until_one_of_them_end
         assert (street.door.visitors, street.door.turned_away) == (2, {"address": 1})
         other = street.comes(TWO)
         first.inside.close()
-        assert street.door.visitors == 2
+        assert (street.door.visitors, first.inside.fileno(), first.caller.recv(1)) == (2, -1, b"")
         street.comes(ONE)
         assert street.is_turned_away(ONE, "address")
         assert [is_shown_out(visit) for visit in (second, other)] == [False, False]
@@ -167,6 +167,15 @@ def test_a_connection_is_forgotten_once_and_another_that_came_in_its_place_is_no
         other.inside.close()
         other.inside.close()
         assert list(street.door._visits) == [ends]
+
+
+def test_a_connection_is_closed_before_it_is_said_to_be():
+    with Street() as street:
+        visit, told = street.comes(ONE), []
+        visit.inside.closed = lambda: told.append(visit.inside.fileno())
+        for _ in range(2):
+            visit.inside.close()
+        assert told == [-1]
 
 
 def test_members_that_are_expected_have_four_places_each_beside_those_of_strangers():
