@@ -205,8 +205,8 @@ def test_a_door_that_cannot_be_opened_is_closed_and_says_where(monkeypatch, step
     told = []
 
     def noted(name):
-        def call(*_):
-            told.append(name)
+        def call(_, argument):
+            told.append((name, argument))
             if name == step:
                 raise OSError(errno.EADDRINUSE, "in use")
 
@@ -219,7 +219,7 @@ def test_a_door_that_cannot_be_opened_is_closed_and_says_where(monkeypatch, step
     with pytest.raises(UsageError, match=said) as caught:
         Door("127.0.0.1", 7443)
     assert caught.value.__cause__.errno == errno.EADDRINUSE
-    assert told == ["bind", *["listen"] * (step == "listen"), "closed"]
+    assert told == [("bind", ("127.0.0.1", 7443)), *[("listen", 512)] * (step == "listen"), "closed"]
 
 
 def test_whoever_opens_a_door_takes_all_files_first_and_closes_it_behind(monkeypatch):
