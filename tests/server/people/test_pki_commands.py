@@ -277,6 +277,7 @@ def test_a_passphrase_is_shown_where_it_was_drawn_and_else_where_it_stands(monke
     made = {"write_person": None, "draw_passphrase": Passphrase("drawn-just-now")}
     seen = Stand(monkeypatch, "server.people.pki_cli", made)
     words = ("--passphrase-file", tmp_path / "pass", "--output", "hers") if named else ()
+    words += ("--ticket-days", 21, "--certificate-days", 25, "--deployment", "trial-2") if named else ()
     told = typed("person", "tls", "alice", *PERSON, *words).stdout
     call = seen["write_person"]
     assert is_now(call.pop("now"))
@@ -297,9 +298,9 @@ def test_a_passphrase_is_shown_where_it_was_drawn_and_else_where_it_stands(monke
             "terms.json": Path("terms.json"),
         },
         "server": "localhost:7443",
-        "deployment": "trial",
-        "ticket_days": 14,
-        "certificate_days": None,
+        "deployment": "trial-2" if named else "trial",
+        "ticket_days": 21 if named else 14,
+        "certificate_days": 25 if named else None,
         "cost": None,
     }
     assert database.told == [("opened", "matching.db"), ("closed",)]
