@@ -306,6 +306,152 @@ def test_a_file_that_cannot_be_written_is_named_and_ends_the_server_in_order(mon
     assert [call for call in scene.calls if call in ENDS] == ENDS
 
 
+# ---------------------------------------------------------------------- what is read before
+class Command:
+    """`matching start` up to the server itself, whose parts note what they are told."""
+
+    def __init__(self, monkeypatch, folder, *, warning=None):
+        self.calls = calls = Calls()
+        self.ready = folder / "ready.json"
+        for path in (self.ready, folder / "trust.json", folder / "provenance"):
+            path.write_bytes(path.name.encode())
+        manifest = SimpleNamespace(warning=warning)
+        self.issuer = SimpleNamespace(require_registered=calls.of("registered?"))
+
+        def read(path):
+            calls.note("bundle", path, self.ready.exists())
+            return SimpleNamespace(release=SimpleNamespace(digest=f"digest of {path}"), manifest=manifest)
+
+        def open_rules(path, *, deployment, now):
+            calls.note("rules", path, deployment, abs(now - time.time()) < 60)
+            return SimpleNamespace(issuer="who is registered")
+
+        def read_issuer(path, bundle):
+            calls.note("issuer", path, bundle.release.digest)
+            return self.issuer
+
+        async def serve(settings):
+            self.settings = settings
+            calls.note("served")
+            self.ready.write_bytes(b"{}")
+            raise UsageError("the port is taken")
+
+        def servable(bundle, trust, *, now):
+            calls.note("servable?", bundle.release.digest, trust, abs(now - time.time()) < 60)
+
+        monkeypatch.setattr(cli, "_log_as_json", calls.of("lines as JSON"))
+        monkeypatch.setattr(cli, "read_bundle", read)
+        monkeypatch.setattr(cli, "ReleaseTrust", SimpleNamespace(from_file=lambda data: f"read {data}"))
+        monkeypatch.setattr(cli, "require_servable", servable)
+        monkeypatch.setattr(cli, "PublicRules", SimpleNamespace(open=open_rules))
+        issuer = SimpleNamespace(
+            read=lambda path, bundle: calls.note("issuer", path, bundle.release.digest) or self.issuer
+        )
+        monkeypatch.setattr(cli, "AssertionIssuer", issuer)
+        monkeypatch.setattr(cli, "_serve", serve)
+        self.named = {
+            "release": "release.zip",
+            "release_trust": folder / "trust.json",
+            "database": "a database",
+            "tls": folder / "tls",
+            "rules": "rules.jsonl",
+            "log_directory": folder / "log",
+            "log_database": "a log's database",
+            "assertions": "assertions",
+            "former_release": ["former-1.zip", "former-2.zip"],
+            "provenance": folder / "provenance",
+            "deployment": "trial-2",
+            "ready_file": self.ready,
+        }
+
+    def run(self, **changes):
+        with capture_logs() as self.lines:
+            cli.matching_start(**self.named | changes)
+
+
+TRUST = "read b'trust.json'"
+READS = [
+    ("lines as JSON",),
+    ("bundle", "release.zip", False),
+    ("bundle", "former-1.zip", False),
+    ("bundle", "former-2.zip", False),
+    ("servable?", "digest of release.zip", TRUST, True),
+    ("servable?", "digest of former-1.zip", TRUST, True),
+    ("servable?", "digest of former-2.zip", TRUST, True),
+    ("rules", "rules.jsonl", "trial-2", True),
+    ("issuer", "assertions", "digest of release.zip"),
+    ("registered?", "who is registered"),
+    ("served",),
+]
+
+
+def test_a_server_reads_and_judges_everything_before_it_begins_and_takes_its_sign_away(monkeypatch, tmp_path):
+    command = Command(monkeypatch, tmp_path, warning="on trial with 24 people")
+    with pytest.raises(UsageError, match="the port is taken"):
+        command.run()
+    assert command.calls == READS
+    assert not command.ready.exists()
+    told = command.settings
+    assert [told.bundle.release.digest, *(one.release.digest for one in told.former)] == [
+        "digest of release.zip",
+        "digest of former-1.zip",
+        "digest of former-2.zip",
+    ]
+    assert (told.issuer, told.software, told.rules.issuer) == (command.issuer, b"provenance", "who is registered")
+    assert (told.log_directory, told.log_database) == (tmp_path / "log", "a log's database")
+    assert (told.host, told.port, told.workers, told.enrolments) == ("127.0.0.1", 7443, 1, 1000)
+    assert (told.metrics, told.stats, told.batch_seconds) == (None, None, 0.0)
+    assert (told.rate, told.session_limits) == (PeerRate(), SessionLimits())
+    assert command.lines == [
+        {
+            "event": "release_on_trial",
+            "log_level": "warning",
+            "release": "digest of release.zip",
+            "says": "on trial with 24 people",
+        }
+    ]
+
+
+def test_a_server_without_what_it_may_be_without_begins_all_the_same(monkeypatch, tmp_path):
+    command = Command(monkeypatch, tmp_path)
+    with pytest.raises(UsageError, match="the port is taken"):
+        command.run(assertions=None, former_release=None, provenance=None, peer_rate=0.25, ready_file=None)
+    assert command.calls == [
+        READS[0],
+        ("bundle", "release.zip", True),
+        READS[4],
+        READS[7],
+        READS[10],
+    ]
+    told = command.settings
+    assert (told.issuer, told.former, told.software, told.ready_file) == (None, (), None, None)
+    assert (told.rate, command.lines) == (PeerRate(0.25, burst=1), [])
+
+
+@pytest.mark.parametrize("part", ["bundle", "servable?", "rules", "issuer", "registered?"])
+def test_what_is_refused_is_refused_before_anything_is_opened(monkeypatch, tmp_path, part):
+    command = Command(monkeypatch, tmp_path)
+    command.calls.failing[part] = ProofError("no")
+    with pytest.raises(ProofError, match=r"^no$"):
+        command.run()
+    assert command.calls == READS[: [call[0] for call in READS].index(part) + 1]
+    assert not command.ready.exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("release_trust", "No such file or directory; without trust no release is served"),
+        ("provenance", "No such file or directory"),
+    ],
+)
+def test_a_file_that_is_not_there_is_named(monkeypatch, tmp_path, option, said):
+    command = Command(monkeypatch, tmp_path)
+    with pytest.raises(UsageError, match=rf"^cannot read {tmp_path}/none: {said}$"):
+        command.run(**{option: tmp_path / "none"})
+    assert ("served",) not in command.calls
+
+
 # ---------------------------------------------------------------------- the listener
 class Listener:
     """What `start_server` puts together."""
@@ -420,6 +566,24 @@ async def test_a_listener_that_cannot_begin_gives_port_and_folder_back(monkeypat
     given_back = [("passage closed",)] * (step > 2) + [("door closed",)] * (step > 0)
     assert listener.calls == [*STEPS[: step + 1], *given_back]
     assert "tended" not in listener.told
+
+
+async def test_a_server_is_tended_every_few_seconds_and_first_after_the_first_of_them(monkeypatch):
+    told = []
+
+    async def sleep(seconds):
+        told.append(seconds)
+        if len(told) == 5:
+            raise asyncio.CancelledError
+
+    async def report(*of):
+        told.append(of)
+
+    monkeypatch.setattr(serving, "asyncio", SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr(serving, "_report", report)
+    with pytest.raises(asyncio.CancelledError):
+        await serving._tend("service", "told", "admission")
+    assert told == [5.0, ("service", "told", "admission"), 5.0, ("service", "told", "admission"), 5.0]
 
 
 # ---------------------------------------------------------------------- its lines

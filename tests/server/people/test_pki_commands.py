@@ -60,9 +60,10 @@ def test_a_certificate_that_is_issued_is_shown_with_its_end_and_without_its_key(
     pair = [Path("tls/bob-04.pem"), Path("tls/bob-key-05.pem")]
     seen = Stand(monkeypatch, "server.people.pki_cli", {"authority.issue": pair})
     assert typed("issue", "tls", "bob").stdout == "tls/bob-04.pem ends on 2027-03-04\n"
-    call = seen["authority.issue"]
-    assert is_now(call.pop("now"))
-    assert call == {"directory": Path("tls"), "name": "bob", "days": None}
+    typed("issue", "tls", "bob", "--certificate-days", 24)
+    for call, days in zip(seen.calls["authority.issue"], (None, 24), strict=True):
+        assert is_now(call.pop("now"))
+        assert call == {"directory": Path("tls"), "name": "bob", "days": days}
 
 
 def test_each_certificate_that_was_made_again_is_shown_with_its_own_end(monkeypatch, ends):
@@ -70,9 +71,12 @@ def test_each_certificate_that_was_made_again_is_shown_with_its_own_end(monkeypa
     seen = Stand(monkeypatch, "server.people.pki_cli", {"authority.renew": renewed})
     told = typed("renew", "tls").stdout
     assert told == "tls/bob-04.pem ends on 2027-03-04\ntls/eve-05.pem ends on 2027-03-05\n"
-    call = seen["authority.renew"]
-    assert is_now(call.pop("now"))
-    assert call == {"directory": Path("tls"), "names": (), "ending_within": None, "days": None}
+    typed("renew", "tls", "bob", "eve", "--ending-within", 61, "--certificate-days", 23)
+    every, some = seen.calls["authority.renew"]
+    assert is_now(every.pop("now"))
+    assert is_now(some.pop("now"))
+    assert every == {"directory": Path("tls"), "names": (), "ending_within": None, "days": None}
+    assert some == {"directory": Path("tls"), "names": ("bob", "eve"), "ending_within": 61 * DAY, "days": 23}
 
 
 def test_the_list_has_a_line_for_each_certificate_with_its_use_end_state_and_number(monkeypatch):
@@ -229,7 +233,8 @@ def a_certificate(name, day, serial):
     )
 
 
-def test_what_waits_is_signed_one_by_one_and_whoever_is_refused_keeps_nobody_else_from_it(monkeypatch):
+@pytest.mark.parametrize("days", [None, 26])
+def test_what_waits_is_signed_one_by_one_and_whoever_is_refused_keeps_nobody_else_from_it(monkeypatch, days):
     outcomes = {
         0x11: RefusedError("the certificate of bob was revoked"),
         0x12: a_certificate("alice", 3, 0xA1),
@@ -238,8 +243,8 @@ def test_what_waits_is_signed_one_by_one_and_whoever_is_refused_keeps_nobody_els
         0x15: a_certificate("carol", 4, 0xA2),
     }
     database = Waiting(monkeypatch, outcomes)
-    result = typed("sign", "tls", "--database", "matching.db")
-    asked = {serial: ("asked", Path("tls"), serial, f"wish {serial}", None) for serial in outcomes}
+    result = typed("sign", "tls", "--database", "matching.db", *(("--certificate-days", days) if days else ()))
+    asked = {serial: ("asked", Path("tls"), serial, f"wish {serial}", days) for serial in outcomes}
     assert database.told == [
         ("opened", "matching.db"),
         asked[0x11],
