@@ -51,7 +51,7 @@ class Context:
 
     async def abort(self, code, text, trailing):
         self.aborted = code, text, trailing
-        raise AbortedError
+        raise AbortedError(text)
 
 
 class Scene:
@@ -104,7 +104,7 @@ class Scene:
             return await handler.stream_unary(object(), context)
 
     async def ends_aborted(self, context, **named):
-        with pytest.raises(AbortedError):
+        with pytest.raises(AbortedError, match=r"^\w+ "):
             await self.call(context, **named)
         return context.aborted
 
@@ -402,7 +402,7 @@ async def test_a_call_that_is_silent_at_the_end_is_told_so_and_one_that_speaks_i
     assert not waiting.done()
     for _ in range(2):
         scene.interceptor.end()
-    with pytest.raises(AbortedError):
+    with pytest.raises(AbortedError, match="is ending"):
         await waiting
     said = "this server is ending; try again in a moment"
     assert context.aborted == (UNAVAILABLE, said, (("retry-after-seconds", "1.000"),))

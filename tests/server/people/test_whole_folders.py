@@ -169,6 +169,14 @@ def test_what_follows_lies_under_its_name_without_a_key_and_in_the_register(tls)
     assert stat.S_IMODE((tls / "bob.pem").stat().st_mode) == 0o644
 
 
+def test_a_client_who_is_called_as_the_server_is_gets_no_certificate_for_the_server_s_key(tls):
+    authority.issue(tls, "localhost", now=NOW)
+    before, own = files(tls), certificate(tls, "localhost")
+    with pytest.raises(RefusedError, match="what is asked for localhost is a key that has another certificate"):
+        authority.follow(tls, own.serial_number, wish(tls, "localhost", key(tls, "server")), now=LATE)
+    assert changes(tls, before) == (set(), set(), set())
+
+
 def test_everything_that_was_made_is_known_by_name_and_end_without_the_key(tls):
     (tls / "ca-key.pem").unlink()
     ca, (bob, alice, server) = certificate(tls, "ca"), (certificate(tls, name) for name in ("bob", "alice", "server"))
