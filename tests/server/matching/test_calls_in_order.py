@@ -104,7 +104,7 @@ class Scene:
             return await handler.stream_unary(object(), context)
 
     async def ends_aborted(self, context, **named):
-        with pytest.raises(AbortedError, match=r"^\w+ "):
+        with pytest.raises(AbortedError, match=r"^\w+"):
             await self.call(context, **named)
         return context.aborted
 
