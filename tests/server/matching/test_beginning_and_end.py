@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 from structlog.testing import capture_logs
 
-from federation.errors import ProofError, UsageError
+from federation.errors import ProofError, UnavailableError, UsageError
 from federation.transparency import PersonalKind
 from server.matching import cli, serving
 from server.matching.cli import _plain, _serve, _Settings
@@ -517,7 +517,15 @@ class Listener:
 
     async def start(self):
         return await start_server(
-            self.service, "credentials", admission="admission", host="127.0.0.2", port=7001, rate=PeerRate(3.0, burst=5)
+            self.service,
+            "credentials",
+            admission="admission",
+            host="127.0.0.2",
+            port=7001,
+            rate=PeerRate(3.0, burst=5),
+            enrolments=7,
+            longest_call_seconds=11.0,
+            message_seconds=13.0,
         )
 
 
@@ -539,12 +547,15 @@ async def test_a_port_is_taken_before_the_database_is_looked_at_and_nobody_comes
     front_end = await listener.start()
     await front_end._tending
     assert listener.calls == STEPS
-    (*_, told, called), _named = listener.told["calls"]
-    assert (listener.told["calls"][0][0], listener.told["calls"][0][3:5], called) == (
-        "metrics",
-        ("journal", "admission"),
-        "called",
-    )
+    (metrics, rates, enrolments, journal, admission, told, called), named = listener.told["calls"]
+    assert (metrics, journal, admission, called) == ("metrics", "journal", "admission", "called")
+    assert named == {"longest_call_seconds": 11.0, "message_seconds": 13.0}
+    for counted, most in ((rates, 5), (enrolments, 7)):
+        waits = [counted.wait_of(b"a peer") for _ in range(most + 1)]
+        assert [wait > 0 for wait in waits] == [False] * most + [True]
+    assert 12_300 < waits[-1] <= 86_400 / 7
+    with pytest.raises(UnavailableError, match="too many enrolments of this certificate began; try again later"):
+        enrolments.require_room(b"a peer")
     assert listener.servers == [
         ("VerificationService", listener.service),
         ("OwnerService", "owners"),
