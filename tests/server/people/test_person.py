@@ -109,6 +109,11 @@ def test_whoever_says_neither_days_nor_cost_gets_the_usual_ones(scene):
     assert scene.told == steps(scene, days=None, cost=ScryptCost())
 
 
+def test_a_passphrase_of_the_shortest_length_seals(scene):
+    scene.run(passphrase=Passphrase("8 chars!"))
+    assert scene.told[2] == ("sealed", PERSON, b"8 chars!", COST)
+
+
 REFUSALS = {
     "the file is there": (
         lambda scene: (scene.out / "alice.intaglio").write_bytes(b"of before"),
@@ -159,7 +164,9 @@ def test_what_fits_to_the_byte_is_issued_and_one_byte_more_is_not(scene, monkeyp
     size = len(PersonFile("verify.example.org:7443", "trial-2", TICKET, files).to_secret_bytes()) + (16 << 10)
     monkeypatch.setattr(module, "PERSON", SimpleNamespace(most_bytes=size - room))
     if room:
-        with pytest.raises(UsageError, match=f"would have up to {size} bytes, and {size - 1} are read"):
+        with pytest.raises(
+            UsageError, match=rf"out/alice\.intaglio would have up to {size} bytes, and {size - 1} are read$"
+        ):
             scene.run()
         assert scene.told == []
     else:
