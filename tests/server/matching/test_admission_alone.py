@@ -198,12 +198,25 @@ def test_a_pair_that_does_not_fit_yet_is_not_shown_and_what_was_revoked_meanwhil
     new = (tls / "server.pem").read_bytes()
     (tls / "server.pem").write_bytes(old)  # as a renewal leaves it that died in between
     authority.revoke_number(tls, bob, now=NOW)
-    assert admission.look() == []
-    assert (admission._fetch(), admission._revoked, admission._certificate.serial_number) == (None, {bob}, before)
+    admission.remember(Database(9))
+    assert admission.look() == [
+        f"server-key.pem is not the key of server.pem in {tls}; run `intaglio-server pki renew`",
+        "revoked.pem lacks 1 certificates that were revoked, and are; put it back",
+    ]
+    assert (admission._fetch(), admission._revoked, admission._certificate.serial_number) == (None, {bob, 9}, before)
     (tls / "server.pem").write_bytes(new)
-    assert admission.look() == []
+    assert len(admission.look()) == 1
     assert admission._fetch() is not None
     assert admission._certificate.serial_number == serial(tls, "server") != before
+
+
+@pytest.mark.parametrize("name", ["ca.pem", "server.pem", "server-key.pem"])
+def test_a_file_that_is_damaged_while_the_server_runs_is_said_before_the_next_start_would_fail(tls, name):
+    admission = Admission(tls, clock=at())
+    (tls / name).write_bytes((tls / name).read_bytes()[:-80])
+    (said,) = admission.look()
+    assert said.startswith(f"ca.pem, server.pem or server-key.pem in {tls} is damaged: ")
+    assert (admission._fetch(), admission.days_left) == (None, {"server": 397.0, "authority": 3650.0})
 
 
 @pytest.mark.parametrize("name", ["ca.pem", "server.pem", "server-key.pem"])
