@@ -190,7 +190,7 @@ def matching_start(
         host=host,
         port=port,
         workers=workers,
-        rate=PeerRate(peer_rate, burst=max(1, math.ceil(2 * peer_rate))),
+        rate=PeerRate(peer_rate, burst=math.ceil(2 * peer_rate)),
         enrolments=peer_enrolments,
         session_limits=SessionLimits(capacity=max(SessionLimits.capacity, 4 * peer_sessions), per_peer=peer_sessions),
         batch_seconds=batch_seconds,

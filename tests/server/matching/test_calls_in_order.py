@@ -410,6 +410,23 @@ async def test_a_call_that_is_silent_at_the_end_is_told_so_and_one_that_speaks_i
     assert await scene.call(Context(scene.calls, peer=OTHER)) == "answer to 0b"
 
 
+async def test_a_message_that_comes_in_the_last_moment_is_answered(monkeypatch):
+    scene, go = Scene(monkeypatch), asyncio.Event()
+    context = Context(scene.calls)
+
+    async def read():
+        scene.interceptor.end()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        go.set()
+        return b"a message"
+
+    context.read = read
+    assert await scene.call(context) == "answer to 0a"
+    assert go.is_set()
+    scene.require_nothing_is_held()
+
+
 async def test_a_read_that_fails_after_its_call_was_over_is_forgotten_and_troubles_nobody(monkeypatch):
     scene = Scene(monkeypatch, message_seconds=0)
     context, go = Context(scene.calls), asyncio.Event()
