@@ -17,9 +17,10 @@ from federation.wire.devices import Admission, DeviceChange, code_of
 from federation.wire.ticket import Ticket
 from server.log.refusals import Refusal
 from server.matching import service as module
-from server.matching.owners import STRANGER
+from server.matching.owners import NOBODY, STRANGER
 from server.matching.service import MatchingService, _operation, _require_for, _require_signed_by_new
 from server.matching.stepping import Progress
+from server.storage.limits import AttemptLimits
 from server.storage.sessions import SessionLimits, Step
 from server.storage.storage import NO_TICKET, IssuedTicket
 from tests.server.matching.calls import Calls, Disk
@@ -97,6 +98,46 @@ def started(scene):
 
 def granted(response, session):
     assert SessionGrant.from_proto(response) == SessionGrant(session.session_id, session.nonce, PRESENT.digest)
+
+
+# ---------------------------------------------------------------------- what it is made of
+def test_each_part_of_a_service_has_the_storage_the_journal_and_the_clock_that_it_was_given(monkeypatch):
+    told, clock = {}, lambda: NOW + 0.9
+    for name in ("Releases", "Disk", "Steps", "Deeds", "OwnerService", "LogService", "CertificateService"):
+
+        def made(*arguments, name=name, **named):
+            told[name] = (*arguments, *named.values())
+            return SimpleNamespace(present=SimpleNamespace(**vars(PRESENT))) if name == "Releases" else f"the {name}"
+
+        monkeypatch.setattr(module, name, made)
+    rules, journal = SimpleNamespace(registered="registered"), SimpleNamespace(log="the log")
+    workers = SimpleNamespace(metrics="metrics")
+    options = {"former": ["a former bundle"], "issuer": "issuer", "limits": "limits", "session_limits": LIMITS}
+    service = MatchingService(
+        "a bundle", "storage", workers, rules, journal, software=b"provenance", clock=clock, **options
+    )
+    assert told == {
+        "Releases": ("a bundle", ["a former bundle"]),
+        "Disk": ("storage",),
+        "Steps": ("storage", "the Disk", journal, "registered", clock),
+        "Deeds": ("storage", "the Disk", journal, clock),
+        "OwnerService": ("storage", "the Disk", journal, "the Deeds", clock),
+        "LogService": ("the log", b"provenance"),
+        "CertificateService": ("storage", "the Disk", clock),
+    }
+    assert (service._limits, service._session_limits, service._issuer) == ("limits", LIMITS, "issuer")
+    assert (service._storage, service._workers, service._rules, service.journal) == ("storage", workers, rules, journal)
+    assert (service.metrics, service._software, service._clock, service._declared) == (
+        "metrics",
+        b"provenance",
+        clock,
+        0,
+    )
+    nobody = service._nobody
+    assert (nobody.device_public_key, nobody.template, nobody.release_digest) == (NOBODY, bytes(128), PRESENT.digest)
+    assert (nobody.parameters, nobody.purpose, nobody.audience) == ("profile/1", "nothing", "nobody")
+    usual = MatchingService("a bundle", "storage", workers, rules, journal)
+    assert (usual._limits, usual._session_limits, usual._issuer) == (AttemptLimits(), SessionLimits(), None)
 
 
 # ---------------------------------------------------------------------- who may begin
