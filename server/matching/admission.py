@@ -87,24 +87,25 @@ class Admission:
         What was revoked stays revoked while the list cannot be read.
 
         Returns:
-            Sentences about certificates that end soon, or have ended, and about a list that lacks some.
+            Sentences about certificates that end soon, or have ended, about new files that cannot be taken up, and
+            about a list that lacks some.
 
         Raises:
-            UsageError: a file is missing or damaged, or somebody has left the list while this ran.
+            UsageError: a file is missing, the list is damaged, or somebody has left it while this ran.
             UnavailableError: the database cannot be used.
         """
-        pair = Pair.read(self._directory, _NAME)
+        pair, unfit = Pair.read(self._directory, _NAME), list[str]()
         if pair != self._served:
             try:
                 authority, certificate = pair.certificates()
-            except UsageError:
-                pass  # the key is new and the certificate is not yet; or a renewal died in between
+            except UsageError as error:  # the key is new and the certificate is not yet, for a moment or since a crash
+                unfit = [str(error)]
             else:
                 self._served, self._renewed = pair, _configuration(pair)
                 self._authority, self._certificate = authority, certificate
                 log.info("certificate_renewed", ends=f"{certificate.not_valid_after_utc:%Y-%m-%d}")
         lacking = self._take_list()
-        return [*self._ends.notices(self._certificates()), *lacking]
+        return [*self._ends.notices(self._certificates()), *unfit, *lacking]
 
     def _take_list(self) -> list[str]:
         """What is on the list, and what the database knows to have been on it; a sentence if the list lacks some."""

@@ -190,7 +190,7 @@ def matching_start(
         host=host,
         port=port,
         workers=workers,
-        rate=PeerRate(peer_rate, burst=max(1, math.ceil(2 * peer_rate))),
+        rate=PeerRate(peer_rate, burst=math.ceil(2 * peer_rate)),
         enrolments=peer_enrolments,
         session_limits=SessionLimits(capacity=max(SessionLimits.capacity, 4 * peer_sessions), per_peer=peer_sessions),
         batch_seconds=batch_seconds,
@@ -274,17 +274,17 @@ async def _serve(settings: _Settings) -> None:
             rate=settings.rate,
             enrolments=settings.enrolments,
         )
+        closing.push_async_callback(front_end.drain, _GRACE_SECONDS)  # however this ends, before its parts are closed
         if settings.ready_file:
-            write_durably(settings.ready_file, _json_line({"port": front_end.port, "pid": os.getpid()}))
+            _write(settings.ready_file, {"port": front_end.port, "pid": os.getpid()})
         release, audited = settings.bundle.release, settings.bundle.manifest.audited
         stated = {"release": release.digest, "rate": release.rate.text, "audit": audited.text}
         log.info("listening", host=settings.host, port=front_end.port, **stated)
         await stop.wait()
         log.info("draining")
-        await front_end.drain(_GRACE_SECONDS)
     log.info("stopped", **metrics.summary())
     if settings.stats:
-        write_durably(settings.stats, _json_line(metrics.all_times()))
+        _write(settings.stats, metrics.all_times())
 
 
 def _read_trust(path: Path) -> ReleaseTrust:
@@ -301,8 +301,12 @@ def _read(path: Path) -> bytes:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
 
 
-def _json_line(value: object) -> bytes:
-    return json.dumps(value).encode() + b"\n"
+def _write(path: Path, value: object) -> None:
+    """A line of JSON. A crash leaves the file of before, or this one."""
+    try:
+        write_durably(path, json.dumps(value).encode() + b"\n")
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _log_as_json() -> None:

@@ -75,9 +75,11 @@ class Journal:
     async def __aexit__(self, *_: object) -> None:
         """Writes what waits, then ends."""
         if self._sequencer is not None:
-            with suppress(IntaglioError):  # what the log does not take now is lost, as when the server is killed
-                await self.refusals.write(everything=True)
-            await self._sequencer.__aexit__()
+            try:
+                with suppress(IntaglioError):  # what the log does not take now is lost, as when the server is killed
+                    await self.refusals.write(everything=True)
+            finally:
+                await self._sequencer.__aexit__()
 
     async def compared(
         self, request: SessionRequest, transcript: bytes, reply: bytes, *, log_size: int, enrolled: bool

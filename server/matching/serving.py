@@ -320,47 +320,47 @@ async def start_server(
         ProofError: the log is behind the database.
         UnavailableError: log or database cannot be used now.
     """
-    door = Door(host, port, in_all=CONNECTIONS_IN_ALL)
-    try:
+    with contextlib.ExitStack() as unless_it_serves:
+        door = Door(host, port, in_all=CONNECTIONS_IN_ALL)
+        unless_it_serves.callback(door.close)
         await service.begin()
-    except BaseException:
-        door.close()
-        raise
-    passage = Passage(door)
-    health_of_this = _Health()
-    calls = CallInterceptor(
-        service.metrics,
-        PeerRates(rate or PeerRate()),
-        PeerRates(PeerRate.a_day(enrolments), "too many enrolments of this certificate began; try again later"),
-        service.journal,
-        admission,
-        health_of_this,
-        passage.called,
-        longest_call_seconds=longest_call_seconds,
-        message_seconds=message_seconds,
-    )
-    server = grpc.aio.server(
-        interceptors=[calls],
-        options=[
-            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-            ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-            ("grpc.max_connection_idle_ms", 200_000),  # said politely before the door says it
-            ("grpc.max_concurrent_streams", CALLS_OF_ONE),  # of one connection: more of them wait at the client
-            ("grpc.server_handshake_timeout_ms", 10_000),
-        ],
-        maximum_concurrent_rpcs=CALLS_IN_ALL,
-    )
-    pb_grpc.add_VerificationServiceServicer_to_server(service, server)
-    pb_grpc.add_OwnerServiceServicer_to_server(service.owners, server)
-    pb_grpc.add_LogServiceServicer_to_server(service.log, server)
-    certificates_pb2_grpc.add_CertificateServiceServicer_to_server(service.certificates, server)
-    health_pb2_grpc.add_HealthServicer_to_server(health_of_this.servicer, server)
-    server.add_secure_port(f"unix:{passage.path}", credentials)
-    await _report(service, health_of_this, admission)
-    await server.start()
-    await passage.open()
-    tending = asyncio.get_running_loop().create_task(_tend(service, health_of_this, admission))
-    return FrontEnd(door.getsockname()[1], server, service, health_of_this.servicer, tending, passage, calls)
+        passage = Passage(door)
+        unless_it_serves.callback(passage.close)
+        health_of_this = _Health()
+        calls = CallInterceptor(
+            service.metrics,
+            PeerRates(rate or PeerRate()),
+            PeerRates(PeerRate.a_day(enrolments), "too many enrolments of this certificate began; try again later"),
+            service.journal,
+            admission,
+            health_of_this,
+            passage.called,
+            longest_call_seconds=longest_call_seconds,
+            message_seconds=message_seconds,
+        )
+        server = grpc.aio.server(
+            interceptors=[calls],
+            options=[
+                ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+                ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+                ("grpc.max_connection_idle_ms", 200_000),  # said politely before the door says it
+                ("grpc.max_concurrent_streams", CALLS_OF_ONE),  # of one connection: more of them wait at the client
+                ("grpc.server_handshake_timeout_ms", 10_000),
+            ],
+            maximum_concurrent_rpcs=CALLS_IN_ALL,
+        )
+        pb_grpc.add_VerificationServiceServicer_to_server(service, server)
+        pb_grpc.add_OwnerServiceServicer_to_server(service.owners, server)
+        pb_grpc.add_LogServiceServicer_to_server(service.log, server)
+        certificates_pb2_grpc.add_CertificateServiceServicer_to_server(service.certificates, server)
+        health_pb2_grpc.add_HealthServicer_to_server(health_of_this.servicer, server)
+        server.add_secure_port(f"unix:{passage.path}", credentials)
+        await _report(service, health_of_this, admission)
+        await server.start()
+        await passage.open()
+        tending = asyncio.get_running_loop().create_task(_tend(service, health_of_this, admission))
+        unless_it_serves.pop_all()
+        return FrontEnd(door.getsockname()[1], server, service, health_of_this.servicer, tending, passage, calls)
 
 
 async def _tend(service: MatchingService, told: _Health, admission: Admission | None) -> None:

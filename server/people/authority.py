@@ -123,8 +123,9 @@ def renew(
         UsageError: a name has no certificate; see also `renew_pki`.
     """
     with _working_in(directory):
+        there = {path.stem for path in _files(directory)}
         for name in names:
-            if name == "ca" or not (directory / f"{name}.pem").exists():
+            if name not in there:
                 raise UsageError(
                     f"there is no certificate of {name!r} in {directory}; `intaglio-server pki list` shows all"
                 )
@@ -306,9 +307,14 @@ def _made(directory: Path, authority: x509.Certificate) -> list[x509.Certificate
 
 
 def _present(directory: Path, authority: x509.Certificate) -> list[x509.Certificate]:
-    paths = [path for path in sorted(directory.glob("*.pem")) if not path.name.endswith("-key.pem")]
-    found = [read_certificate(path) for path in paths if path.name not in {"ca.pem", CRL_FILE}]
+    found = [read_certificate(path) for path in _files(directory)]
     return [one for one in found if _is_of(one, authority)]
+
+
+def _files(directory: Path) -> list[Path]:
+    """What lies in a folder and is a certificate's, but for the authority's own."""
+    paths = [path for path in sorted(directory.glob("*.pem")) if not path.name.endswith("-key.pem")]
+    return [path for path in paths if path.name not in {"ca.pem", CRL_FILE}]
 
 
 def _is_of(certificate: x509.Certificate, authority: x509.Certificate) -> bool:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from server.storage.storage import Storage
 
 _PASSPHRASE_BYTES = 10
+_PAIR_BYTES = 16 << 10
+"""More than a certificate, its key and the seal add to everything else."""
 
 
 def draw_passphrase() -> Passphrase:
@@ -77,8 +79,8 @@ def write_person(
         cost: of the passphrase.
 
     Raises:
-        UsageError: a file is missing, or there already; the name has a certificate; or the authority ends before
-            `certificate_days` are over.
+        UsageError: a file is missing, or there already, or all of them are more than a device reads; the name has a
+            certificate; or the authority ends before `certificate_days` are over.
     """
     if path.exists() or path.is_symlink():  # also one that leads nowhere
         raise UsageError(f"{path} exists and is not overwritten; choose another file")
@@ -91,9 +93,11 @@ def write_person(
     absent = {"client.pem": b"", "client-key.pem": b""}
     ticket_end = int(now.timestamp()) + ticket_days * DAY_SECONDS
     trial = PersonFile(server, deployment, Ticket.draw(), contents | absent)  # what is wrong with it is said now
+    if (size := len(trial.to_secret_bytes()) + _PAIR_BYTES) > PERSON.most_bytes:
+        raise UsageError(f"{path} would have up to {size} bytes, and {PERSON.most_bytes} are read")
     try:
         with tempfile.TemporaryFile(dir=path.parent) as room:  # a crash leaves nothing of it
-            room.write(bytes(sum(map(len, contents.values()))))
+            room.write(bytes(size))
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}") from error
     certificate, key = authority.issue(tls, name, now=now, days=certificate_days)
@@ -101,8 +105,6 @@ def write_person(
     ticket = issue_ticket(storage, ends_at=ticket_end, client=name)
     person = PersonFile(trial.server, trial.deployment, ticket, contents | own)
     data = sealed(person.to_secret_bytes(), PERSON, passphrase, cost or ScryptCost())
-    if len(data) > PERSON.most_bytes:
-        raise UsageError(f"{path} would have {len(data)} bytes, and {PERSON.most_bytes} are read")
     try:
         write_new(path, data)
     except OSError as error:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import re
 import time
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -19,6 +20,8 @@ from server.people.tickets import (
     open_servers_storage,
     ticket_of,
 )
+
+_PAGE: Final = re.compile(r"(https://[^/?#@\s]+|http://(localhost|127\.0\.0\.1)(:[0-9]+)?)(/[^?#\s]*)?")
 
 ticket_commands = Commands(help="Tickets: each lets one person enrol, once.")
 
@@ -60,8 +63,11 @@ def tickets_issue(
 
     Example: intaglio-server tickets issue --database matching.db
     """
-    if page is not None and not page.startswith(("https://", "http://localhost", "http://127.0.0.1")):
-        raise UsageError("the address of the page begins with https://, or with http://localhost on this machine")
+    if page is not None and not _PAGE.fullmatch(page):
+        raise UsageError(
+            "the address of the page begins with https://, or with http://localhost on this machine, and has neither"
+            " user nor ? nor #"
+        )
     before = "" if page is None else f"{page.rstrip('/')}/#ticket="
     ends_at = int(time.time()) + days * DAY_SECONDS
     with open_servers_storage(database) as storage:

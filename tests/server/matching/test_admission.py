@@ -136,7 +136,9 @@ def test_a_renewal_that_is_half_done_changes_nothing(server, tls):
     authority.renew(renewed, now=now(), names=("server",))
     (renewed / "server-key.pem").replace(tls / "server-key.pem")
     admission = server.admission
-    assert admission.look() == []
+    assert admission.look() == [
+        f"server-key.pem is not the key of server.pem in {tls}; run `intaglio-server pki renew`"
+    ]
     assert shown(server, tls) == before
     (renewed / "server.pem").replace(tls / "server.pem")
     until(lambda: taken_up(server) != before)

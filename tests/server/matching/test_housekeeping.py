@@ -225,14 +225,3 @@ async def test_a_server_that_ends_says_so_before_it_lets_nobody_in_and_waits_for
         ("close",),
         ("work is done",),
     ]
-
-
-async def test_a_server_that_cannot_begin_gives_its_port_back(monkeypatch):
-    calls = Calls()
-    calls.failing["begin"] = ProofError("the log is behind the database")
-    door = SimpleNamespace(close=calls.of("close"))
-    monkeypatch.setattr(serving, "Door", calls.of("door", door))
-    monkeypatch.setattr(serving, "Passage", calls.of("passage"))
-    with pytest.raises(ProofError, match="is behind"):
-        await serving.start_server(SimpleNamespace(begin=calls.later("begin")), object(), host="0.0.0.0", port=7)  # noqa: S104 - nobody listens
-    assert calls == [("door", "0.0.0.0", 7, 1024), ("begin",), ("close",)]  # noqa: S104 - as above

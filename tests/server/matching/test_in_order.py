@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from federation.errors import ProofError, RefusedError, UnavailableError
+from federation.errors import MalformedMessageError, ProofError, RefusedError, UnavailableError
 from federation.onebit import Decision, Operation, Transcript
 from federation.presentation.levels import PadLevel
 from federation.transparency import AttemptOutcome
@@ -33,6 +33,7 @@ from tests.stored import (
 
 PARAMETERS = SimpleNamespace(name="profile/1", slots=1024)
 PRESENT = SimpleNamespace(digest=b"\4" * 32, parameters=PARAMETERS, threshold=77, standing="standing")
+FORMER = SimpleNamespace(digest=b"\6" * 32, parameters=PARAMETERS, threshold=55, standing="of before")
 NONCE, SIGNATURE, NEW_SIGNATURE = b"\x0a" * 32, b"\x0b" * 64, b"\x0c" * 64
 CHANGE_DIGEST = digest(20)
 REPLY = SimpleNamespace(reply=b"the ciphertext", token=b"the token")
@@ -233,6 +234,85 @@ async def test_what_fails_ends_the_work_there_and_a_refusal_means_how_far_it_cam
     last = next(number for number, call in enumerate(wanted) if call[0] == fails)
     assert scene.calls == wanted[: last + 1]
     assert scene.progress.refusal is means
+
+
+STOPPED = {
+    "not signed": (Operation.VERIFY, {"signed": False}, RefusedError, "^not enrolled here with this key", "signed"),
+    "not signed by the new": (
+        Operation.RENEW_TEMPLATE,
+        {"signed by new": False},
+        ProofError,
+        "^the new device key did not sign this renewal$",
+        "signed",
+    ),
+    "another purpose": (Operation.VERIFY, {"purpose": "payroll"}, RefusedError, "^not enrolled here with", "signed"),
+    "an unknown release": (Operation.VERIFY, {"release": None}, RefusedError, "^enrolled under another", "signed"),
+    "other parameters": (Operation.VERIFY, {"parameters": "others"}, RefusedError, "^enrolled under another", "signed"),
+    "a former release": (Operation.VERIFY, {"release": FORMER}, RefusedError, "^enrolled under a former", "signed"),
+    "a key that is somebody's": (
+        Operation.RENEW_TEMPLATE,
+        {"fails": "require_new"},
+        RefusedError,
+        "^no$",
+        "require_new",
+    ),
+    "nobody's device": (Operation.REMOVE_DEVICE, {"second": None}, RefusedError, "^no other device", "template"),
+}
+
+
+@pytest.mark.parametrize("why", STOPPED)
+async def test_a_probe_that_is_refused_is_neither_counted_nor_compared(monkeypatch, why):
+    operation, wrong, error, said, last = STOPPED[why]
+    scene = Scene(monkeypatch, operation=operation, nonce=b"", change=PROBES[operation])
+    wanted = expected(operation, scene)
+    by_key = {DEVICE: wrong.get("signed", True), OTHER_DEVICE: wrong.get("signed by new", True)}
+    monkeypatch.setattr(module, "is_signed", lambda key, *of: scene.calls.note("signed", key, *of) or by_key[key])
+    if "purpose" in wrong:
+        scene.templates[KEY] = dataclasses.replace(COMPARED, purpose=wrong["purpose"])
+    if "release" in wrong:
+        scene.service._releases.find = scene.calls.of("find", wrong["release"])
+    if "parameters" in wrong:
+        monkeypatch.setattr(scene.service, "_require_parameters", lambda _: None)
+        monkeypatch.setattr(module, "parameters_of", lambda _: wrong["parameters"])
+    if "fails" in wrong:
+        scene.calls.failing[wrong["fails"]] = RefusedError("no")
+    scene.templates[OTHER_KEY] = wrong.get("second", SECOND)
+    with pytest.raises(error, match=said):
+        await scene.service.SubmitProbe("a request", "a context")
+    stopped_at = max(number for number, call in enumerate(wanted) if call[0] == last)
+    assert scene.calls == wanted[: stopped_at + 1]
+    assert scene.progress.refusal is COVERED
+
+
+async def test_who_comes_over_is_compared_under_the_release_that_is_left_and_judged_under_both(monkeypatch):
+    operation = Operation.RENEW_TEMPLATE
+    scene = Scene(monkeypatch, operation=operation, nonce=b"", change=PROBES[operation])
+    scene.service._releases.find = scene.calls.of("find", FORMER)
+    scene.service._rules.decide_to_leave = scene.calls.of("leave", "allowed")
+    await scene.service.SubmitProbe("a request", "a context")
+    wanted = expected(operation, scene)
+    left = ("leave", "door-access", "example.org", COMPARED.binding, "of before", NOW)
+    wanted.insert([call[0] for call in wanted].index("held"), left)
+    (at,) = (number for number, call in enumerate(wanted) if call[0] == "match")
+    wanted[at] = (*wanted[at][:-1], 55)
+    assert scene.calls == wanted
+
+
+async def test_a_probe_for_which_there_is_no_room_takes_no_session(monkeypatch):
+    scene = Scene(monkeypatch)
+    scene.calls.failing["room"] = UnavailableError("too many comparisons are waiting")
+    with pytest.raises(UnavailableError, match="are waiting"):
+        await scene.service.SubmitProbe("a request", "a context")
+    assert scene.calls == [("room",)]
+    assert not hasattr(scene, "step")
+
+
+async def test_a_parameter_set_that_nobody_has_is_refused_before_a_template_is_looked_for(monkeypatch):
+    scene = Scene(monkeypatch)
+    monkeypatch.setattr(module, "parameters_of", lambda _: SimpleNamespace(name="profile/9"))
+    with pytest.raises(MalformedMessageError, match="codes of 1024 bits"):
+        await scene.service.SubmitProbe("a request", "a context")
+    assert (scene.calls, scene.progress.refusal) == ([("room",)], INVALID)
 
 
 # ---------------------------------------------------------------------- the token

@@ -135,6 +135,23 @@ async def test_a_worker_that_is_idle_prepares_until_it_has_enough_and_one_that_i
     assert pool.metrics.summary() == {"prepare": {"count": 2, "median_ms": 7.0, "p95_ms": 7.0}}
 
 
+@pytest.mark.parametrize("comes", ["somebody", "the end"])
+async def test_a_worker_prepares_no_more_once_somebody_comes_or_the_end_does(pool, comes):
+    """Whoever comes waits for one preparation at most."""
+    worker = pool._workers[0]
+
+    def fills():
+        yield True, 1
+        worker.queued, pool._is_closed = (1, False) if comes == "somebody" else (0, True)
+        yield True, 2
+        raise AssertionError
+
+    worker.fills = fills()
+    pool._fill_when_idle(worker)
+    await asyncio.gather(*pool._filling)
+    assert (worker.calls, worker.prepared, worker.is_filling) == (["filled"] * 2, 2, False)
+
+
 async def test_nothing_is_prepared_for_a_pool_that_is_closed(pool):
     pool._is_closed = True
     pool._fill_when_idle(pool._workers[0])

@@ -29,10 +29,16 @@ NOW = dt.datetime(2026, 11, 1, tzinfo=dt.UTC)
 DAY = dt.timedelta(days=1)
 
 
+@pytest.fixture(scope="module")
+def of_the_first_day(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("made") / "tls"
+    write_pki(folder, hosts=["localhost"], clients=["alice", "bob"], now=NOW)
+    return folder
+
+
 @pytest.fixture
-def tls(tmp_path):
-    write_pki(tmp_path / "tls", hosts=["localhost"], clients=["alice", "bob"], now=NOW)
-    return tmp_path / "tls"
+def tls(of_the_first_day, tmp_path):
+    return shutil.copytree(of_the_first_day, tmp_path / "tls")
 
 
 def certificate(tls, name):

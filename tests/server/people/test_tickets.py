@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from types import SimpleNamespace
@@ -12,9 +13,12 @@ from typer.testing import CliRunner
 from federation.errors import UsageError
 from federation.wire.ticket import Ticket
 from server import cli
+from server.people import tickets_cli
 from server.people.person import draw_passphrase, read_passphrase
 from server.people.tickets import issue_ticket, open_servers_storage, ticket_of
+from server.people.tickets_cli import ticket_commands
 from server.storage.sqlstorage import SqlStorage, open_storage
+from server.storage.storage import IssuedTicket
 
 DAY = 86_400
 
@@ -63,10 +67,90 @@ def test_a_link_carries_the_ticket_where_no_browser_sends_it(database):
     assert Ticket.from_text(fragment.removeprefix("ticket=")).digest == issued(database)[0].digest
 
 
-def test_no_link_goes_over_a_network_in_the_clear(database):
-    refused = typed("tickets", "issue", "--database", database, "--page", "http://verify.example.org", expected=2)
-    assert "begins with https://" in refused.stderr
-    assert issued(database) == []
+@pytest.mark.parametrize(
+    "page",
+    [
+        "http://verify.example.org",
+        "http://localhost.example.org",
+        "http://localhost:80@verify.example.org",
+        "http://127.0.0.1.example.org/",
+        "verify.example.org",
+        "https://",
+        "https://alice@verify.example.org",
+        "https://verify.example.org/?a=b",
+        "https://verify.example.org/#one",
+    ],
+)
+def test_no_link_goes_over_a_network_in_the_clear_or_hides_its_ticket_behind_another_end(page):
+    refused = CliRunner().invoke(ticket_commands, ["issue", "--database", "none.db", "--page", page])
+    assert "begins with https://" in str(refused.exception)
+    assert (type(refused.exception), refused.output) == (UsageError, "")
+
+
+@pytest.mark.parametrize(
+    ("page", "link"),
+    [
+        ("https://verify.example.org:8443//", "https://verify.example.org:8443/#ticket="),
+        ("http://localhost:8080", "http://localhost:8080/#ticket="),
+        ("http://127.0.0.1/page/", "http://127.0.0.1/page/#ticket="),
+    ],
+)
+def test_each_ticket_of_several_has_a_link_and_all_end_at_once(monkeypatch, page, link):
+    tickets, told = [Ticket(bytes([n]) * 20) for n in (1, 2, 3)], []
+
+    @contextlib.contextmanager
+    def opened(database):
+        told.append(("opened", database))
+        yield "the storage"
+        told.append(("closed",))
+
+    def issue(storage, *, ends_at, client):
+        told.append((storage, ends_at, client))
+        return tickets[len(told) - 2]
+
+    monkeypatch.setattr(tickets_cli, "open_servers_storage", opened)
+    monkeypatch.setattr(tickets_cli, "issue_ticket", issue)
+    monkeypatch.setattr(tickets_cli, "time", SimpleNamespace(time=lambda: 1_900_000_000.9))
+    words = ["issue", "--database", "some.db", "--page", page, "--count", "3", "--days", "5", "--client", "bob"]
+    result = CliRunner().invoke(ticket_commands, words, catch_exceptions=False)
+    assert result.stdout.splitlines() == [link + ticket.reveal() for ticket in tickets]
+    issued = ("the storage", 1_900_000_000 + 5 * DAY, "bob")
+    assert told == [("opened", "some.db"), issued, issued, issued, ("closed",)]
+
+
+def test_what_an_operator_gives_has_a_ticket_and_an_account_of_its_own_and_is_kept_without_the_ticket():
+    kept = []
+    storage = SimpleNamespace(issue=kept.append)
+    first = issue_ticket(storage, ends_at=77)
+    second = issue_ticket(storage, ends_at=78, client="bob")
+    assert [(one.digest, one.client, one.ends_at, one.admission) for one in kept] == [
+        (first.digest, None, 77, None),
+        (second.digest, "bob", 78, None),
+    ]
+    assert len({first.secret_bytes(), second.secret_bytes(), *(one.account for one in kept)}) == 4
+    assert [len(one.account) for one in kept] == [16, 16]
+
+
+def test_the_list_shows_each_ticket_with_its_own_end_and_certificate(monkeypatch):
+    found = [
+        IssuedTicket(bytes([1]) * 32, bytes([2]) * 16, "bob", 1_900_000_000),
+        IssuedTicket(bytes([3]) * 32, bytes([4]) * 16, None, 1_900_000_000 + 2 * DAY),
+    ]
+    asked = []
+    storage = SimpleNamespace(tickets=lambda *, now: asked.append(now) or found)
+    monkeypatch.setattr(tickets_cli, "open_servers_storage", lambda _: contextlib.nullcontext(storage))
+    monkeypatch.setattr(tickets_cli, "time", SimpleNamespace(time=lambda: 1_800_000_000.9))
+    shown = CliRunner().invoke(ticket_commands, ["list", "--database", "some.db"], catch_exceptions=False).stdout
+    assert shown == (
+        "0101010101010101  ends on 2030-03-17  for bob\n0303030303030303  ends on 2030-03-19  for any certificate\n"
+        "2 tickets\n"
+    )
+    facts = CliRunner().invoke(ticket_commands, ["list", "--database", "some.db", "--json"], catch_exceptions=False)
+    assert json.loads(facts.stdout) == [
+        {"ticket": "0101010101010101", "ends": "2030-03-17", "client": "bob"},
+        {"ticket": "0303030303030303", "ends": "2030-03-19", "client": None},
+    ]
+    assert asked == [1_800_000_000] * 2
 
 
 def test_the_list_says_when_and_for_whom_and_never_which(database):

@@ -18,6 +18,17 @@ def test_one_visitor_s_places_leave_room_for_another_and_come_back():
         pass
 
 
+def test_who_leaves_one_of_two_places_has_the_other_still():
+    places = Places(2, "calls")
+    with places.one(b"a"):
+        with places.one(b"a"):
+            pass
+        assert places.visitors == 1
+        with places.one(b"a"), pytest.raises(UnavailableError, match="2 calls are under way"), places.one(b"a"):
+            raise AssertionError
+    assert places.visitors == 0
+
+
 def test_a_place_comes_back_from_who_fails():
     places = Places(1, "calls")
     for _ in range(3):

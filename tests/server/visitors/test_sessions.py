@@ -71,3 +71,4 @@ def test_a_session_that_ended_makes_room_once(sessions):
 def test_limits_that_leave_no_room_are_refused(most, seconds):
     with pytest.raises(UsageError, match="at least one session"):
         OpenSessions(most, seconds)
+    assert OpenSessions(1, 0.5).count == 0
