@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
+import warnings
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import replace
 
@@ -187,6 +188,56 @@ def test_an_authority_is_one_certificate_as_it_is_written(authority, said):
     ):
         with pytest.raises(UsageError, match=said):
             take(authority)
+
+
+NO_NAME = "an organisation's name is 1 to 32 of a-z"
+SPOILED = [
+    (INVITATION, "federation", (b"f" * 15, b"f" * 17), "the id of a federation has 16 bytes"),
+    (INVITATION, "invitation", (b"i" * 15, b"i" * 17), "the id of an invitation has 16 bytes"),
+    (INVITATION, "name", (7, b"north", "", "North", "north-", "-north", "n" * 33, "n/a", "n\n"), NO_NAME),
+    (INVITATION, "address", (7, b"host:1"), "an address is text"),
+    (INVITATION, "address", ("host", "host:0", ":1", "https://host:1"), "is no address: write HOST:PORT"),
+    (INVITATION, "coordinator", (b"k" * 31, b"k" * 33), "the coordinator's key has 32 bytes"),
+    (INVITATION, "noticed_at", (0.5, "1", -1), "the last notice before an invitation is a whole number"),
+    (INVITATION, "expires_at", (0.5, "1", -1), "the end of an invitation is a whole number"),
+    (NOTICE, "federation", (b"f" * 15, b"f" * 17), "the id of a federation has 16 bytes"),
+    (NOTICE, "address", (7, b"host:1"), "an address is text"),
+    (NOTICE, "address", ("host", "host:0"), "is no address: write HOST:PORT"),
+    (NOTICE, "issued_at", (0.5, "1", -1), "the time of a notice is a whole number"),
+    (REQUEST, "invitation", (b"i" * 15, b"i" * 17), "the id of an invitation has 16 bytes"),
+    (REQUEST, "invitation_digest", (b"d" * 31, b"d" * 33), "the digest of an invitation has 32 bytes"),
+    (REQUEST, "name", (7, b"north", "", "North", "n" * 33), NO_NAME),
+    (REQUEST, "organisation_key", (IDENTITY.public[:-1], IDENTITY.public + b"k"), "the organisation's key has 1344"),
+]
+
+
+@pytest.mark.parametrize(
+    ("good", "field", "wrong", "said"), SPOILED, ids=[f"{type(good).__name__} {field}" for good, field, *_ in SPOILED]
+)
+def test_each_field_of_what_is_sent_is_of_its_kind_and_length(good, field, wrong, said):
+    for value in wrong:
+        with pytest.raises(UsageError, match=said):
+            replace(good, **{field: value})
+
+
+@pytest.mark.parametrize("name", ["n", "0", "n" * 32, "a-b", "9-to-5"])
+def test_a_name_is_good_with_digits_and_inner_hyphens_to_its_last_letter(name):
+    assert replace(INVITATION, name=name).name == replace(REQUEST, name=name).name == name
+
+
+def test_what_the_library_warns_of_in_an_authority_is_refused_and_the_way_of_warning_stays(monkeypatch):
+    def warn(_pem):
+        warnings.warn("the serial number is not positive", DeprecationWarning, stacklevel=1)
+
+    before = list(warnings.filters)
+    monkeypatch.setattr(x509, "load_pem_x509_certificate", warn)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ignoring = list(warnings.filters)
+        with pytest.raises(UsageError, match="the authority is a certificate in PEM"):
+            require_authority(AUTHORITY)
+        assert list(warnings.filters) == ignoring
+    assert list(warnings.filters) == before
 
 
 # ---------------------------------------------------------------- requests
