@@ -5,6 +5,7 @@ import json
 import os
 import re
 import stat
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -520,6 +521,72 @@ def test_config_show_shows_no_passphrase(home, monkeypatch):
         told = run("config", "show", *words, app=client.cli.app).stdout
         assert "secret.txt" in told
         assert "hush" not in told
+
+
+class Size(Enum):
+    SMALL = "s"
+    LARGE = "l"
+
+
+def test_what_is_at_the_top_is_for_the_options_that_are_declared_as_shared_in_groups_of_groups_too(usual):
+    app, outer, inner = toy(), Commands(help="Outer."), Commands(help="Inner.")
+
+    @inner.command("go")
+    def go(
+        tls: Annotated[Path, typer.Option(envvar="TOY_TLS")] = Path("/default"),
+        place: Annotated[str, typer.Option()] = "its own",
+        size: Annotated[Size, typer.Option()] = Size.SMALL,
+    ) -> None:
+        typer.echo(f"{tls} {place} {size.value}")
+
+    outer.add_typer(inner, name="inner")
+    app.add_typer(outer, name="outer")
+    assert set(leaves(typer.main.get_command(app))) == {"look", "keys list", "config show", "outer inner go"}
+    usual.write_text('tls = "/top"\nplace = "@office"\n["outer inner go"]\nsize = "l"\n')
+    assert run("outer", "inner", "go", app=app).stdout == "/top its own l\n"
+    assert json.loads(run("config", "show", "--json", "outer", "inner", "go", app=app).stdout) == [
+        {"name": "tls", "value": "/top", "from": f"{usual}: tls"},
+        {"name": "place", "value": "its own", "from": "default"},
+        {"name": "size", "value": "l", "from": f'{usual}: size in ["outer inner go"]'},
+    ]
+
+
+def test_a_file_that_is_named_from_where_one_stands_gives_whole_paths_that_are_looked_at_there(home):
+    app = toy()
+
+    @app.command("open")
+    def open_it(image: Annotated[Path, typer.Option(exists=True)]) -> None:
+        typer.echo(str(image))
+
+    Path("sub").mkdir()
+    Path("sub/image.jpg").touch()
+    Path("sub/own.toml").write_text('tls = "tls"\n[open]\nimage = "image.jpg"\n')
+    assert json.loads(run("--config", "sub/own.toml", "look", app=app).stdout)["tls"] == str(
+        home / "elsewhere" / "sub" / "tls"
+    )
+    assert run("--config", "sub/own.toml", "open", app=app).stdout == f"{home / 'elsewhere' / 'sub' / 'image.jpg'}\n"
+
+
+def test_a_variable_that_is_empty_is_not_where_a_value_came_from(home, monkeypatch):
+    monkeypatch.setenv("TOY_LOOK_TLS", "")
+    monkeypatch.setenv("TOY_TLS", "/short")
+    assert shown("look")["tls"] == ("/short", "variable TOY_TLS")
+
+
+def test_a_file_of_the_same_name_where_one_stands_is_told_apart_from_the_one_that_is_read(usual):
+    usual.write_text("")
+    Path("toy.toml").write_text("")
+    told = (None, "not read, since it is only where you stand; --config toy.toml names it")
+    assert shown() == {"file": (str(usual), "the usual place"), "./toy.toml": told}
+
+
+def test_what_is_shown_stands_in_columns_with_a_dash_for_nothing(usual, monkeypatch):
+    usual.write_text('place = "@somewhere-far-away"\n')
+    assert run("config", "show", "keys", "list").stdout.splitlines() == [
+        "NAME           -         needed, and set nowhere",
+        "tls            /default  default",
+        "password-file  -         not set",
+    ]
 
 
 # ---------------------------------------------------------------------- the two programs

@@ -378,3 +378,29 @@ def test_what_an_organisation_agrees_to_is_in_its_range_with_both_ends(field, le
 def test_recipes_are_some_of_those_there_are_in_their_order_each_once(recipes):
     with pytest.raises(UsageError, match="recipes are some of moments, scales, threshold, evaluation, in this order"):
         replace(AGREED, recipes=recipes)
+
+
+def test_every_application_is_named_by_its_digest_also_the_second_one():
+    for wrong in ("AB" * 32, "ab" * 31, "ab" * 33, "", "ab" * 32 + "\n", 7):
+        with pytest.raises(UsageError, match="app-hashes are SHA-256 digests"):
+            replace(AGREED, app_hashes=frozenset({"cd" * 32, wrong}))
+    assert not replace(AGREED, app_hashes=frozenset()).allows_app("ab" * 32)
+
+
+def test_a_request_that_is_read_is_signed_by_both_of_its_own_keys():
+    other = SignedJoinRequest.sign(REQUEST, OTHER_IDENTITY, OTHER_NODE)
+    for wrong, said in (
+        (replace(SIGNED, organisation_signature=other.organisation_signature), "the identity of north did not sign"),
+        (replace(SIGNED, node_signature=other.node_signature), "the node key did not sign this join request"),
+        (replace(SIGNED, request=replace(REQUEST, invitation=b"j" * 16)), "the identity of north did not sign"),
+    ):
+        with pytest.raises(ProofError, match=said):
+            SignedJoinRequest.from_bytes(wrong.to_bytes())
+    for change in ({"invitation": b"j" * 16}, {"invitation_digest": bytes(32)}, {"name": "south"}):
+        answered = replace(REQUEST, invitation_digest=INVITATION.digest)
+        answered.require_answers(INVITATION)
+        with pytest.raises(PeerError, match="does not answer the invitation that was sent"):
+            replace(answered, **change).require_answers(INVITATION)
+    INVITATION.require_open(1_900_000_001)
+    with pytest.raises(UsageError, match="the invitation of north has expired"):
+        INVITATION.require_open(1_900_000_002)
