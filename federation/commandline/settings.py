@@ -31,6 +31,7 @@ from typing import Any
 
 import click
 
+from federation.commandline.tokens import SCHEME
 from federation.errors import UsageError
 from federation.toml import read_toml
 
@@ -262,6 +263,7 @@ _NO_FILE: dict[str, Callable[[str], bool]] = {
     "@NAME": lambda value: value.startswith("@"),
     "URL": lambda value: "://" in value,
     "KEY": lambda value: "+" in value,
+    "URI": lambda value: value.lower().startswith(SCHEME),
 }
 """What else a value may be, by what the metavar of its parameter says beside FILE."""
 

@@ -61,3 +61,23 @@ def test_a_command_of_an_installed_role_is_the_command():
     app.command("other")(lambda: None)
     assert "wallet" in CliRunner().invoke(app, ["show", "--help"]).output
     assert isinstance(app, typer.Typer)
+
+
+def test_a_group_is_the_one_at_its_place_or_a_command_that_refuses_and_is_looked_for_once_named(without, monkeypatch):
+    """Only the group that is named is looked up, with its own extra and not another one's."""
+    without("tenseal")
+    looked, found = [], importlib.import_module
+    monkeypatch.setattr(extras.importlib, "import_module", lambda name: looked.append(name) or found(name))
+    app = Commands(help="A program.")
+    for extra, name, place in (
+        ("device", "far", "no.such.module:group"),
+        ("audit", "wallet", "client.wallet.cli:wallet_app"),
+        (None, "other", "no.such.other:group"),
+    ):
+        Extra(extra, app).group(name, place)
+    refused = CliRunner().invoke(app, ["far", "and", "--away"])
+    assert str(refused.exception) == "far needs intaglio[device]: pip install 'intaglio[device]' (tenseal missing)"
+    assert looked == []
+    assert "backup" in CliRunner().invoke(app, ["wallet", "--help"]).output
+    assert [name for name in looked if name.startswith(("client.wallet", "no."))] == ["client.wallet.cli"]
+    assert isinstance(CliRunner().invoke(app, ["other", "x"]).exception, ModuleNotFoundError)

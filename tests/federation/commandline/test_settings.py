@@ -5,6 +5,7 @@ import json
 import os
 import re
 import stat
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -25,6 +26,7 @@ from federation.commandline.settings import (
     is_shared,
     key_of,
     leaves,
+    names_file,
     settable,
     short_variable,
     variables_of,
@@ -360,6 +362,32 @@ def test_a_fault_in_another_commands_table_is_found_by_config_show(usual):
     assert "seeen is no key in [look]" in run("config", "show", code=2).stderr.replace("\n", "")
 
 
+def test_a_wrong_value_at_the_top_is_found_by_config_show_also_where_no_table_is(usual):
+    usual.write_text("tls = 1\n")
+    assert "tls must be text in quotes" in run("config", "show", code=2).stderr.replace("\n", "")
+
+
+@pytest.mark.parametrize(
+    ("table", "words", "says"),
+    [
+        ("loook", ["look"], "no command 'loook', so there is no table [loook]; did you mean [look]?"),
+        ('"kyes list"', ["look"], "no command 'kyes list', so there is no table [\"kyes list\"]"),
+        ('"keys lst"', ["keys", "list", "n"], 'there is no table ["keys lst"]; did you mean ["keys list"]?'),
+        ("keys", ["keys", "list", "n"], "no command 'keys', so there is no table [keys]"),
+        ('"keys lst"', ["look"], None),
+        ("keys", ["look"], None),
+    ],
+)
+def test_a_table_of_no_command_stops_whoever_could_have_meant_it(usual, table, words, says):
+    """A group is not looked up for a command of another one: it may need what is not installed."""
+    usual.write_text(f"[look]\ndays = 7\n[{table}]\n")
+    done = run(*words, code=2 if says else 0)
+    if says:
+        assert says in done.stderr.replace("\n", "")
+    else:
+        assert json.loads(done.stdout)["days"] == 7
+
+
 @pytest.mark.parametrize("table", ["loook", '"keys lst"', "keys"])
 def test_a_table_of_no_command_is_found_by_config_show(usual, table):
     usual.write_text(f"[{table}]\n")
@@ -495,7 +523,101 @@ def test_config_show_shows_no_passphrase(home, monkeypatch):
         assert "hush" not in told
 
 
+class Size(Enum):
+    SMALL = "s"
+    LARGE = "l"
+
+
+def test_what_is_at_the_top_is_for_the_options_that_are_declared_as_shared_in_groups_of_groups_too(usual):
+    app, outer, inner = toy(), Commands(help="Outer."), Commands(help="Inner.")
+
+    @inner.command("go")
+    def go(
+        tls: Annotated[Path, typer.Option(envvar="TOY_TLS")] = Path("/default"),
+        place: Annotated[str, typer.Option()] = "its own",
+        size: Annotated[Size, typer.Option()] = Size.SMALL,
+    ) -> None:
+        typer.echo(f"{tls} {place} {size.value}")
+
+    outer.add_typer(inner, name="inner")
+    app.add_typer(outer, name="outer")
+    assert set(leaves(typer.main.get_command(app))) == {"look", "keys list", "config show", "outer inner go"}
+    usual.write_text('tls = "/top"\nplace = "@office"\n["outer inner go"]\nsize = "l"\n')
+    assert run("outer", "inner", "go", app=app).stdout == "/top its own l\n"
+    assert json.loads(run("config", "show", "--json", "outer", "inner", "go", app=app).stdout) == [
+        {"name": "tls", "value": "/top", "from": f"{usual}: tls"},
+        {"name": "place", "value": "its own", "from": "default"},
+        {"name": "size", "value": "l", "from": f'{usual}: size in ["outer inner go"]'},
+    ]
+
+
+def test_a_file_that_is_named_from_where_one_stands_gives_whole_paths_that_are_looked_at_there(home):
+    app = toy()
+
+    @app.command("open")
+    def open_it(image: Annotated[Path, typer.Option(exists=True)]) -> None:
+        typer.echo(str(image))
+
+    Path("sub").mkdir()
+    Path("sub/image.jpg").touch()
+    Path("sub/own.toml").write_text('tls = "tls"\n[open]\nimage = "image.jpg"\n')
+    assert json.loads(run("--config", "sub/own.toml", "look", app=app).stdout)["tls"] == str(
+        home / "elsewhere" / "sub" / "tls"
+    )
+    assert run("--config", "sub/own.toml", "open", app=app).stdout == f"{home / 'elsewhere' / 'sub' / 'image.jpg'}\n"
+
+
+def test_a_variable_that_is_empty_is_not_where_a_value_came_from(home, monkeypatch):
+    monkeypatch.setenv("TOY_LOOK_TLS", "")
+    monkeypatch.setenv("TOY_TLS", "/short")
+    assert shown("look")["tls"] == ("/short", "variable TOY_TLS")
+
+
+def test_a_file_of_the_same_name_where_one_stands_is_told_apart_from_the_one_that_is_read(usual):
+    usual.write_text("")
+    Path("toy.toml").write_text("")
+    told = (None, "not read, since it is only where you stand; --config toy.toml names it")
+    assert shown() == {"file": (str(usual), "the usual place"), "./toy.toml": told}
+
+
+def test_what_is_shown_stands_in_columns_with_a_dash_for_nothing(usual, monkeypatch):
+    usual.write_text('place = "@somewhere-far-away"\n')
+    assert run("config", "show", "keys", "list").stdout.splitlines() == [
+        "NAME           -         needed, and set nowhere",
+        "tls            /default  default",
+        "password-file  -         not set",
+    ]
+
+
 # ---------------------------------------------------------------------- the two programs
+
+
+@PROGRAMS
+def test_of_every_option_a_file_is_one_and_what_else_its_help_names_is_none(module):
+    """So that what it says of files that it names itself can be said in a settings file too."""
+    other = {"@NAME": "@office", "URL": "postgresql://host/name", "KEY": "log+1+AQ==", "URI": "PKCS11:token=a;object=b"}
+    seen = set()
+    for command in leaves(typer.main.get_command(module.app)).values():
+        for parameter in settable(command):
+            first, *others = (parameter.metavar or "").split("|")
+            files = isinstance(parameter.type, click.Path) or first == "FILE"
+            assert [names_file(value, parameter) for value in ("a.pem", "../b", "/c")] == [files] * 3
+            if first == "FILE":
+                assert not any(names_file(other[kind], parameter) for kind in others)
+                seen.update(others)
+    assert seen == {"intaglio": {"@NAME", "KEY", "URI"}, "intaglio-server": {"URL", "KEY", "URI"}}[module.PROGRAM.name]
+
+
+def test_a_signing_key_that_a_file_names_is_a_file_beside_it_or_in_a_token(home):
+    uri = "pkcs11:token=a;object=b?module-path=/l.so"
+    (home / "own.toml").write_text(f'["rules stop"]\nkey = ["one.pem", "{uri}", "/two.pem"]\n')
+    shown = run("--config", home / "own.toml", "config", "show", "--json", "rules", "stop", app=server.cli.app).stdout
+    (key,) = [row for row in json.loads(shown) if row["name"] == "key"]
+    assert key == {
+        "name": "key",
+        "value": f"{home / 'one.pem'} {uri} /two.pem",
+        "from": f'{home / "own.toml"}: key in ["rules stop"]',
+    }
 
 
 @PROGRAMS

@@ -163,6 +163,78 @@ def test_every_thing_that_is_wrong_has_its_reason(change, reason):
     assert reason_of(ask(**change)) is reason
 
 
+def two_packs(**changes):
+    """Rules of which one place asks for more than the other."""
+    return a_rulebook(a_deployment(), a_pack("EU"), a_pack("DE", a_rule(**changes)))
+
+
+OTHER_USE = "the deployment 'berlin-office' is registered for another audience, purpose or model release"
+ANOTHER_WAY = "or take the way without a face that the terms name"
+CAMERA = f"verify with the camera and the movements that it asks for (`intaglio verify --challenge`), {ANOTHER_WAY}"
+KIOSK = f"verify at a kiosk of the operator's that the public rules name, {ANOTHER_WAY}"
+SENTENCES = [
+    ({"purpose": "face-search"}, f"the purpose 'face-search' is never allowed: {RedLine.SEARCH.value}"),
+    ({"now": NOW + DAY + 1}, "the public rules were last read more than a day ago; read the log again"),
+    ({"deployment": "cellar"}, "no deployment 'cellar' stands in the public registry"),
+    ({"rules": a_rulebook(a_deployment(ends_at=NOW))}, "the deployment 'berlin-office' is not in force now"),
+    ({"audience": "elsewhere.org"}, OTHER_USE),
+    ({"rules": a_rulebook(a_deployment(), a_pack("DE"))}, "no policy is in force in EU"),
+    (
+        {"rules": a_rulebook(a_deployment(), a_pack("DE"), a_pack("EU", rules=()))},
+        f"the policy of EU does not allow {PURPOSE!r} now",
+    ),
+    (
+        {
+            "rules": a_rulebook(
+                a_deployment(),
+                a_pack("DE"),
+                a_pack("EU"),
+                a_moratorium(identifier="later", begins_at=NOW + 1),
+                a_moratorium(),
+            )
+        },
+        "stopped by the moratorium 'pause-2030'",
+    ),
+    ({"ends_at": NOW}, "the model release is not valid now; it must be audited again"),
+    (
+        {"audited": TRIAL, "rules": two_packs(tier=Tier.LIMITED)},
+        f"the model release is a trial that no audit has passed, and {PURPOSE!r} is no trial's purpose",
+    ),
+    (
+        {"stated_fmr": 0.0025, "rules": two_packs(tier=Tier.LIMITED)},
+        f"{PURPOSE!r} needs a release with a false match rate of at most 0.001; this one states 0.0025",
+    ),
+    (
+        {"pad": PadLevel.NONE, "rules": two_packs(pad=PadLevel.ON_DEVICE)},
+        f"{PURPOSE!r} asks for presentation attack detection 'on-device', and here it is 'none'; {CAMERA}",
+    ),
+    (
+        {"pad": PadLevel.ON_DEVICE, "rules": two_packs(pad=PadLevel.SUPERVISED)},
+        f"{PURPOSE!r} asks for presentation attack detection 'supervised', and here it is 'on-device'; {KIOSK}",
+    ),
+    ({"consent": None}, f"the consent receipt is refused: {ReceiptFault.MISSING.value}"),
+    ({"consent": a_consent(jurisdiction="FR")}, "the consent receipt is for another jurisdiction"),
+    (
+        {"consent": a_consent(expires_at=NOW + 181 * DAY), "rules": two_packs(tier=Tier.LIMITED)},
+        f"a consent receipt for {PURPOSE!r} may be valid for at most 180 days",
+    ),
+    ({"attempts": Attempts(used_up=True)}, "this template is closed after too many failures; enrol anew"),
+    ({"attempts": Attempts(wait_until=NOW + 77)}, "too many attempts in a row have failed; try again in 77 seconds"),
+]
+
+
+@pytest.mark.parametrize(("change", "sentence"), SENTENCES, ids=[sentence[:40] for _, sentence in SENTENCES])
+def test_a_refusal_says_to_its_owner_what_was_asked_what_there_is_and_what_helps(change, sentence):
+    said = ask(**change)
+    assert isinstance(said, Refused), said
+    assert (said.detail, said.retry_after_seconds) == (sentence, 77 if "77" in sentence else 0)
+    assert sentence in str(said.to_error(to_owner=True))
+    assert (sentence in str(said.to_error(to_owner=False))) is not said.reason.is_personal
+    for to_owner in (True, False):
+        comes_later = to_owner and said.reason is Reason.TOO_SOON
+        assert type(said.to_error(to_owner=to_owner)) is (UnavailableError if comes_later else RefusedError)
+
+
 def test_s8_without_a_valid_receipt_of_the_owner_nothing_is_allowed():
     """No receipt, a foreign one, one for another template, an altered one."""
     altered = replace(a_receipt(), signature=bytes(64))
@@ -801,6 +873,31 @@ def test_rule_signers_need_a_threshold_that_they_can_reach():
         (lambda: a_rule(purpose="Door Access"), "a purpose is 1 to 64 of a-z 0-9 . _ / -"),
         (lambda: a_rule(purpose=""), "a purpose is 1 to 64 of a-z 0-9 . _ / -"),
         (lambda: a_rule(ends_at=1.5), "the end of a rule is a whole number of"),
+        (lambda: an_exception(identifier="A B"), "an exception's identifier is 1 to 64 of a-z"),
+        (lambda: an_exception(audience="A B"), "an exception's audience is 1 to 64 of a-z"),
+        (lambda: an_exception(jurisdiction="Germany"), "jurisdictions are ISO 3166 codes such as DE"),
+        (lambda: an_exception(reason="x" * 19), "the reason of an exception needs 20 to 500"),
+        (lambda: a_moratorium(identifier="A B"), "a moratorium's identifier is 1 to 64 of a-z"),
+        (lambda: a_moratorium(begins_at=0.5), "the beginning of a moratorium is a whole number"),
+        (lambda: a_moratorium(jurisdictions=("EU", "DE")), "jurisdictions are ISO 3166 codes such as DE"),
+        (lambda: a_moratorium(audiences=("b.example", "a.example")), "audiences: a tuple in order,"),
+        (lambda: a_moratorium(categories=("sign-in", "payment")), "categories: a tuple in order,"),
+        (lambda: a_moratorium(categories=("payment", "searching")), "a moratorium names categories that do not"),
+        (lambda: a_moratorium(reason="x" * 501), "the reason of a moratorium needs 20 to 500"),
+        (lambda: a_lifting(moratorium="A B"), "a moratorium's identifier is 1 to 64 of a-z"),
+        (lambda: a_lifting(lifted_at=0.5), "the end of a moratorium is a whole number"),
+        (lambda: a_lifting(reason="x" * 19), "the reason of a lifting needs 20 to 500"),
+        (lambda: a_pack(version=True), "the version of a pack is 1, 2, 3 ..."),
+        (lambda: a_rule(category=Category.PAYMENT), "is at least of tier"),
+        (lambda: a_rule(ends_at=NOW - DAY), "a rule must end after it begins"),
+        (lambda: a_deployment(identifier="A B"), "a deployment's identifier is 1 to 64 of a-z"),
+        (lambda: a_deployment(operator="x" * 201), "the operator's name needs 1 to 200"),
+        (lambda: a_deployment(audience="A B"), "a deployment's audience is 1 to 64 of a-z"),
+        (lambda: a_deployment(purposes=("b-purpose", "a-purpose")), "the purposes of a deployment: a tuple in order,"),
+        (lambda: a_deployment(release_digests=(bytes(32),) * 2), "release digests stand in order, each once"),
+        (lambda: a_deployment(release_digests=(b"b" * 32, b"a" * 32)), "release digests stand in order, each once"),
+        (lambda: a_deployment(ends_at=NOW - DAY), "a deployment must end after it begins"),
+        (lambda: a_kiosk(identifier="A B"), "a kiosk's identifier is 1 to 64 of a-z 0-9"),
         (lambda: a_kiosk(certificate=b"short"), "the digest of a kiosk's certificate has 32"),
         (lambda: a_kiosk(place=""), "the place of a kiosk needs 1 to 500"),
         (lambda: a_kiosk(deployment="Berlin"), "a kiosk's deployment is 1 to 64 of a-z 0-9"),
