@@ -907,6 +907,7 @@ ELSEWHERE = {
     "client/node/renewing.py": ("rename", "rows above"),
     "server/restoring/backing_up.py": ("mkdir rename replace symlink_to", "rows above"),
     "client/node/turns.py": ("fdopen open", "rows above"),
+    "server/people/person.py": ("TemporaryFile", "asks whether there is room; it is never read"),
     "client/preparing/columns.py": (
         "TemporaryFile open",
         "columns on their way to an archive, which is of the rows above",

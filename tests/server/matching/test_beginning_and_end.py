@@ -590,7 +590,8 @@ async def test_a_server_is_tended_every_few_seconds_and_first_after_the_first_of
     async def report(*of):
         told.append(of)
 
-    monkeypatch.setattr(serving, "asyncio", SimpleNamespace(sleep=sleep))
+    by_itself = SimpleNamespace(sleep=sleep, create_task=asyncio.create_task, wait=asyncio.wait)
+    monkeypatch.setattr(serving, "asyncio", by_itself)
     monkeypatch.setattr(serving, "_report", report)
     with pytest.raises(asyncio.CancelledError):
         await serving._tend("service", "told", "admission")

@@ -1407,6 +1407,7 @@ def test_nobody_waits_for_the_record_of_the_log_but_who_must_move_it(prepared_po
         other.follow(lambda: a_head(9))
         with storage._begin() as run:
             storage._record(run, a_head(8))
+            run.hear_the_rest()  # else it may not have the row yet
             other.enrol(a_template())
             with pytest.raises(UnavailableError, match="busy"):
                 other.forget(a_deed())
