@@ -12,7 +12,7 @@ WEB := web/node_modules/.package-lock.json
 PAGE := web/dist/index.html
 ARGS ?=
 
-.PHONY: help install postgres softhsm browsers web screens rehearse wheel release demo demo-web deployment containers test bench load campaign check check-slow lint types format protos site clean
+.PHONY: help install postgres softhsm chromium browsers web screens rehearse wheel release demo demo-web deployment containers test bench load campaign check check-slow lint types format protos site clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -59,7 +59,7 @@ $(PAGE): $(WEB) $(MODEL) web/index.html web/vite.config.ts $(shell find web/src 
   $(wildcard federation/recognition/mobilefacenet*.profile.json)
 	@if [ -f $(WEB) ]; then npm run --prefix web --silent build -- --logLevel error && touch $@; fi
 
-screens: $(WEB) $(MODEL) ## a picture of every state of the person's page, narrow and wide, light and dark (build/screens; ARGS="refused --language=de")
+screens: $(WEB) $(MODEL) chromium ## a picture of every state of the person's page, narrow and wide, light and dark (build/screens; ARGS="refused --language=de")
 	npm run --prefix web --silent screens -- $(ARGS)
 
 postgres: ## install PostgreSQL's server for the tests, where root may (Debian); without it they are skipped
@@ -73,6 +73,12 @@ softhsm: ## install SoftHSM for the tests of keys in tokens, where root may (Deb
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  apt-get update --quiet=2 && DEBIAN_FRONTEND=noninteractive apt-get install --quiet=2 --no-install-recommends softhsm2; \
 	else echo "SoftHSM is not installed, so its tests will be skipped (Debian: apt-get install softhsm2)."; fi
+
+chromium: ## install Chromium for the page's tests, where root may (Debian); without it they are skipped
+	@if command -v chromium >/dev/null || command -v google-chrome >/dev/null; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  apt-get update --quiet=2 && DEBIAN_FRONTEND=noninteractive apt-get install --quiet=2 --no-install-recommends chromium; \
+	else echo "Chromium is not installed, so the page's tests will be skipped (Debian: apt-get install chromium)."; fi
 
 browsers: ## install Firefox, WebKit and what they need for the page's slow tests, where root may (Debian); without them they are skipped
 	@if command -v firefox-esr >/dev/null && command -v WebKitWebDriver >/dev/null && command -v Xvfb >/dev/null; then :; \
@@ -96,7 +102,7 @@ containers: $(READY) ## the same in containers, with Docker or podman (ARGS="--b
 # Three processes on two cores: many tests wait for a deadline, a browser or another process.
 SHARED_OUT = --numprocesses $(shell $(PYTHON) -c 'import os; print(max(1, os.cpu_count() * 3 // 2))') --dist loadfile --no-loadscope-reorder
 
-test: $(TESTED) $(WEIGHTS) postgres softhsm $(PAGE) ## run the tests (ARGS are pytest's)
+test: $(TESTED) $(WEIGHTS) postgres softhsm chromium $(PAGE) ## run the tests (ARGS are pytest's)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -o faulthandler_timeout=1500 $(SHARED_OUT) $(ARGS)
 
 bench: install ## speed and sizes as ratios against named peers (build/bench.json)
@@ -113,7 +119,7 @@ check: lint types rehearse test ## everything that CI runs
 campaign: install postgres ## an hour of faults and strangers beside honest people (ARGS="--minutes 5 --database postgresql")
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.campaign $(ARGS)
 
-check-slow: $(TESTED) $(WEIGHTS) postgres softhsm browsers $(PAGE) ## the long tests; docs/reliability.md names its groups (ARGS="-k campaign")
+check-slow: $(TESTED) $(WEIGHTS) postgres softhsm chromium browsers $(PAGE) ## the long tests; docs/reliability.md names its groups (ARGS="-k campaign")
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
 lint: $(READY) $(WEB) ## style, imports and protos
