@@ -23,7 +23,7 @@ from tests.postgres import a_cluster, a_database
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
 
-_LONGEST_FIRST = ("tests/web/test_web.py", "tests/web/", "tests/integration/", "tests/field/")
+_LONGEST_FIRST = ("tests/web/test_web.py", "tests/web/", "tests/integration/", "tests/field/", "tests/test_")
 
 
 @pytest.hookimpl(trylast=True)

@@ -435,10 +435,15 @@ def scales_plan():
     )
 
 
+@pytest.fixture(scope="module")
+def embedded():
+    return made_up_chips().embed(shipped(), None).to_bytes()
+
+
 @pytest.fixture
-def sitters(config, tmp_path):
+def sitters(config, tmp_path, embedded):
     for index in range(1, ORGANISATIONS):
-        (tmp_path / f"{index}.npz").write_bytes(made_up_chips().embed(shipped(), None).to_bytes())
+        (tmp_path / f"{index}.npz").write_bytes(embedded)
     return config
 
 

@@ -56,16 +56,21 @@ def chips():
     return made_up_chips(PEOPLE)
 
 
+@pytest.fixture(scope="module")
+def embeddings(chips):
+    return [mine.embed(shipped(), None).to_bytes() for mine in parts(chips)]
+
+
 @pytest.fixture
-def config(tmp_path, chips, monkeypatch):
+def config(tmp_path, chips, embeddings, monkeypatch):
     """A run without noise in the ring, whose plan says so: with it, so few people would tune nothing."""
     monkeypatch.setattr(client.node.app, "discrete_noise", lambda size, _std: np.zeros(size, dtype=np.int64))
     monkeypatch.setattr(PrivacyPlan, "noise_with", lambda *_: 1e-9)
     for index, mine in enumerate(parts(chips)):
         (tmp_path / f"{index}.chips.npz").write_bytes(mine.to_bytes())
     values = write_federation(tmp_path)
-    for index, mine in enumerate(parts(chips)):
-        (tmp_path / f"{index}.npz").write_bytes(mine.embed(shipped(), None).to_bytes())
+    for index, mine in enumerate(embeddings):
+        (tmp_path / f"{index}.npz").write_bytes(mine)
     write_model(tmp_path / "model")
     changes = {"recipe": "scales", "steps": STEPS, "gradient-clip": 0.05, "epsilon": EPSILON, "budget-epsilon": EPSILON}
     return {**values, **changes, "people": PEOPLE, "profile": "", "round-deadline-seconds": 60.0}
