@@ -734,11 +734,20 @@ describe('whoever swallows a request and answers it himself', () => {
     expect(service.openings.size).toBe(2)
   })
 
-  test('an erasure that had to be asked for twice may lack its tombstone', async () => {
+  test.each(['an earlier call', 'Revoke', 'Erase'] as const)('an answer without a tombstone is believed only of an erasure that was asked for twice, here %s', async (again) => {
     await enrol()
-    swallow('Erase', (schema) => { service.repeated += 1; return create(schema, {} as never) })
-    expect(await (await owner()).erase()).toBeNull()
-    expect((await memory()).enrolment!.state).toBe('revoked')
+    service.repeated = again === 'an earlier call' ? 3 : 2
+    service.alter = (call, answer) => { if (call === again) service.repeated += 1; return answer }
+    swallow('Erase', (schema) => { if (again === 'Erase') service.repeated += 1; return create(schema, {} as never) })
+    const length = service.calls.length
+    const told = await (await owner()).erase().catch((error: unknown) => error)
+    if (again === 'Erase') expect(told).toBeNull()
+    else expect([told, String(told)]).toEqual([expect.any(PeerError), expect.stringContaining("everything is gone, without the log's entry about it; ask again")])
+    expect(service.calls.slice(length)).toEqual(['Revoke', 'Erase'])
+    const wallet = (await Wallet.open(KEY.secret))!
+    expect([service.stored, service.repeated, wallet.memory.enrolment!.state]).toEqual([null, 3, 'revoked'])
+    expect(wallet.memory.checkpoint!.split('\n')[1]).toBe(String(service.leaves.length)) // as the revocation was proved
+    expect(() => wallet.requireSecret()).toThrow('revoked for good')
   })
 
   let life: Map<string, unknown> | null = null
