@@ -320,7 +320,7 @@ async def start_server(
         ProofError: the log is behind the database.
         UnavailableError: log or database cannot be used now.
     """
-    with contextlib.ExitStack() as unless_it_serves:
+    async with contextlib.AsyncExitStack() as unless_it_serves:
         door = Door(host, port, in_all=CONNECTIONS_IN_ALL)
         unless_it_serves.callback(door.close)
         await service.begin()
@@ -356,6 +356,7 @@ async def start_server(
         health_pb2_grpc.add_HealthServicer_to_server(health_of_this.servicer, server)
         server.add_secure_port(f"unix:{passage.path}", credentials)
         await _report(service, health_of_this, admission)
+        unless_it_serves.push_async_callback(server.stop, None)
         await server.start()
         await passage.open()
         tending = asyncio.get_running_loop().create_task(_tend(service, health_of_this, admission))
@@ -382,8 +383,10 @@ async def _report(service: MatchingService, told: _Health, admission: Admission 
     try:
         try:
             ending = await service.on_disk(admission.look) if admission else []
-        finally:  # rules that forbid something are taken in, whatever the certificates are like
-            of_rules = await service.tend()
+        except Exception:  # rules that forbid something are taken in, whatever the certificates are like
+            await service.tend()  # but not by a server that ends: it would wait for a disk that says nothing
+            raise
+        of_rules = await service.tend()
         silent = service.journal.log.silent_witnesses.items()
         state = health_pb2.HealthCheckResponse.SERVING
         told.cause = "; ".join([*(f"witness {name} {reason}" for name, reason in silent), *ending, *of_rules])
