@@ -46,4 +46,4 @@ async def to_thread(call: Callable[_P, _T], *arguments: _P.args, **named: _P.kwa
     Raises:
         Exception: what `call` raised; see `error_of`.
     """
-    return await asyncio.to_thread(on_thread, partial(call, *arguments, **named))
+    return await asyncio.to_thread(on_thread, partial(call, *arguments, **named))  # noqa: TID251 - here alone
