@@ -81,9 +81,13 @@ def write_person(
     Raises:
         UsageError: a file is missing, or there already, or all of them are more than a device reads; the name has a
             certificate; or the authority ends before `certificate_days` are over.
+        UnavailableError: the database takes nothing.
     """
-    if path.exists() or path.is_symlink():  # also one that leads nowhere
-        raise UsageError(f"{path} exists and is not overwritten; choose another file")
+    try:
+        if path.exists() or path.is_symlink():  # also one that leads nowhere
+            raise UsageError(f"{path} exists and is not overwritten; choose another file")
+    except OSError as error:  # its name is too long, or nobody may look there
+        raise UsageError(f"cannot write {path}: {error.strerror}") from error
     if not path.parent.is_dir():
         raise UsageError(f"cannot write {path}: there is no folder {path.parent}")
     if len(passphrase) < SHORTEST_PASSPHRASE:
@@ -100,6 +104,7 @@ def write_person(
             room.write(bytes(size))
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}") from error
+    storage.ping()
     certificate, key = authority.issue(tls, name, now=now, days=certificate_days)
     own = {"client.pem": _read(certificate), "client-key.pem": _read(key)}
     ticket = issue_ticket(storage, ends_at=ticket_end, client=name)
