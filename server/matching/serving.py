@@ -279,8 +279,7 @@ class FrontEnd:
             grace_seconds: how long running calls may take; None for not at all. Their work is finished in any case.
         """
         self._tending.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._tending
+        await asyncio.wait([self._tending])  # however it ended: the rest is due all the same
         self._service.metrics.set_serving(serves=False)
         await self._health.enter_graceful_shutdown()
         self._passage.shut()

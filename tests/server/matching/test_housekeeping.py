@@ -229,9 +229,15 @@ async def test_an_error_that_no_future_takes_and_one_that_is_no_exception_are_to
 
 
 # ---------------------------------------------------------------------- the end
-async def test_a_server_that_ends_says_so_before_it_lets_nobody_in_and_waits_for_calls_and_then_for_their_work():
+async def fallen():
+    raise Panic
+
+
+@pytest.mark.parametrize("work", [asyncio.Event().wait, fallen])
+async def test_a_server_that_ends_says_so_before_it_lets_nobody_in_and_waits_for_calls_and_then_for_their_work(work):
+    """Also one whose housekeeping has ended by an error: its parts are closed next, and nobody may be using them."""
     calls = Calls()
-    tending = asyncio.get_running_loop().create_task(asyncio.Event().wait())
+    tending = asyncio.get_running_loop().create_task(work())
     service = SimpleNamespace(
         metrics=SimpleNamespace(set_serving=calls.of("serves")), finish=calls.later("work is done")
     )
@@ -247,7 +253,7 @@ async def test_a_server_that_ends_says_so_before_it_lets_nobody_in_and_waits_for
     )
     await asyncio.sleep(0)
     await front_end.drain(7.0)
-    assert tending.cancelled()
+    assert tending.cancelled() or isinstance(tending.exception(), Panic)
     assert calls == [
         ("serves", False),
         ("says so",),
