@@ -94,6 +94,8 @@ def write_person(
         raise UsageError(f"the passphrase needs at least {SHORTEST_PASSPHRASE} characters")
     contents = {each: _read(place) for each, place in public.items()}
     contents["ca.pem"] = _read(tls / "ca.pem")
+    if path.suffix == ".pem" and path.parent.samefile(tls):
+        raise UsageError(f"{path} would lie among the certificates as one of them; choose another file")
     absent = {"client.pem": b"", "client-key.pem": b""}
     ticket_end = int(now.timestamp()) + ticket_days * DAY_SECONDS
     trial = PersonFile(server, deployment, Ticket.draw(), contents | absent)  # what is wrong with it is said now

@@ -207,3 +207,22 @@ def test_a_name_that_no_file_may_have_is_said_before_anything_is_issued(scene):
         scene.run(path=scene.out / ("a" * 300))
     assert scene.told == []
     assert list(scene.out.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["alice.pem", "alice-key.pem", "revoked.pem", "file.pem"])
+def test_a_person_s_file_takes_no_certificate_s_place(scene, name):
+    """The pair would be written there first; and under any name of that form each `pki` command would stumble on it."""
+    (scene.folder / "link").symlink_to(scene.tls)
+    for folder in (scene.tls, scene.folder / "link"):
+        with pytest.raises(
+            UsageError, match=rf"{name} would lie among the certificates as one of them; choose another"
+        ):
+            scene.run(path=folder / name)
+    assert scene.told == []
+    assert [path.name for path in scene.tls.iterdir()] == ["ca.pem"]
+
+
+def test_a_person_s_file_may_lie_beside_certificates_and_have_any_name_elsewhere(scene):
+    for path in (scene.tls / "alice.intaglio", scene.out / "alice.pem"):
+        scene.run(path=path)
+        assert path.read_bytes() == b"what is sealed"
