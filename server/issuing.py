@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import ipaddress
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -12,6 +13,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from federation.addresses import bare_host
 from federation.commandline.signing_keys import new_p256_key
 from federation.errors import UsageError
 
@@ -22,6 +24,7 @@ AUTHORITY_DAYS: Final = 3650
 """How long an authority of ours lives: no certificate of it can live longer."""
 CERTIFICATE_DAYS: Final = 397
 """How long a certificate lives when nobody says."""
+_HOST = re.compile(r"(?:\*\.)?[A-Za-z0-9](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
 _CLOCK_SKEW = dt.timedelta(minutes=5)
 
 
@@ -177,8 +180,13 @@ def _name(common_name: str) -> x509.Name:
 
 def _general_name(host: str) -> x509.GeneralName:
     try:
-        return x509.IPAddress(ipaddress.ip_address(host))
+        return x509.IPAddress(ipaddress.ip_address(bare_host(host)))
     except ValueError:
+        if not _HOST.fullmatch(host):
+            raise UsageError(
+                f"{host!r} is no host: write a name (in its form with xn-- where it has other letters) or an address,"
+                " without a port"
+            ) from None
         return x509.DNSName(host)
 
 

@@ -104,8 +104,8 @@ class RedLine(Enum):
 _STEMS: Final[Mapping[RedLine, tuple[str, ...]]] = MappingProxyType(
     {
         RedLine.SEARCH: (
-            "search", "identif", "watchlist", "blacklist", "blocklist", "gallery", "onetomany", "1ton", "whois",
-            "deduplic", "lookup", "recogni", "mugshot", "lineup", "findperson", "findpeople", "missingperson",
+            "search", "identif", "watchlist", "blacklist", "blocklist", "gallery", "onetomany", "1tomany", "1ton",
+            "whois", "deduplic", "lookup", "recogni", "mugshot", "lineup", "findperson", "findpeople", "missingperson",
         ),
         RedLine.SURVEILLANCE: (
             "surveil", "tracking", "tracker", "monitor", "cctv", "bodycam", "crowd", "livestream", "drone", "covert",
@@ -133,7 +133,7 @@ _STEMS: Final[Mapping[RedLine, tuple[str, ...]]] = MappingProxyType(
 # Too short to be looked for inside other words: each is a word of the name, or two that follow on each other.
 _WORDS: Final[Mapping[RedLine, frozenset[str]]] = MappingProxyType(
     {
-        RedLine.SEARCH: frozenset({"1n", "1-n", "find", "match-all"}),
+        RedLine.SEARCH: frozenset({"1n", "1-n", "find", "match-all", "matchall"}),
         RedLine.SURVEILLANCE: frozenset({"track", "spy", "watch", "stream"}),
         RedLine.ATTRIBUTES: frozenset({"age", "race", "sex", "skin"}),
         RedLine.PROFILING: frozenset({"score", "rank", "ads"}),

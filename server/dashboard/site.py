@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 
 from server.dashboard.page import POLICY
 from server.listening import SECURITY_HEADERS, SecurityHeaders, routed
+from server.threads import to_thread
 
 PATH = "/organisation"
 _HEADERS = {
@@ -45,7 +46,7 @@ class FreshPage:
         async with self._lock:
             if self._made is None or self._clock() - self._made[0] >= self._every_seconds:
                 began = self._clock()
-                self._made = began, (await asyncio.to_thread(self._make)).encode()
+                self._made = began, (await to_thread(self._make)).encode()
             return self._made[1]
 
 

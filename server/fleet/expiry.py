@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from federation.errors import UsageError
 from server.expiry import DailyNotices, Ending, ends_at
 
 _RENEW_GATEWAY: Final = "the coordinator runs `intaglio-server federation renew`; nothing else changes"
@@ -45,16 +46,29 @@ class GatewayCertificate:
         )
 
     def look(self) -> None:
-        """Takes a renewed certificate, and warns once a day. Call it often."""
-        if (state := self._state()) != self._served and self.context is not None:
-            try:
-                ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.path, self.key)
-            except ssl.SSLError:
-                return  # the key is new and the certificate is not yet; or a renewal died in between
-            self.context.load_cert_chain(self.path, self.key)
-            self._served = state
-            self._say(f"the gateway's certificate was renewed; it ends on {ends_at(self.path):%Y-%m-%d}")
-        self._notices.look()
+        """Takes a renewed certificate, and warns once a day. Call it often.
+
+        Raises:
+            UsageError: what lies there cannot be taken, and what was served before still is.
+        """
+        try:
+            self._take_renewed()
+        finally:
+            self._notices.look()
+
+    def _take_renewed(self) -> None:
+        if (state := self._state()) == self._served or self.context is None:
+            return
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.path, self.key)
+        except ssl.SSLError as error:  # the key is new and the certificate is not yet, for a moment or since a crash
+            raise UsageError(
+                f"{self.path.name} is damaged, or {self.key.name} is not its key; the next start will fail: "
+                + _RENEW_GATEWAY
+            ) from error
+        self.context.load_cert_chain(self.path, self.key)
+        self._served = state
+        self._say(f"the gateway's certificate was renewed; it ends on {ends_at(self.path):%Y-%m-%d}")
 
     def _state(self) -> tuple[int, int]:
         return self.path.stat().st_mtime_ns, self.key.stat().st_mtime_ns

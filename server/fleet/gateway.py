@@ -194,7 +194,8 @@ class Gateway:
 
 async def _ask(upstream: httpx.AsyncClient, request: Request, name: str, body: bytes) -> Response:
     try:
-        reply = await upstream.post(PREFIX + name, content=body, headers=passed_on(request.headers))
+        headers = httpx.Headers(passed_on(request.headers), encoding="latin-1")  # as Starlette reads them
+        reply = await upstream.post(PREFIX + name, content=body, headers=headers)
     except httpx.TimeoutException:
         return Response(status_code=504)
     except httpx.TransportError:

@@ -18,8 +18,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
 from federation.errors import RoundAbortedError, UsageError
 
@@ -70,6 +71,7 @@ class RunQueue:
 
         Raises:
             RoundAbortedError: `leave` took it out while it waited.
+            UsageError: the disk is full, say; nothing was asked or charged.
         """
         path, file = self._join(what)
         place, told = Place(int(path.name), what), ""
@@ -86,9 +88,12 @@ class RunQueue:
                         say(f"in the queue as {place.number}, after {awaited}")
                         told = awaited
                     time.sleep(_POLL_SECONDS)
-                with self._locked():  # `leave` looks and acts under it too: it takes a run out, or this one begins
-                    _require_place(file, what)
-                    _write(file, what, has_begun=True)
+                try:
+                    with self._locked():  # `leave` looks and acts under it too: it takes a run out, or this one begins
+                        _require_place(file, what)
+                        _write(file, what, has_begun=True)
+                except OSError as error:
+                    raise UsageError(f"{what} cannot begin: {self._folder}: {error.strerror}") from error
                 yield place
             finally:
                 with self._locked():
@@ -112,13 +117,13 @@ class RunQueue:
             (self._folder / str(number)).unlink()
             return found[number]
 
-    def _join(self, what: str) -> tuple[Path, BinaryIO]:
+    def _join(self, what: str) -> tuple[Path, FileIO]:
         try:
             self._folder.mkdir(mode=0o700, exist_ok=True)
             with self._locked():
                 number = 1 + max((place.number for place in self._living()), default=0)
                 path = self._folder / str(number)
-                file = path.open("wb")
+                file = path.open("wb", buffering=0)  # else closing it tries again what a full disk did not take
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system gives it back when the process dies
                     _write(file, what, has_begun=False)
@@ -131,7 +136,8 @@ class RunQueue:
 
     def _living(self) -> Iterator[Place]:
         """Takes away what dead processes left. Call it under the lock."""
-        for path in sorted(self._folder.glob("[0-9]*"), key=lambda path: int(path.name)):
+        paths = (path for path in self._folder.iterdir() if path.name.isdecimal())  # a copy beside them is none
+        for path in sorted(paths, key=lambda path: int(path.name)):
             with path.open("rb") as file:
                 try:
                     fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -147,21 +153,20 @@ class RunQueue:
             yield
 
 
-def _has_place(file: BinaryIO) -> bool:
+def _has_place(file: FileIO) -> bool:
     """Whether the file still has its name. Another of that number may be there: whoever joined after this one left."""
     return os.fstat(file.fileno()).st_nlink > 0
 
 
-def _require_place(file: BinaryIO, what: str) -> None:
+def _require_place(file: FileIO, what: str) -> None:
     if not _has_place(file):
         raise RoundAbortedError(f"{what} was taken out of the queue; nothing was asked or charged")
 
 
-def _write(file: BinaryIO, what: str, *, has_begun: bool) -> None:
+def _write(file: FileIO, what: str, *, has_begun: bool) -> None:
     file.seek(0)
     file.truncate()
     file.write(json.dumps([what, has_begun]).encode())
-    file.flush()
 
 
 def _facts(data: bytes) -> tuple[str, bool]:

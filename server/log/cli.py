@@ -190,7 +190,7 @@ def log_serve_witness(
 
     signer = _read_signer(directory / LOG_KEY_FILE)
     witness = Witness(signer, [_read_key(text) for text in key], CheckpointFiles(directory))
-    rate = PeerRate(peer_rate, burst=max(1, round(2 * peer_rate)))
+    rate = PeerRate.resting(peer_rate, 2)
     serve_witness(witness, host=host, port=port, rate=rate, ready_file=ready_file)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import grpc
@@ -13,6 +12,7 @@ from federation.wire.owner import require_empty
 from federation.wire.v1 import verification_pb2 as pb
 from federation.wire.v1 import verification_pb2_grpc as pb_grpc
 from server.log.transparency_log import TransparencyLog
+from server.threads import to_thread
 
 _PAGE_BYTES = 256 * 1024
 _PAGE_ENTRIES = 1024
@@ -37,25 +37,25 @@ class LogService(pb_grpc.LogServiceServicer):
         Whoever wants to know which program runs finds its entry without reading the log, and proves it like any other.
         """
         require_empty(request)
-        signed = await asyncio.to_thread(self._checkpoint)
-        at = await asyncio.to_thread(self._log.position_of, self._software) if self._software else None
+        signed = await to_thread(self._checkpoint)
+        at = await to_thread(self._log.position_of, self._software) if self._software else None
         return pb.GetCheckpointResponse(checkpoint=signed.to_bytes(), software=0 if at is None else at + 1)
 
     async def GetEntries(self, request: pb.GetEntriesRequest, context: _Context) -> pb.GetEntriesResponse:
         """Entries that a checkpoint covers, as many as fit a message."""
         start, stop = range_from_proto(request)
         stop = min(stop, start + _PAGE_ENTRIES)
-        return pb.GetEntriesResponse(entries=await asyncio.to_thread(self._page, start, stop))
+        return pb.GetEntriesResponse(entries=await to_thread(self._page, start, stop))
 
     async def GetInclusion(self, request: pb.GetInclusionRequest, context: _Context) -> pb.GetInclusionResponse:
         """An entry with its proof."""
         position = position_from_proto(request)
-        logged = await asyncio.to_thread(lambda: self._log.prove(position, self._log.witnessed()))
+        logged = await to_thread(lambda: self._log.prove(position, self._log.witnessed()))
         return pb.GetInclusionResponse(logged=logged.to_bytes())
 
     async def GetConsistency(self, request: pb.GetConsistencyRequest, context: _Context) -> pb.GetConsistencyResponse:
         """The proof that one tree extends another."""
-        proof = await asyncio.to_thread(self._log.consistency_proof, *sizes_from_proto(request))
+        proof = await to_thread(self._log.consistency_proof, *sizes_from_proto(request))
         return pb.GetConsistencyResponse(proof=proof)
 
     def _checkpoint(self) -> SignedCheckpoint:

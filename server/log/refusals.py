@@ -14,6 +14,7 @@ that is busy loses none, and does not change what a device is told.
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from collections import Counter
@@ -114,14 +115,18 @@ class Refusals:
             await self._write(due[start : start + MAX_BATCH], now)
 
     async def _write(self, kinds: list[Refusal], now: float) -> None:
-        due = {kind: self._counts[kind] for kind in kinds}
-        self._counts -= Counter(due)
-        try:
-            await self._add(*(self._entry(kind, count) for kind, count in due.items()))
-        except BaseException:
-            self._counts += Counter(due)
-            raise
-        self._written_at.update(dict.fromkeys(due, now))
+        due = Counter({kind: self._counts[kind] for kind in kinds})
+        self._counts -= due
+        writing = asyncio.ensure_future(self._add(*(self._entry(kind, count) for kind, count in due.items())))
+
+        def wrote(_: object) -> None:
+            if writing.cancelled() or writing.exception() is not None:
+                self._counts += due
+            else:
+                self._written_at.update(dict.fromkeys(due, now))
+
+        writing.add_done_callback(wrote)
+        await asyncio.shield(writing)  # what was handed to the log is written, though the server ends its chores
 
     def _entry(self, refusal: Refusal, count: int) -> Addition:
         facts = {"key_id": refusal.key_id.hex()} if refusal.key_id else {}

@@ -26,6 +26,7 @@ from federation.transparency.proofs import MAX_GROWTH_BYTES
 from server.files import write_durably
 from server.listening import page_server, read_body, routed
 from server.log.witness import Answer, Witness
+from server.threads import to_thread
 from server.visitors.door import WIDER, networks_of, opened_door
 from server.visitors.entrance import IN_ALL, serve_at, welcome_at
 from server.visitors.peers import PeerRate, PeerRates
@@ -103,7 +104,7 @@ class _Site:
     async def _answered(self, request: Request, answer: Callable[[], Answer]) -> Response:
         try:
             async with self._turn_of(request):
-                made = await asyncio.to_thread(answer)
+                made = await to_thread(answer)
         except (IntaglioError, OSError) as error:  # of this witness's own files: no detail for strangers
             log.error("failed", error=type(error).__name__, reason=str(error))  # noqa: TRY400 - the traceback says no more
             return PlainTextResponse("this witness cannot answer now\n", 503)

@@ -34,7 +34,7 @@ from server.login.protocol import Provider
 from server.login.provider import LoginSite
 from server.rules.cli import KeyOption, RulesArgument, append_rule, read_named, signed_by
 from server.rules.public import PublicRules
-from server.threads import on_thread
+from server.threads import to_thread
 
 login_commands = Commands(help="The OpenID provider: sites send people to the page, and get ID tokens.")
 
@@ -179,7 +179,7 @@ async def tend_login(tend: Callable[[], None]) -> None:
     while True:
         await asyncio.sleep(_TEND_SECONDS)
         try:
-            await asyncio.to_thread(on_thread, tend)
+            await to_thread(tend)
         except Exception as error:  # noqa: BLE001 - a driver's, say: a moratorium must not wait for a restart
             structlog.get_logger().warning("logins", problem=str(error))
 

@@ -35,6 +35,7 @@ from server.listening import SECURITY_HEADERS, SecurityHeaders, read_body, route
 from server.login.discovery import DISCOVERY, KEYS, PREFIX, RESPONSE_MODES, TOKEN, USERINFO, described
 from server.login.logins import LOGIN_SECONDS, digest_of
 from server.login.protocol import Provider
+from server.threads import to_thread
 from server.visitors.door import WIDER, networks_of
 from server.visitors.peers import PeerRate, PeerRates
 from server.visitors.places import Places
@@ -175,7 +176,7 @@ class LoginSite:
                 for visitors, network in zip(self._bounds, _networks(request), strict=False)
             ]
             try:
-                handle = await asyncio.to_thread(self._provider.ask, parameters, browser=browser)
+                handle = await to_thread(self._provider.ask, parameters, browser=browser)
             except OAuth2Error as error:
                 return self._refused(parameters, error)
             for tell in begun:
@@ -189,21 +190,21 @@ class LoginSite:
     async def _asked(self, request: Request) -> Response:
         told = await self._own_page(request)
         handle = _text(told, "login", _MOST_HANDLE)
-        login = await asyncio.to_thread(self._provider.asked, handle, browser=self._browser(request, handle))
+        login = await to_thread(self._provider.asked, handle, browser=self._browser(request, handle))
         return JSONResponse({"request": login.request.to_bytes().decode()})
 
     async def _answer(self, request: Request) -> Response:
         told = await self._own_page(request)
         handle, assertion = _text(told, "login", _MOST_HANDLE), _text(told, "assertion", MOST_TOKEN_CHARACTERS)
         browser = self._browser(request, handle)
-        await asyncio.to_thread(self._provider.answer, handle, assertion, browser=browser)
+        await to_thread(self._provider.answer, handle, assertion, browser=browser)
         return Response(status_code=204)
 
     async def _finish(self, request: Request) -> Response:
         parameters = _parameters(request.url.query)
         handle, browser = parameters.get("login", ""), self._browser(request, parameters.get("login", ""))
         end = self._provider.give_up if parameters.get("refused") == "1" else self._provider.finish
-        login, told = await asyncio.to_thread(end, handle, browser=browser)
+        login, told = await to_thread(end, handle, browser=browser)
         for visitors in self._bounds:
             visitors.ended(login.handle_digest)
         response = _sent(login.request.redirect_uri, told, login.asked.get("response_mode", "query"))
@@ -256,14 +257,14 @@ class LoginSite:
             told = {"error": "invalid_request", "error_description": str(error)}
             return JSONResponse(told, 400, headers=_SEEN_BY_ALL)
         shown = {"Authorization": request.headers["authorization"]} if "authorization" in request.headers else {}
-        status, body, headers = await asyncio.to_thread(self._provider.exchange, parameters, shown)
+        status, body, headers = await to_thread(self._provider.exchange, parameters, shown)
         return JSONResponse(body, status, headers=dict(headers) | _SEEN_BY_ALL)
 
     async def _userinfo(self, request: Request) -> Response:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         subject = None
         if scheme.lower() == "bearer" and len(token) <= _MOST_HANDLE:
-            subject = await asyncio.to_thread(self._provider.subject_of, token)
+            subject = await to_thread(self._provider.subject_of, token)
         if subject is None:
             headers = _SEEN_BY_ALL | {"www-authenticate": 'Bearer error="invalid_token"'}
             return Response(status_code=401, headers=headers)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import math
 import os
 import signal
 import sys
@@ -190,7 +189,7 @@ def matching_start(
         host=host,
         port=port,
         workers=workers,
-        rate=PeerRate(peer_rate, burst=math.ceil(2 * peer_rate)),
+        rate=PeerRate.resting(peer_rate, 2),
         enrolments=peer_enrolments,
         session_limits=SessionLimits(capacity=max(SessionLimits.capacity, 4 * peer_sessions), per_peer=peer_sessions),
         batch_seconds=batch_seconds,

@@ -11,7 +11,6 @@ would have happened unseen.
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
@@ -34,6 +33,7 @@ from server.log.refusals import Refusal, Refusals
 from server.log.sequencer import Sequencer
 from server.log.storage import Addition
 from server.log.transparency_log import TransparencyLog
+from server.threads import to_thread
 
 if TYPE_CHECKING:
     from federation.wire.convert import SessionRequest
@@ -137,7 +137,7 @@ class Journal:
 
     async def revocation(self, key_id: bytes, *, log_size: int) -> LogReceipt | None:
         """The receipt of the first revocation of a key, for whoever asks again. None when no opening of one is kept."""
-        return await asyncio.to_thread(self._revocation, key_id, log_size)
+        return await to_thread(self._revocation, key_id, log_size)
 
     async def declare(self, declared: Iterable[PublicEntry]) -> int:
         """Logs public entries that are not in the log yet, by their content.
@@ -146,7 +146,7 @@ class Journal:
             How many were missing.
         """
         wanted = {entry.content: entry for entry in declared}
-        missing = await asyncio.to_thread(
+        missing = await to_thread(
             lambda: [Addition(entry) for content, entry in wanted.items() if self.log.position_of(content) is None]
         )
         for addition in missing:
@@ -155,7 +155,7 @@ class Journal:
 
     async def erase(self, key_id: bytes) -> LogReceipt | None:
         """Destroys everything that connects the log with a key. None when there was nothing."""
-        return await asyncio.to_thread(self._erase, key_id)
+        return await to_thread(self._erase, key_id)
 
     def openings(self, key_id: bytes) -> dict[int, Opening]:
         """What is kept of a key, by position."""

@@ -27,7 +27,6 @@ stays in this process: any front end on the same storage serves the next step.
 
 from __future__ import annotations
 
-import asyncio
 import datetime as dt
 import hashlib
 import time
@@ -79,7 +78,7 @@ from server.storage.disk import Disk
 from server.storage.limits import AttemptLimits
 from server.storage.sessions import Session, SessionLimits, Step
 from server.storage.storage import NO_TICKET, IssuedTicket, Storage, StoredTemplate
-from server.threads import on_thread
+from server.threads import to_thread
 from server.visitors.peers import name_of, peer_of
 
 _Context = grpc.aio.ServicerContext[Any, Any]
@@ -243,7 +242,7 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
                 if template is None or template.release_digest != self._present.digest:  # compared before a new start
                     raise RefusedError(NO_SESSION)
                 logged = LoggedEntry.from_bytes(session.logged)
-                assertion = await asyncio.to_thread(  # a token may take its time, and others wait on this loop
+                assertion = await to_thread(  # a token may take its time, and others wait on this loop
                     self._issuer.issue, session.request, template, logged, pad=session.pad, now=int(self._clock())
                 )
             answer = await self._deeds.decide(
@@ -278,11 +277,11 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
             await self.on_disk(self._storage.ping)
             await self.on_disk(self._sweep)  # what has expired goes, whatever the log and the tokens are like
             self.metrics.set_open_sessions(await self.on_disk(self._open_sessions))
-            await asyncio.to_thread(on_thread, self.journal.log.ping)
+            await to_thread(self.journal.log.ping)
             await self.journal.refusals.write()
             await self._deeds.finish()
             if self._issuer is not None:
-                await asyncio.to_thread(on_thread, self._issuer.require_there)
+                await to_thread(self._issuer.require_there)
         finally:  # and what the rules forbid is forbidden: comparisons may go on without the issuer's token
             self.read_rules()
         now = int(self._clock())

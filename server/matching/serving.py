@@ -279,8 +279,7 @@ class FrontEnd:
             grace_seconds: how long running calls may take; None for not at all. Their work is finished in any case.
         """
         self._tending.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._tending
+        await asyncio.wait([self._tending])  # however it ended: the rest is due all the same
         self._service.metrics.set_serving(serves=False)
         await self._health.enter_graceful_shutdown()
         self._passage.shut()
@@ -320,7 +319,7 @@ async def start_server(
         ProofError: the log is behind the database.
         UnavailableError: log or database cannot be used now.
     """
-    with contextlib.ExitStack() as unless_it_serves:
+    async with contextlib.AsyncExitStack() as unless_it_serves:
         door = Door(host, port, in_all=CONNECTIONS_IN_ALL)
         unless_it_serves.callback(door.close)
         await service.begin()
@@ -356,6 +355,7 @@ async def start_server(
         health_pb2_grpc.add_HealthServicer_to_server(health_of_this.servicer, server)
         server.add_secure_port(f"unix:{passage.path}", credentials)
         await _report(service, health_of_this, admission)
+        unless_it_serves.push_async_callback(server.stop, None)
         await server.start()
         await passage.open()
         tending = asyncio.get_running_loop().create_task(_tend(service, health_of_this, admission))
@@ -382,8 +382,10 @@ async def _report(service: MatchingService, told: _Health, admission: Admission 
     try:
         try:
             ending = await service.on_disk(admission.look) if admission else []
-        finally:  # rules that forbid something are taken in, whatever the certificates are like
-            of_rules = await service.tend()
+        except Exception:  # rules that forbid something are taken in, whatever the certificates are like
+            await service.tend()  # but not by a server that ends: it would wait for a disk that says nothing
+            raise
+        of_rules = await service.tend()
         silent = service.journal.log.silent_witnesses.items()
         state = health_pb2.HealthCheckResponse.SERVING
         told.cause = "; ".join([*(f"witness {name} {reason}" for name, reason in silent), *ending, *of_rules])

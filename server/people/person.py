@@ -81,15 +81,21 @@ def write_person(
     Raises:
         UsageError: a file is missing, or there already, or all of them are more than a device reads; the name has a
             certificate; or the authority ends before `certificate_days` are over.
+        UnavailableError: the database takes nothing.
     """
-    if path.exists() or path.is_symlink():  # also one that leads nowhere
-        raise UsageError(f"{path} exists and is not overwritten; choose another file")
+    try:
+        if path.exists() or path.is_symlink():  # also one that leads nowhere
+            raise UsageError(f"{path} exists and is not overwritten; choose another file")
+    except OSError as error:  # its name is too long, or nobody may look there
+        raise UsageError(f"cannot write {path}: {error.strerror}") from error
     if not path.parent.is_dir():
         raise UsageError(f"cannot write {path}: there is no folder {path.parent}")
     if len(passphrase) < SHORTEST_PASSPHRASE:
         raise UsageError(f"the passphrase needs at least {SHORTEST_PASSPHRASE} characters")
     contents = {each: _read(place) for each, place in public.items()}
     contents["ca.pem"] = _read(tls / "ca.pem")
+    if path.suffix == ".pem" and path.parent.samefile(tls):
+        raise UsageError(f"{path} would lie among the certificates as one of them; choose another file")
     absent = {"client.pem": b"", "client-key.pem": b""}
     ticket_end = int(now.timestamp()) + ticket_days * DAY_SECONDS
     trial = PersonFile(server, deployment, Ticket.draw(), contents | absent)  # what is wrong with it is said now
@@ -100,6 +106,7 @@ def write_person(
             room.write(bytes(size))
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}") from error
+    storage.ping()
     certificate, key = authority.issue(tls, name, now=now, days=certificate_days)
     own = {"client.pem": _read(certificate), "client-key.pem": _read(key)}
     ticket = issue_ticket(storage, ends_at=ticket_end, client=name)

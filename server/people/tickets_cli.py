@@ -21,7 +21,7 @@ from server.people.tickets import (
     ticket_of,
 )
 
-_PAGE: Final = re.compile(r"(https://[^/?#@\s]+|http://(localhost|127\.0\.0\.1)(:[0-9]+)?)(/[^?#\s]*)?")
+_PAGE: Final = re.compile(r"(https://[^/?#@\\ ]+|http://(localhost|127\.0\.0\.1)(:[0-9]+)?)(/[^?#\\ ]*)?")
 
 ticket_commands = Commands(help="Tickets: each lets one person enrol, once.")
 
@@ -63,10 +63,10 @@ def tickets_issue(
 
     Example: intaglio-server tickets issue --database matching.db
     """
-    if page is not None and not _PAGE.fullmatch(page):
+    if page is not None and not (page.isprintable() and _PAGE.fullmatch(page)):
         raise UsageError(
-            "the address of the page begins with https://, or with http://localhost on this machine, and has neither"
-            " user nor ? nor #"
+            "the address of the page begins with https://, or with http://localhost on this machine, and has no"
+            " user, ?, #, backslash or space, nor what cannot be printed"
         )
     before = "" if page is None else f"{page.rstrip('/')}/#ticket="
     ends_at = int(time.time()) + days * DAY_SECONDS

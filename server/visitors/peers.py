@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import ssl
 import time
 from collections import OrderedDict
@@ -76,6 +77,13 @@ class PeerRate:
     def __post_init__(self) -> None:
         if not self.calls_per_second > 0 or self.burst < 1:
             raise UsageError("a rate needs more than 0 calls per second and a burst of at least 1")
+
+    @classmethod
+    def resting(cls, calls_per_second: float, seconds: float) -> PeerRate:
+        """So many in the long run, and at once, after a rest, as many as in so many seconds."""
+        if not math.isfinite(calls_per_second):
+            raise UsageError("a rate is a number of calls per second")
+        return cls(calls_per_second, burst=max(1, round(seconds * calls_per_second)))
 
     @classmethod
     def a_day(cls, most: int) -> PeerRate:

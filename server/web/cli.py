@@ -157,9 +157,7 @@ def web_start(
     read_rules = rules_of_a_bridge(rules, tls / f"{client}.pem")
     site = Site.read(page, origin, site_files(bundle, told, former), {"/rules.jsonl": read_rules})
     read_rules()
-    limits = AddressLimits(
-        PeerRate(peer_rate, burst=max(1, round(12 * peer_rate))), sessions=peer_sessions, enrolments=peer_enrolments
-    )
+    limits = AddressLimits(PeerRate.resting(peer_rate, 12), sessions=peer_sessions, enrolments=peer_enrolments)
     size = sum(len(site.packed.get(path, data)) for path, (data, _) in site.files.items())
     typer.echo(f"serving {origin}: {size / 1e6:.1f} MB compressed", err=True)
     split(server)

@@ -71,6 +71,32 @@ def test_a_certificate_lives_as_long_as_was_asked_and_its_authority_allows(kind)
         assert made.public_key() == KEY.public_key()
 
 
+NO_HOSTS = [
+    "",
+    "b\u00fccher.example",
+    "\uff12",
+    "a b",
+    "a\nb",
+    "b.example:7443",
+    "[::1]:7443",
+    "bob@b.example",
+    "https://b.example",
+]
+
+
+@pytest.mark.parametrize("host", [*NO_HOSTS, "b.example/", ".", "-b", "b.example.", "*", "a.*.example", "[b.example]"])
+def test_what_nobody_can_call_a_server_by_is_in_no_certificate_and_no_file(tmp_path, host):
+    with pytest.raises(UsageError, match=r"is no host: write a name .* or an address, without a port$"):
+        write_pki(tmp_path / "tls", hosts=["a.example", host], clients=["alice"], now=NOW)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_server_is_called_by_names_and_addresses_in_every_form_that_clients_use():
+    hosts = ["B.example", "*.b.example", "xn--bcher-kva.example", "b_1", "10.0.0.7", "::1", "[2001:db8::7]"]
+    made = issue_server(AUTHORITY, hosts, now=NOW).certificate
+    assert names_of(made) == [*hosts[:-1], "2001:db8::7"]
+
+
 @pytest.mark.parametrize(
     ("old", "hosts", "days", "made"),
     [

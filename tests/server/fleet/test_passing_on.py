@@ -106,6 +106,31 @@ async def soon(condition):
     raise AssertionError
 
 
+async def test_a_header_with_bytes_that_are_no_ascii_crosses_as_it_is_and_its_call_is_logged_to_its_end():
+    crossed = []
+
+    def answer(_):
+        return httpx.Response(207, content=b"answer")
+
+    scene = Scene(answer)
+    scene.upstream.event_hooks["request"].append(keep(crossed))
+    transport = httpx.ASGITransport(scene.gateway.app(), client=("10.0.0.9", 4711))
+    odd = [(b"who", b"n"), (b"content-type", b"caf\xe9"), (b"flwr-x", b"\xff\xfe")]
+    async with httpx.AsyncClient(transport=transport, base_url="https://gateway") as client:
+        reply = await client.post("/v1/fleet/get-run", content=b"question", headers=odd)
+    assert (reply.status_code, reply.content) == (207, b"answer")
+    assert crossed == [(b"content-type", b"caf\xe9"), (b"flwr-x", b"\xff\xfe")]
+    assert [type(line) for line in scene.told if isinstance(line, Asked | Answered)] == [Asked, Answered]
+    assert scene.left == ({}, {}, {})
+
+
+def keep(crossed):
+    async def look(request):
+        crossed.extend(one for one in request.headers.raw if one[0] in {b"content-type", b"flwr-x"})
+
+    return look
+
+
 async def test_two_calls_at_once_are_each_logged_as_their_own_before_and_after():
     second = asyncio.Event()
 

@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import re
+import resource
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -450,6 +451,36 @@ def test_a_run_that_could_not_join_the_queue_keeps_nobody_waiting(tmp_path, monk
     assert (queue.places(), kept.value.exit_code) == ((), UsageError.exit_code)
     with queue.turn("second", lambda: False, print) as place:
         assert place == Place(1, "second")
+
+
+def test_a_run_whose_disk_is_full_when_its_turn_comes_says_so_and_leaves_the_queue(tmp_path):
+    """Nothing more is taken, neither when the line is written nor when its file is closed."""
+    queue, before = RunQueue(tmp_path), resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def under_way():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+        return False
+
+    try:
+        with (
+            pytest.raises(UsageError, match=r"^first cannot begin: .*queue: File too large$"),
+            queue.turn("first", under_way, print),
+        ):
+            pytest.fail("it has begun")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert queue.places() == ()
+    with queue.turn("second", lambda: False, print) as place:
+        assert place == Place(1, "second")
+
+
+@pytest.mark.parametrize("name", ["2.bak", "1~", "07 (copy)"])
+def test_a_copy_beside_the_places_is_none(tmp_path, name):
+    queue = RunQueue(tmp_path)
+    with queue.turn("first", lambda: False, print):
+        (tmp_path / "queue" / name).write_bytes(b"a copy")
+        assert queue.places() == (Place(1, "first", True),)
+    assert (tmp_path / "queue" / name).read_bytes() == b"a copy"
 
 
 def test_nobody_waits_for_those_who_came_later(tmp_path, monkeypatch):

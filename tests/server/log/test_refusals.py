@@ -192,17 +192,31 @@ async def test_what_is_counted_while_it_is_written_is_written_the_next_time_and_
     assert log.counts == [("invalid", 3), ("invalid", 1)]
 
 
-async def test_what_was_being_written_when_the_server_ended_its_chore_stays_counted(log):
-    async def for_ever(*_):
-        await asyncio.Event().wait()
+@pytest.mark.parametrize("is_taken", [True, False])
+async def test_what_was_being_written_when_the_server_ended_its_chore_is_in_the_log_once(log, is_taken):
+    """The log was handed it already. Counted again, seven refusals stood there as fourteen, for ever."""
+    gate = asyncio.Event()
 
-    refusals = Refusals(for_ever, clock=lambda: NOW, monotonic=lambda: 0.0)
-    await refusals.note(MALFORMED)
+    async def add(*additions):
+        await gate.wait()
+        if not is_taken:
+            raise UnavailableError("the log is busy")
+        await log(*additions)
+
+    refusals = Refusals(add, clock=lambda: NOW, monotonic=lambda: 0.0)
+    for _ in range(7):
+        await refusals.note(MALFORMED)
     writing = asyncio.create_task(refusals.write())
+    await asyncio.sleep(0)
     await asyncio.sleep(0)
     writing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await writing
     refusals._add = log
     await refusals.write(everything=True)
-    assert log.counts == [("invalid", 1)]
+    assert log.counts == []
+    gate.set()
+    await asyncio.wait(asyncio.all_tasks() - {asyncio.current_task()})
+    assert log.counts == [("invalid", 7)] * is_taken
+    await refusals.write(everything=True)
+    assert log.counts == [("invalid", 7)]

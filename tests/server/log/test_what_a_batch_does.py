@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import time
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -131,7 +132,11 @@ class Panic(BaseException):
     """As a library in Rust raises one: no `Exception`."""
 
 
-@pytest.mark.parametrize("error", [StopIteration("empty"), Panic("index out of bounds"), asyncio.CancelledError()])
+TAKEN_FOR_THE_LOOP_S = [asyncio.CancelledError(), concurrent.futures.CancelledError("of another thread's call")]
+"""The second is an `Exception`, which asyncio makes one of its own of."""
+
+
+@pytest.mark.parametrize("error", [StopIteration("empty"), Panic("index out of bounds"), *TAKEN_FOR_THE_LOOP_S])
 @pytest.mark.parametrize("step", ["append", "witnessed", "snapshot", "read", "keep"])
 async def test_an_error_that_no_future_takes_and_one_that_is_no_exception_keep_nobody_waiting(step, error):
     log = Log()

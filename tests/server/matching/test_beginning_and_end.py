@@ -466,7 +466,9 @@ class Listener:
             open=calls.later("opened"),
             close=calls.of("passage closed"),
         )
-        self.server = SimpleNamespace(add_secure_port=calls.of("port"), start=calls.later("started"))
+        self.server = SimpleNamespace(
+            add_secure_port=calls.of("port"), start=calls.later("started"), stop=calls.later("stopped")
+        )
         self.service = SimpleNamespace(
             begin=calls.later("begun"),
             metrics="metrics",
@@ -570,11 +572,12 @@ async def test_a_port_is_taken_before_the_database_is_looked_at_and_nobody_comes
 
 
 @pytest.mark.parametrize("step", range(len(STEPS)))
-async def test_a_listener_that_cannot_begin_gives_port_and_folder_back(monkeypatch, step):
+async def test_a_listener_that_cannot_begin_gives_port_and_folder_back_and_ends_what_it_started(monkeypatch, step):
     listener = Listener(monkeypatch, failing={STEPS[step][0]: ProofError("not now")})
     with pytest.raises(ProofError, match="not now"):
         await listener.start()
-    given_back = [("passage closed",)] * (step > 2) + [("door closed",)] * (step > 0)
+    ended = [("stopped", None)] * (step > 6)  # what did not listen yet is not told
+    given_back = [*ended, *[("passage closed",)] * (step > 2), *[("door closed",)] * (step > 0)]
     assert listener.calls == [*STEPS[: step + 1], *given_back]
     assert "tended" not in listener.told
 

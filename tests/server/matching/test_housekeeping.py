@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import datetime as dt
 import threading
 from types import SimpleNamespace
@@ -175,11 +176,42 @@ async def test_while_a_token_is_silent_for_ever_the_rules_are_read_again_and_an_
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
+async def test_an_end_waits_for_no_disk_that_is_silent_while_certificates_are_looked_at(monkeypatch):
+    """Else whoever was told to end went on to let calls in, and said that it serves."""
+    monkeypatch.setattr(serving, "_TENDING_SECONDS", 0)
+    calls, silent, looking = Calls(), threading.Event(), asyncio.Event()
+    told, disk, loop = Told(calls), Disk(SimpleNamespace(parallel=1)), asyncio.get_running_loop()
+    told.service.on_disk, told.service.read_rules = disk, calls.of("rules")
+    told.service.tend = lambda: disk(calls.of("tend", []))
+
+    def look():
+        loop.call_soon_threadsafe(looking.set)
+        silent.wait(30)
+
+    tending = asyncio.create_task(serving._tend(told.service, told, SimpleNamespace(look=look)))
+    await looking.wait()
+    tending.cancel()
+    ended, _ = await asyncio.wait([tending], timeout=5)
+    silent.set()
+    assert ended == {tending}
+    assert tending.cancelled()
+    disk.close()
+    assert set(calls) <= {("rules",)}
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
 class Panic(BaseException):
     """As a library in Rust raises one."""
 
 
-@pytest.mark.parametrize("error", [StopIteration("empty"), Panic("index out of bounds")])
+ODD = [
+    StopIteration("empty"),
+    Panic("index out of bounds"),
+    concurrent.futures.CancelledError("of another's call"),
+]
+
+
+@pytest.mark.parametrize("error", ODD)
 @pytest.mark.parametrize("where", ["look", "log", "token"])
 async def test_an_error_that_no_future_takes_and_one_that_is_no_exception_are_told_as_any_other(where, error):
     calls = Calls()
@@ -197,9 +229,15 @@ async def test_an_error_that_no_future_takes_and_one_that_is_no_exception_are_to
 
 
 # ---------------------------------------------------------------------- the end
-async def test_a_server_that_ends_says_so_before_it_lets_nobody_in_and_waits_for_calls_and_then_for_their_work():
+async def fallen():
+    raise Panic
+
+
+@pytest.mark.parametrize("work", [asyncio.Event().wait, fallen])
+async def test_a_server_that_ends_says_so_before_it_lets_nobody_in_and_waits_for_calls_and_then_for_their_work(work):
+    """Also one whose housekeeping has ended by an error: its parts are closed next, and nobody may be using them."""
     calls = Calls()
-    tending = asyncio.get_running_loop().create_task(asyncio.Event().wait())
+    tending = asyncio.get_running_loop().create_task(work())
     service = SimpleNamespace(
         metrics=SimpleNamespace(set_serving=calls.of("serves")), finish=calls.later("work is done")
     )
@@ -215,7 +253,7 @@ async def test_a_server_that_ends_says_so_before_it_lets_nobody_in_and_waits_for
     )
     await asyncio.sleep(0)
     await front_end.drain(7.0)
-    assert tending.cancelled()
+    assert tending.cancelled() or isinstance(tending.exception(), Panic)
     assert calls == [
         ("serves", False),
         ("says so",),

@@ -25,6 +25,7 @@ class Scene:
     def __init__(self, folder, monkeypatch):
         self.folder, self.told, self.failing = folder, [], {}
         self.tls, self.out = folder / "tls", folder / "out"
+        self.storage = SimpleNamespace(ping=lambda: self.note("database"))
         for made in (self.tls, self.out):
             made.mkdir()
         (self.tls / "ca.pem").write_bytes(b"the authority")
@@ -73,7 +74,7 @@ class Scene:
             "cost": COST,
         }
         path = changes.pop("path", self.out / "alice.intaglio")
-        write_person(path, "alice", "the storage", **usual | changes)
+        write_person(path, "alice", self.storage, **usual | changes)
 
 
 @pytest.fixture
@@ -83,8 +84,9 @@ def scene(tmp_path, monkeypatch):
 
 def steps(scene, *, days=40, cost=COST):
     return [
+        ("database",),
         ("certificate", scene.tls, "alice", NOW, days),
-        ("ticket", "the storage", int(NOW.timestamp()) + 3 * 86_400, "alice"),
+        ("ticket", scene.storage, int(NOW.timestamp()) + 3 * 86_400, "alice"),
         ("sealed", PERSON, b"four words of hers", cost),
         ("written", scene.out / "alice.intaglio", b"what is sealed"),
     ]
@@ -111,7 +113,7 @@ def test_whoever_says_neither_days_nor_cost_gets_the_usual_ones(scene):
 
 def test_a_passphrase_of_the_shortest_length_seals(scene):
     scene.run(passphrase=Passphrase("8 chars!"))
-    assert scene.told[2] == ("sealed", PERSON, b"8 chars!", COST)
+    assert scene.told[3] == ("sealed", PERSON, b"8 chars!", COST)
 
 
 REFUSALS = {
@@ -171,12 +173,13 @@ def test_what_fits_to_the_byte_is_issued_and_one_byte_more_is_not(scene, monkeyp
         assert scene.told == []
     else:
         scene.run()
-        assert len(scene.told) == 4
+        assert len(scene.told) == 5
 
 
 @pytest.mark.parametrize(
     ("part", "error", "said"),
     [
+        ("database", UsageError("the database's disk is full"), "^the database's disk is full$"),
         ("certificate", UsageError("alice has a certificate"), "^alice has a certificate$"),
         ("ticket", UsageError("the database is of another schema"), "^the database is of another schema$"),
         ("written", PermissionError(13, "Permission denied"), r"^cannot write .*alice\.intaglio: Permission denied$"),
@@ -196,4 +199,30 @@ def test_a_pair_that_is_gone_again_has_no_ticket(scene, monkeypatch):
     monkeypatch.setattr(module.authority, "issue", lambda *a, **b: [path.unlink() or path for path in issue(*a, **b)])
     with pytest.raises(UsageError, match=r"^cannot read .*issued\.pem: No such file or directory$"):
         scene.run()
-    assert [call[0] for call in scene.told] == ["certificate"]
+    assert [call[0] for call in scene.told] == ["database", "certificate"]
+
+
+def test_a_name_that_no_file_may_have_is_said_before_anything_is_issued(scene):
+    with pytest.raises(UsageError, match=r"^cannot write .*/a{300}: File name too long$"):
+        scene.run(path=scene.out / ("a" * 300))
+    assert scene.told == []
+    assert list(scene.out.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["alice.pem", "alice-key.pem", "revoked.pem", "file.pem"])
+def test_a_person_s_file_takes_no_certificate_s_place(scene, name):
+    """The pair would be written there first; and under any name of that form each `pki` command would stumble on it."""
+    (scene.folder / "link").symlink_to(scene.tls)
+    for folder in (scene.tls, scene.folder / "link"):
+        with pytest.raises(
+            UsageError, match=rf"{name} would lie among the certificates as one of them; choose another"
+        ):
+            scene.run(path=folder / name)
+    assert scene.told == []
+    assert [path.name for path in scene.tls.iterdir()] == ["ca.pem"]
+
+
+def test_a_person_s_file_may_lie_beside_certificates_and_have_any_name_elsewhere(scene):
+    for path in (scene.tls / "alice.intaglio", scene.out / "alice.pem"):
+        scene.run(path=path)
+        assert path.read_bytes() == b"what is sealed"

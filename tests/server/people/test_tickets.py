@@ -79,6 +79,12 @@ def test_a_link_carries_the_ticket_where_no_browser_sends_it(database):
         "https://alice@verify.example.org",
         "https://verify.example.org/?a=b",
         "https://verify.example.org/#one",
+        r"https://elsewhere.example.net\.verify.example.org/",  # a browser takes it for a slash
+        r"https://verify.example.org/\elsewhere.example.net",
+        "https://verify.example.org/\x1b[2K",
+        "https://verify.example.org\u202e",
+        "https://verify.example.org/\u2028",
+        "https://verify.example.org/a b",
     ],
 )
 def test_no_link_goes_over_a_network_in_the_clear_or_hides_its_ticket_behind_another_end(page):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import threading
 
 import pytest
@@ -77,6 +78,32 @@ async def test_a_transaction_that_fails_fails_everybody_in_it_and_nobody_after_i
     storage.failure = None
     storage.go.release()
     assert await disk.step(lambda: "d", lasts=True) == "d"
+    disk.close()
+
+
+class Panic(BaseException):
+    """As a library in Rust raises one: no `Exception`."""
+
+
+ODD = [StopIteration("empty"), Panic("index out of bounds"), concurrent.futures.CancelledError("of another's call")]
+
+
+@pytest.mark.parametrize("error", ODD)
+@pytest.mark.parametrize("parallel", [1, 3])
+async def test_an_error_that_no_future_takes_keeps_nobody_waiting(error, parallel):
+    def fail():
+        raise error
+
+    storage = Slow(parallel)
+    storage.failure = error
+    storage.go.release(2)
+    disk = Disk(storage)
+    async with asyncio.timeout(20):
+        found = await asyncio.gather(
+            disk(fail), *(disk.step(fail, lasts=True) for _ in range(2)), return_exceptions=True
+        )
+    assert [type(one) for one in found] == [RuntimeError] * 3
+    assert {str(one) for one in found} == {f"a call on a thread ended with {type(error).__name__}"}
     disk.close()
 
 

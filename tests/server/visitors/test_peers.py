@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from federation.errors import UsageError
 from server.visitors import peers
 from server.visitors.peers import PeerRate, PeerRates, name_of
 
@@ -42,3 +43,18 @@ def test_when_there_are_too_many_the_one_who_has_not_called_for_longest_is_forgo
     assert [rates.wait_of(peer) for peer in (b"a", b"b", b"a", b"c")] == [0.0, 0.0, 1.0, 0.0]
     assert [rates.wait_of(peer) for peer in (b"a", b"c")] == [1.0, 1.0]
     assert rates.wait_of(b"b") == 0.0
+
+
+@pytest.mark.parametrize("rate", ["nan", "inf", "-inf", "1e999"])
+def test_a_rate_that_is_no_number_is_refused(rate):
+    """The command line takes each of them for a number."""
+    with pytest.raises(UsageError, match=r"^a rate is a number of calls per second$"):
+        PeerRate.resting(float(rate), 3)
+
+
+def test_after_a_rest_as_many_come_at_once_as_else_in_those_seconds_and_one_in_any_case():
+    assert PeerRate.resting(7.0, 12) == PeerRate(7.0, burst=84)
+    assert PeerRate.resting(0.1, 3) == PeerRate(0.1, burst=1)
+    for none in (0.0, -2.0):
+        with pytest.raises(UsageError, match="a rate needs more than 0 calls per second"):
+            PeerRate.resting(none, 3)

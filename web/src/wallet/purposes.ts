@@ -6,8 +6,8 @@ import { requireName } from './statements'
 /** Looked for anywhere in a name with its separators removed. */
 const STEMS: Readonly<Record<string, readonly string[]>> = {
   'searching or identifying people among many': [
-    'search', 'identif', 'watchlist', 'blacklist', 'blocklist', 'gallery', 'onetomany', '1ton', 'whois', 'deduplic',
-    'lookup', 'recogni', 'mugshot', 'lineup', 'findperson', 'findpeople', 'missingperson',
+    'search', 'identif', 'watchlist', 'blacklist', 'blocklist', 'gallery', 'onetomany', '1tomany', '1ton', 'whois',
+    'deduplic', 'lookup', 'recogni', 'mugshot', 'lineup', 'findperson', 'findpeople', 'missingperson',
   ],
   'surveillance or tracking': [
     'surveil', 'tracking', 'tracker', 'monitor', 'cctv', 'bodycam', 'crowd', 'livestream', 'drone', 'covert', 'stalk',
@@ -32,7 +32,7 @@ const STEMS: Readonly<Record<string, readonly string[]>> = {
 }
 /** Too short to be looked for inside other words: each is a word of the name, or two that follow on each other. */
 const WORDS: Readonly<Record<string, readonly string[]>> = {
-  'searching or identifying people among many': ['1-n', '1n', 'find', 'match-all'],
+  'searching or identifying people among many': ['1-n', '1n', 'find', 'match-all', 'matchall'],
   'surveillance or tracking': ['spy', 'stream', 'track', 'watch'],
   'sorting people by attributes': ['age', 'race', 'sex', 'skin'],
   'profiling or scoring people': ['ads', 'rank', 'score'],
