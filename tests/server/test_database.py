@@ -8,6 +8,7 @@ import sqlite3
 import stat
 from contextlib import closing
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from typer.testing import CliRunner
@@ -69,6 +70,25 @@ def test_an_sqlite_file_is_private_and_set_to_lose_nothing_and_to_keep_nothing_t
         "synchronous": 2,
         "busy_timeout": 5000,
     }
+
+
+def test_an_sqlite_file_is_set_so_too_where_the_library_was_built_to_do_otherwise(tmp_path, monkeypatch):
+    opened = sqlite3.dbapi2.connect
+
+    def contrary(*arguments, **options):
+        made = opened(*arguments, **options)
+        for name in ("secure_delete", "synchronous", "foreign_keys"):
+            made.execute(f"PRAGMA {name} = OFF")
+        return made
+
+    monkeypatch.setattr(sqlite3.dbapi2, "connect", contrary)
+    monkeypatch.setattr("server.database._WAIT_SECONDS", 7)  # Python's own is the 5 that is meant
+    engine = connect(database_url(tmp_path / "made.db"))
+    names = ("foreign_keys", "secure_delete", "synchronous", "busy_timeout")
+    with engine.connect() as connection:
+        found = [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in names]
+    engine.dispose()
+    assert found == [1, 1, 2, 7000]
 
 
 def test_an_error_of_a_statement_quotes_none_of_its_values(tmp_path):
@@ -143,6 +163,9 @@ def test_what_is_no_file_that_may_be_written_is_refused(tmp_path, make):
 
 
 def test_a_server_s_database_waits_for_nothing_longer_than_a_few_seconds_and_commits_to_disk(empty_postgres):
+    with psycopg.connect(empty_postgres, autocommit=True) as connection:  # what its operator likes better
+        for setting in ("synchronous_commit = off", "default_transaction_isolation = serializable"):
+            connection.execute(f"ALTER DATABASE {connection.info.dbname} SET {setting}")
     for read_only in (False, True):
         engine = connect(database_url(empty_postgres), read_only=read_only)
         names = ("synchronous_commit", "statement_timeout", "lock_timeout", "default_transaction_read_only")
