@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from federation.errors import UsageError
 from server.cli import app
 from server.database import connect, database_url, is_empty, name_of, require_current, upgrade
+from server.sql import Database, Mode
 from server.storage.sqlstorage import open_storage
 from tests.bundles import a_bundle, a_release, signed
 from tests.stored import DEVICE, OTHER_DEVICE, THIRD_DEVICE, a_template, digest
@@ -180,6 +181,18 @@ def test_a_server_s_database_waits_for_nothing_longer_than_a_few_seconds_and_com
             "default_transaction_read_only": "on" if read_only else "off",
         }
         assert level == "read committed"
+
+
+def test_who_waited_for_a_lock_reads_what_its_holder_wrote_whatever_the_database_would_do_by_itself(empty_postgres):
+    with psycopg.connect(empty_postgres, autocommit=True) as connection:
+        connection.execute(f"ALTER DATABASE {connection.info.dbname} SET default_transaction_isolation = serializable")
+    database = Database(connect(database_url(empty_postgres)))
+    found = {}
+    for mode in Mode:
+        with database.transaction(mode) as run:
+            found[mode] = run.execute(sa.text("SHOW transaction_isolation")).scalar()
+    database.close()
+    assert found == dict.fromkeys(Mode, "read committed") | {Mode.SNAPSHOT: "repeatable read"}
 
 
 def test_an_operator_is_told_how_many_have_come_over_and_how_many_have_not_and_of_whom_nothing(tmp_path):
