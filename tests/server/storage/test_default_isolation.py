@@ -1,4 +1,4 @@
-"""What a server counts in a PostgreSQL database whose transactions are by default other than the server's have to be."""
+"""What is counted in a PostgreSQL database whose transactions are by default other than those of a server."""
 
 from __future__ import annotations
 
