@@ -83,6 +83,9 @@ def connect(url: URL, *, read_only: bool = False) -> Engine:
         return engine
     milliseconds = _WAIT_SECONDS * 1000
     settings = f"-c synchronous_commit=on -c statement_timeout={milliseconds} -c lock_timeout={milliseconds}"
+    # Who waited for a lock must read what its holder wrote, whatever this database's transactions are like by default:
+    # `server.sql` begins its own.
+    settings += r" -c default_transaction_isolation=read\ committed"
     if read_only:
         settings += " -c default_transaction_read_only=on"
     try:

@@ -8,6 +8,7 @@ import sqlite3
 import stat
 from contextlib import closing
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from typer.testing import CliRunner
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 from federation.errors import UsageError
 from server.cli import app
 from server.database import connect, database_url, is_empty, name_of, require_current, upgrade
+from server.sql import Database, Mode
 from server.storage.sqlstorage import open_storage
 from tests.bundles import a_bundle, a_release, signed
 from tests.stored import DEVICE, OTHER_DEVICE, THIRD_DEVICE, a_template, digest
@@ -69,6 +71,25 @@ def test_an_sqlite_file_is_private_and_set_to_lose_nothing_and_to_keep_nothing_t
         "synchronous": 2,
         "busy_timeout": 5000,
     }
+
+
+def test_an_sqlite_file_is_set_so_too_where_the_library_was_built_to_do_otherwise(tmp_path, monkeypatch):
+    opened = sqlite3.dbapi2.connect
+
+    def contrary(*arguments, **options):
+        made = opened(*arguments, **options)
+        for name in ("secure_delete", "synchronous", "foreign_keys"):
+            made.execute(f"PRAGMA {name} = OFF")
+        return made
+
+    monkeypatch.setattr(sqlite3.dbapi2, "connect", contrary)
+    monkeypatch.setattr("server.database._WAIT_SECONDS", 7)  # Python's own is the 5 that is meant
+    engine = connect(database_url(tmp_path / "made.db"))
+    names = ("foreign_keys", "secure_delete", "synchronous", "busy_timeout")
+    with engine.connect() as connection:
+        found = [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in names]
+    engine.dispose()
+    assert found == [1, 1, 2, 7000]
 
 
 def test_an_error_of_a_statement_quotes_none_of_its_values(tmp_path):
@@ -143,6 +164,9 @@ def test_what_is_no_file_that_may_be_written_is_refused(tmp_path, make):
 
 
 def test_a_server_s_database_waits_for_nothing_longer_than_a_few_seconds_and_commits_to_disk(empty_postgres):
+    with psycopg.connect(empty_postgres, autocommit=True) as connection:  # what its operator likes better
+        for setting in ("synchronous_commit = off", "default_transaction_isolation = serializable"):
+            connection.execute(f"ALTER DATABASE {connection.info.dbname} SET {setting}")
     for read_only in (False, True):
         engine = connect(database_url(empty_postgres), read_only=read_only)
         names = ("synchronous_commit", "statement_timeout", "lock_timeout", "default_transaction_read_only")
@@ -157,6 +181,18 @@ def test_a_server_s_database_waits_for_nothing_longer_than_a_few_seconds_and_com
             "default_transaction_read_only": "on" if read_only else "off",
         }
         assert level == "read committed"
+
+
+def test_who_waited_for_a_lock_reads_what_its_holder_wrote_whatever_the_database_would_do_by_itself(empty_postgres):
+    with psycopg.connect(empty_postgres, autocommit=True) as connection:
+        connection.execute(f"ALTER DATABASE {connection.info.dbname} SET default_transaction_isolation = serializable")
+    database = Database(connect(database_url(empty_postgres)))
+    found = {}
+    for mode in Mode:
+        with database.transaction(mode) as run:
+            found[mode] = run.execute(sa.text("SHOW transaction_isolation")).scalar()
+    database.close()
+    assert found == dict.fromkeys(Mode, "read committed") | {Mode.SNAPSHOT: "repeatable read"}
 
 
 def test_an_operator_is_told_how_many_have_come_over_and_how_many_have_not_and_of_whom_nothing(tmp_path):

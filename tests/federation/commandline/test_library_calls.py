@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from federation.commandline import tokens
+from federation.commandline import signing_keys, tokens
 from federation.commandline.signing_keys import ed25519_key, file_of, p256_key, private_key
 from federation.commandline.tokens import Library, TokenUri
 from federation.errors import UsageError
@@ -238,3 +238,67 @@ def test_a_file_holds_the_kind_of_key_that_is_wanted_or_another_one(tmp_path, co
                 with pytest.raises(UsageError, match=f"^{path} {words}$") as caught:
                     read(named)
                 assert caught.value.__cause__ is None
+
+
+# ---------------------------------------------------------------------- what a key that is made there may not do
+
+
+class Making:
+    """A session that writes, of a token that lets a key do whatever it is not told otherwise."""
+
+    def __init__(self, told):
+        self.told = told
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.told.append("closed")
+
+    def create_domain_parameters(self, kind, attributes, *, local):
+        self.told.append((kind, attributes, local))
+        return self
+
+    def generate_keypair(self, **options):
+        self.told.append(options)
+
+
+@pytest.mark.parametrize(
+    ("curve", "kind", "mechanism"),
+    [
+        (signing_keys._ED25519, pkcs11.KeyType.EC_EDWARDS, pkcs11.Mechanism.EC_EDWARDS_KEY_PAIR_GEN),
+        (signing_keys._P256, pkcs11.KeyType.EC, pkcs11.Mechanism.EC_KEY_PAIR_GEN),
+    ],
+)
+def test_a_token_is_told_all_that_a_key_may_not_do_and_nothing_is_left_to_what_it_would_do_by_itself(
+    monkeypatch, curve, kind, mechanism
+):
+    told = []
+
+    class Empty:
+        def get_objects(self, query):
+            told.append(query)
+            return iter(())
+
+    monkeypatch.setattr(Library, "session", lambda _self, uri: told.append(uri.its_token) or Empty())
+    monkeypatch.setattr(
+        Library, "opened", lambda _self, uri, *, writes: told.append((uri.its_token, writes)) or Making(told)
+    )
+    text = "pkcs11:token=safe;object=log;id=%07?module-path=/lib/of-nobody.so&pin-source=/nowhere/pin"
+    signing_keys._make_in_token(text, curve)
+    named = {pkcs11.Attribute.LABEL: "log", pkcs11.Attribute.ID: b"\x07"}
+    assert told == [
+        ("safe", None),
+        {pkcs11.Attribute.CLASS: PRIVATE} | named,
+        (("safe", None), True),
+        (kind, {pkcs11.Attribute.EC_PARAMS: curve}, True),
+        {
+            "mechanism": mechanism,
+            "store": True,
+            "id": b"\x07",
+            "label": "log",
+            "capabilities": pkcs11.MechanismFlag.SIGN | pkcs11.MechanismFlag.VERIFY,
+            "private_template": {pkcs11.Attribute.SENSITIVE: True, pkcs11.Attribute.EXTRACTABLE: False},
+        },
+        "closed",
+    ]
