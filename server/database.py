@@ -10,7 +10,7 @@ import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 from alembic import command
@@ -24,6 +24,16 @@ from server.files import sync_directory
 _APPLICATION_ID = 0x696E7467  # "intg", in the header of our SQLite files
 _FIRST_CONSTRUCTION = frozenset({"0001", "0002", "0003", "0004"})
 _WAIT_SECONDS = 5
+_NETWORK: Final = {
+    "tcp_user_timeout": 10_000,  # milliseconds
+    "keepalives_idle": 5,
+    "keepalives_interval": 1,
+    "keepalives_count": 5,
+}
+"""A server of whose machine nothing is heard for ten seconds, not even that bytes arrived, is out of reach.
+
+Its own limits end a statement, but not the waiting for an answer that is lost: TCP by itself waits for a quarter of an hour.
+"""
 POSTGRES_CONNECTIONS = 4
 
 
@@ -91,7 +101,7 @@ def connect(url: URL, *, read_only: bool = False) -> Engine:
     try:
         return sa.create_engine(
             url,
-            connect_args={"connect_timeout": _WAIT_SECONDS, "options": settings},
+            connect_args={"connect_timeout": _WAIT_SECONDS, "options": settings, **_NETWORK},
             isolation_level="READ COMMITTED",
             **common,
         )

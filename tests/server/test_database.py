@@ -173,7 +173,11 @@ def test_a_server_s_database_waits_for_nothing_longer_than_a_few_seconds_and_com
         with engine.connect() as connection:
             found = {name: connection.exec_driver_sql(f"SHOW {name}").scalar() for name in names}
             level = connection.exec_driver_sql("SHOW transaction_isolation").scalar()
+            asked = connection.connection.driver_connection.info.get_parameters()
         engine.dispose()
+        heard = ("tcp_user_timeout", "keepalives_idle", "keepalives_interval", "keepalives_count")
+        assert [asked[name] for name in heard] == ["10000", "5", "1", "5"]  # with as many as there are: 10 s
+        assert asked["connect_timeout"] == "5"
         assert found == {
             "synchronous_commit": "on",
             "statement_timeout": "5s",
