@@ -32,7 +32,7 @@ _NETWORK: Final = {
 }
 """A server of whose machine nothing is heard for ten seconds, not even that bytes arrived, is out of reach.
 
-Its own limits end a statement, and not the waiting for an answer that is lost: TCP by itself waits a quarter of an hour.
+Its own limits end a statement, not the waiting for an answer that is lost: TCP by itself waits a quarter of an hour.
 """
 POSTGRES_CONNECTIONS = 4
 
