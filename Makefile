@@ -99,11 +99,12 @@ deployment: $(READY) ## a federation on this machine, with absence, crashes, ren
 containers: $(READY) ## the same in containers, with Docker or podman (ARGS="--base IMAGE")
 	$(BIN)/python -m examples.deployment.containers $(ARGS)
 
+# Bytecode is written whatever the environment says: many of the tests start a process that would compile everything again.
 # Three processes on two cores: many tests wait for a deadline, a browser or another process.
 SHARED_OUT = --numprocesses $(shell $(PYTHON) -c 'import os; print(max(1, os.cpu_count() * 3 // 2))') --dist loadfile --no-loadscope-reorder
 
 test: $(TESTED) $(WEIGHTS) postgres softhsm chromium $(PAGE) ## run the tests (ARGS are pytest's)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -o faulthandler_timeout=1500 $(SHARED_OUT) $(ARGS)
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -o faulthandler_timeout=1500 $(SHARED_OUT) $(ARGS)
 
 bench: install ## speed and sizes as ratios against named peers (build/bench.json)
 	OMP_NUM_THREADS=1 $(BIN)/python -m examples.bench $(ARGS)

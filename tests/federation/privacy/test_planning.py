@@ -221,6 +221,10 @@ def test_plan_and_audit_know_the_recipe_scales_and_what_its_noise_would_drown():
     assert facts["adapts"] == "scales"
     drowned = run("audit", "--recipe", "scales", "--people", 24)
     assert (drowned.exit_code, "no step to attack" in drowned.output) == (2, True)
+
+
+@pytest.mark.slow
+def test_an_audit_attacks_a_step_of_the_recipe_scales():
     audited = run("audit", "--recipe", "scales", "--people", 800, "--steps", 1, "--runs", 60, "--json")
     assert audited.exit_code == 0, audited.output
     assert [audit["method"] for audit in json.loads(audited.stdout)["audits"]] == [
