@@ -109,7 +109,8 @@ def test_hopeless_noise_asks_for_no_step_and_needs_no_chips(config, tmp_path, mo
     assert "so nobody was asked" in the_release(config).reason
 
 
-@pytest.mark.parametrize("file", [pytest.param("chips.npz", marks=pytest.mark.slow), "npz"])
+@pytest.mark.slow
+@pytest.mark.parametrize("file", ["chips.npz", "npz"])
 def test_an_organisation_whose_files_are_gone_in_the_middle_adds_noise_alone_and_nobody_else_can_tell(
     config, tmp_path, chips, caplog, file
 ):

@@ -147,6 +147,7 @@ def test_everything_that_was_sent_is_shown_and_no_face_is_in_it(page):
     assert "example.org" in shown
 
 
+@pytest.mark.slow
 def test_an_enrolment_that_was_cut_off_is_made_again_after_a_reload(page, context, site):
     site.between.alter = lambda name, answer: b"" if name == "SubmitProbe" else answer
     assert enrol(page).startswith("Stopped: a proof is missing or wrong")
@@ -157,6 +158,7 @@ def test_an_enrolment_that_was_cut_off_is_made_again_after_a_reload(page, contex
     assert verify(again).startswith("Accepted")
 
 
+@pytest.mark.slow
 def test_after_a_reload_the_owner_is_still_enrolled(page, context):
     enrol(page)
     name = device_name(page)
@@ -174,6 +176,7 @@ def test_a_browser_without_the_keys_is_not_enrolled(page, chromium, site):
         assert other.locator("#yours").count() == 0
 
 
+@pytest.mark.slow
 def test_a_revoked_template_verifies_nobody_and_enrolling_again_makes_another_device(page):
     enrol(page)
     before = device_name(page)
@@ -532,6 +535,7 @@ def test_opening_the_page_transfers_less_than_6_mb():
     assert sum(len(gzip.compress(file.read_bytes())) for file in PAGE.rglob("*") if file.is_file()) < 6_000_000
 
 
+@pytest.mark.slow
 def test_a_passkey_that_is_gone_opens_nothing_and_the_page_says_what_to_do(page, site):
     enrol(page)
     devtools, authenticator = page.passkeys
@@ -713,6 +717,7 @@ def test_nothing_is_kept_but_the_page_s_own_files(installed, site):
     assert not [file for file in files if file.endswith((".bin", ".wasm", ".json"))]
 
 
+@pytest.mark.slow
 def test_a_page_that_was_kept_says_so_and_asks_nobody_anything(installed, site):
     site.between.alter = lambda _name, answer: answer
     page = opened(installed)
