@@ -19,7 +19,7 @@ from server.pairs import Ends, Pair
 
 CALL_SECONDS = 35.0
 CALLS = 31
-"""Under way at once. The service carries one more over a connection: that one asks how it is, however many come."""
+"""Under way at once. The service has one place more for a certificate."""
 _HEALTH = "/grpc.health.v1.Health/Check"
 _LOOK_SECONDS = 5.0
 _ASK_SECONDS = 1.0

@@ -199,7 +199,7 @@ async def test_the_matching_service_has_bounds_for_a_message_a_connection_and_al
         "grpc.max_receive_message_length": MAX_MESSAGE_BYTES,
         "grpc.max_send_message_length": MAX_MESSAGE_BYTES,
         "grpc.max_connection_idle_ms": 200_000,
-        "grpc.max_concurrent_streams": 32,
+        "grpc.max_concurrent_streams": 64,
         "grpc.server_handshake_timeout_ms": 10_000,
     }
     (((metrics, rates, enrolments, journal, admitted, *_), named),) = called

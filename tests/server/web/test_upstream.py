@@ -258,6 +258,20 @@ async def test_a_bridge_is_ready_however_many_calls_are_under_way_and_none_of_th
     await other.close()
 
 
+async def test_a_call_that_follows_another_at_once_is_not_refused_by_the_connection(server, folder):
+    """A stream counts a moment longer than its answer: at 32 of a connection some in a thousand got an RST_STREAM."""
+    upstream = MatchingUpstream(server.target, folder, "bridge", print)
+    asking = asyncio.ensure_future(upstream.tend())
+    try:
+        ended = await asyncio.gather(*(upstream(CALL, checkpoint()) for _ in range(2000)), return_exceptions=True)
+    finally:
+        asking.cancel()
+        await upstream.close()
+    refused = {str(error.details()) for error in ended if isinstance(error, grpc.aio.AioRpcError)}
+    assert sum(isinstance(answer, bytes) for answer in ended) > CALLS_OF_ONE
+    assert refused == {"this certificate calls too often; slow down"}
+
+
 def checkpoint_after(go, made):
     def wait():
         assert go.wait(60)
