@@ -200,7 +200,7 @@ class Desk:
     def read_release(self, path, trust):
         self.tell("read_release", path, trust)
         rate = SimpleNamespace(text="1 in 1000", to_json=lambda: "rate")
-        release = SimpleNamespace(name=f"release of {path.name}", digest=RELEASES[path.name] * 32, rate=rate)
+        release = SimpleNamespace(name=f"release of {path.name}", digest=RELEASES[path.name] * 32, rate=rate, frames=3)
         audited = SimpleNamespace(is_passed=False, text="TRIAL", to_json=lambda: "audited")
         return SimpleNamespace(name=path.name, release=release, manifest=SimpleNamespace(audited=audited))
 
