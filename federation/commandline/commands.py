@@ -133,7 +133,8 @@ class _Command(TyperCommand):
         except click.MissingParameter as error:
             if isinstance(error.param, click.Option) and parent is not None:
                 program = parent.find_root().info_name
-                error.message = f"It may also stand in the configuration file: `{program} config show` explains."
+                told = f"It may also stand in the configuration file: `{program} config show` explains."
+                raise click.MissingParameter(told, ctx=error.ctx, param=error.param) from None
             raise
         except click.BadParameter as error:
             if variable := error.param and error.ctx and variable_of(error.param, error.ctx):
