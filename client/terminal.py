@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -51,16 +52,19 @@ def read_file(path: Path) -> bytes:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
 
 
-def read_hex(text: str) -> bytes:
-    """Bytes that somebody typed.
+def read_hex(text: str, what: str) -> bytes:
+    """A key, digest or nonce of 32 bytes that somebody typed.
+
+    Args:
+        text: what was typed.
+        what: what it should be, for whoever typed something else.
 
     Raises:
-        UsageError: they are not hex.
+        UsageError: they are not hex, or fewer or more.
     """
-    try:
-        return bytes.fromhex(text)
-    except ValueError:
-        raise UsageError(f"{text[:16]!r} is not hex") from None
+    if not re.fullmatch("[0-9a-fA-F]{64}", text):
+        raise UsageError(f"{what} is 64 hex digits, and not {text[:16]!r}")
+    return bytes.fromhex(text)
 
 
 def show(facts: Mapping[str, str], *, as_json: bool) -> None:

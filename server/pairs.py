@@ -88,7 +88,10 @@ def cannot_read(error: OSError) -> str:
             " user's group: `chgrp GROUP FILE` and `chmod g=r FILE`"
         )
     if isinstance(error, FileNotFoundError):
-        return f"cannot read {error.filename}: it is not there; `intaglio-server pki init` makes all of them, once"
+        return (
+            f"cannot read {error.filename}: it is not there; `intaglio-server pki init` makes the first ones, once, and"
+            " `intaglio-server pki issue` those of another client"
+        )
     return f"cannot read {error.filename}: {error.strerror}"
 
 

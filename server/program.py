@@ -8,6 +8,8 @@ from federation.commandline.extras import require_extra
 from federation.commandline.version import versions
 from federation.errors import UsageError
 
+_INTERRUPTED_EXIT = 130  # as in `federation.commandline.program`, which may not be importable
+
 
 def main() -> None:
     """Entry point of the command."""
@@ -20,6 +22,9 @@ def main() -> None:
     except UsageError as error:
         print(f"intaglio-server {error}", file=sys.stderr)  # noqa: T201 - there may be nothing better
         sys.exit(error.exit_code)
-    from server.cli import main as begin  # noqa: PLC0415 - see the top
+    try:
+        from server.cli import main as begin  # noqa: PLC0415 - see the top
 
-    begin()
+        begin()
+    except KeyboardInterrupt:  # while it is imported, which takes a second; a command ends so by itself
+        sys.exit(_INTERRUPTED_EXIT)

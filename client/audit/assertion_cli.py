@@ -48,11 +48,11 @@ def assertion_verify(
     """
     assertion = verify_assertion(
         read_file(token).decode("ascii", errors="replace").strip(),
-        issuer_public_key=read_hex(key),
+        issuer_public_key=read_hex(key, "the issuer's public key"),
         expected_issuer=issuer,
         expected_audience=audience,
         expected_purpose=purpose,
-        expected_nonce=read_hex(nonce),
+        expected_nonce=read_hex(nonce, "the nonce"),
         now=int(time.time()),
         largest_fmr=largest_fmr,
         accepts_trials=accept_trials,

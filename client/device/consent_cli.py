@@ -105,11 +105,12 @@ def receipts_grant(
     enrolment = opened.require_enrolment()
     if enrolment.audience != offered.audience or enrolment.purpose not in offered.purposes:
         raise UsageError("these terms are for another audience or purpose than this wallet enrolled for")
+    template = read_hex(template_digest, "the digest of a template")
     now = int(time.time())
     receipt = Receipt(
         receipt_id=secrets.token_bytes(RECEIPT_ID_BYTES),
         terms=offered,
-        binding=Binding(opened.device_public_key, opened.key_id, read_hex(template_digest), enrolment.release_digest),
+        binding=Binding(opened.device_public_key, opened.key_id, template, enrolment.release_digest),
         issued_at=now,
         expires_at=now + days * DAY_SECONDS,
         renews=replaced,

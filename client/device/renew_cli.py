@@ -135,7 +135,7 @@ def renew_command(
             if replaced.enrolment is None or replaced.enrolment.state is not EnrolmentState.REVOKED:
                 raise UsageError(f"{into} is enrolled beside {wallet}; name a new file for the new wallet")
             write_wallet(wallet, replaced, passphrase)
-            show({"enrolled": str(into), "revoked": str(wallet)}, as_json=as_json)
+            _tell_renewed(into, wallet, as_json=as_json)
             return
     face_cli.ask_to_agree(standing, days, agreed=agree, deployment=deployment)
     conditions = face_cli.conditions_of(bundle, rules, log_policy, days=days)
@@ -165,7 +165,12 @@ def renew_command(
         )
     if outcome.decision is Decision.NON_MATCH:
         face_cli.report(outcome, match="", non_match=_NOT_RENEWED, bundle=bundle, as_json=as_json)
+    _tell_renewed(into, wallet, as_json=as_json)
+
+
+def _tell_renewed(into: Path, wallet: Path, *, as_json: bool) -> None:
     show({"enrolled": str(into), "revoked": str(wallet)}, as_json=as_json)
+    face_cli.say(f"From now on say --wallet {into}, or let `wallet` in the settings name it.", as_json=as_json)
 
 
 def _left(enrolment: Enrolment, entered: Bundle, former: Path | None, trust: Path) -> Bundle | None:

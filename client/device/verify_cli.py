@@ -42,10 +42,7 @@ _NOT_ENROLLED = (
     "not enrolled: the last picture does not match the others; take new ones of the same person, from the front and in "
     "even light"
 )
-_NOT_ACCEPTED = (
-    "claim not accepted; if it is you, try again from the front, near and in even light, with as many pictures as the "
-    "release averages"
-)
+_NOT_ACCEPTED = "claim not accepted; if it is you, try again from the front, near and in even light"
 
 
 def enrol_command(
@@ -213,10 +210,14 @@ def verify_command(
         )
     if assertion and outcome.assertion:
         write_new_file(assertion, outcome.assertion.encode() + b"\n")
+    elif outcome.assertion:
+        face_cli.say(
+            "The assertion is kept nowhere: name a file for it with --assertion, or use --json.", as_json=as_json
+        )
     face_cli.report(
         outcome,
         match="claim accepted",
-        non_match=_NOT_ACCEPTED,
+        non_match=_NOT_ACCEPTED + (f", with {frames} pictures" if (frames := bundle.release.frames) > 1 else ""),
         bundle=bundle,
         as_json=as_json,
     )

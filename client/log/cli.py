@@ -162,7 +162,8 @@ def _key(text: str) -> VerifierKey:
     try:
         return VerifierKey.from_text(text if "+" in text else _read(Path(text)).decode(errors="replace").strip())
     except MalformedMessageError as error:
-        raise UsageError(f"{error}; got {text[:80]!r}") from error
+        told = "NAME+ID+KEY, as `intaglio-server log init` prints it and a policy says it behind `log`"
+        raise UsageError(f"{error}; got {text[:80]!r}, which is or holds no verifier key: {told}") from error
 
 
 def _read(path: Path) -> bytes:

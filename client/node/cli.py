@@ -18,7 +18,7 @@ from client.preparing.people import withdraw
 from client.terminal import JsonOption, progress_bar, read_file
 from federation.commandline.commands import Commands
 from federation.errors import MalformedMessageError, RefusedError, UsageError
-from federation.membership.joining import SignedJoinRequest, invitation_from_text
+from federation.membership.joining import SignedJoinRequest, invitation_from_text, is_fingerprint
 
 node_app = Commands(help="The organisation's node in a federation.")
 
@@ -46,8 +46,11 @@ def join_command(
         if not sys.stdin.isatty():
             raise UsageError("there is no terminal to ask; pass what the coordinator read out as --fingerprint")
         typer.confirm(f"the coordinator must read out: {expected}\nIs it the same?", abort=True)
-    elif fingerprint.split() != expected.split():
-        raise RefusedError("that is not the fingerprint in this invitation: somebody changed it on its way")
+    elif not is_fingerprint(fingerprint, expected):
+        raise RefusedError(
+            "that is not the fingerprint in this invitation: somebody changed it on its way, or what was read out was "
+            "typed wrongly"
+        )
     signed = join(text, folder, now=int(time.time()))
     typer.echo(
         "nobody compares your people with those of other organisations: who is in two of them has about twice the "

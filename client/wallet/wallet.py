@@ -165,7 +165,10 @@ class Wallet:
         if self.enrolment is None:
             raise UsageError("this wallet is not enrolled; run `intaglio enrol` first")
         if self.enrolment.state is EnrolmentState.REVOKED:
-            raise UsageError("this wallet's template was revoked for good; create a new wallet and enrol with it")
+            raise UsageError(
+                "this wallet's template was revoked for good; create a new wallet and enrol with it, or name the one "
+                "that `intaglio renew` made with --wallet"
+            )
         return self.enrolment
 
     def require_template_secret(self) -> TemplateSecret:

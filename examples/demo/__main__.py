@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -109,7 +110,8 @@ def main(
                 tasks[stage] = progress.add_task(stage, total=total)
             progress.update(tasks[stage], completed=done, total=total)  # type: ignore[arg-type] # rich's TaskID is an int
 
-        result = run(settings, step=step, say=progress.console.print)
+        # Whole lines: a path that is folded where nobody looks is no path any more.
+        result = run(settings, step=step, say=partial(progress.console.print, soft_wrap=True))
     summary = settings.folder / "summary.json"
     summary.write_text(result.summary_json())
     report = settings.folder / "report.html"

@@ -57,6 +57,11 @@ class Group(TyperGroup):
     def __init__(self, *, commands: dict[str, click.Command], **options: Any) -> None:  # noqa: ANN401 - typer's
         super().__init__(commands=_Mounted(commands), **options)
 
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """As typer's, and whole."""
+        _cut_no_words()
+        super().format_help(ctx, formatter)
+
 
 class _Later(TyperCommand):
     """A command that was not looked up yet. Its callback finds the function."""
@@ -125,11 +130,22 @@ class _Command(TyperCommand):
             extra = {"default_map": settings.for_command(" ".join(words), self)} | extra
         try:
             return super().make_context(info_name, args, parent, **extra)
+        except click.MissingParameter as error:
+            if isinstance(error.param, click.Option) and parent is not None:
+                program = parent.find_root().info_name
+                told = f"It may also stand in the configuration file: `{program} config show` explains."
+                raise click.MissingParameter(told, ctx=error.ctx, param=error.param) from None
+            raise
         except click.BadParameter as error:
             if variable := error.param and error.ctx and variable_of(error.param, error.ctx):
                 told = f"{error.message} (from the variable {variable})"
                 raise click.BadParameter(told, ctx=error.ctx, param=error.param) from None
             raise
+
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """As typer's, and whole."""
+        _cut_no_words()
+        super().format_help(ctx, formatter)
 
     def _name_variables(self, program: Program, words: list[str]) -> None:
         """The command's own variable first: what is said for one command counts before the rest."""
@@ -154,6 +170,25 @@ def words_of(context: click.Context) -> list[str]:
         words.insert(0, str(context.info_name))
         context = context.parent
     return words
+
+
+def _cut_no_words() -> None:
+    """Makes the help's tables fold what is too long for its column, where rich cuts it off and writes three dots."""
+    from rich.table import Table  # noqa: PLC0415 - a program that verifies needs none of it
+    from rich.text import Text  # noqa: PLC0415 - as above
+    from typer import rich_utils  # noqa: PLC0415 - as above
+
+    class Whole(Table):
+        def add_row(self, *cells: Any, **options: Any) -> None:  # noqa: ANN401 - rich's
+            for cell in cells:
+                for text in getattr(cell, "renderables", [cell]):
+                    if isinstance(text, Text):
+                        text.overflow = "fold"
+            super().add_row(*cells, **options)
+            for column in self.columns[:-2]:  # whether it is required, and its names
+                column.no_wrap = True
+
+    vars(rich_utils)["Table"] = Whole
 
 
 def _flowing(text: str) -> str:

@@ -69,6 +69,10 @@ def run(app: typer.Typer) -> None:
     print_what_can_be()
     try:
         app(complete_var="" if sys.argv[1:] else None)  # None: click's own, such as _INTAGLIO_COMPLETE
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # rich, which prints tables and help, says 1, as click does
+            sys.exit(_UNREAD_EXIT)
+        raise
     except Exception:  # noqa: BLE001 - see the docstring
         traceback.print_exc()
         sys.exit(_BUG_EXIT)

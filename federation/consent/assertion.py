@@ -269,7 +269,10 @@ def verify_assertion(
         ("is from the future", assertion.issued_at <= now + CLOCK_SKEW_SECONDS),
         ("has expired", now < assertion.expires_at + CLOCK_SKEW_SECONDS),
         ("states a larger false match rate than is accepted", assertion.rate.fmr <= largest_fmr),
-        ("is of a release that no audit has passed", assertion.audited.is_passed or accepts_trials),
+        (
+            "is of a release that no audit has passed, and trials are not accepted here",
+            assertion.audited.is_passed or accepts_trials,
+        ),
         ("says less of presentation attacks than is asked", assertion.pad.reaches(least_pad)),
     )
     for fault, passed in checks:

@@ -65,6 +65,11 @@ def fingerprint(*keys: bytes) -> str:
     return " ".join(text[start : start + 4] for start in range(0, len(text), 4))
 
 
+def is_fingerprint(typed: str, expected: str) -> bool:
+    """Whether what somebody typed is that fingerprint: groups and capitals make no difference to who reads it out."""
+    return "".join(typed.split()).lower() == expected.replace(" ", "")
+
+
 def require_organisation_name(name: str) -> None:
     """Raises UsageError unless `name` is 1 to 32 of a-z, 0-9 and inner hyphens: it becomes part of file names."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):

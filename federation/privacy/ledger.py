@@ -157,7 +157,10 @@ class LedgerChain:
             try:
                 entries.append(LedgerEntry.from_line(line))
             except MalformedMessageError as error:
-                raise UsageError(f"the privacy ledger was altered at entry {number}; restore it from a copy") from error
+                none = "" if entries else ", or this is none"
+                raise UsageError(
+                    f"the privacy ledger was altered at entry {number}{none}; restore it from a copy"
+                ) from error
         return cls(tuple(entries))
 
     @classmethod

@@ -545,5 +545,9 @@ class ReleaseTrust:
                 raise UsageError("it needs accepts_trials (true or false), auditors and makers, and nothing else")
             makers, auditors = (frozenset(map(bytes.fromhex, value[role])) for role in ("makers", "auditors"))
             return cls(makers, auditors, value["accepts_trials"])
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise UsageError(
+                "this is no trust in releases: it is no JSON, such as trust.json beside a bundle"
+            ) from error
         except (ValueError, TypeError, LookupError, RecursionError, IntaglioError) as error:
             raise UsageError(f"this is no trust in releases: {error}") from error

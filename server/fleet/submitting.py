@@ -40,6 +40,7 @@ LEDGERS: Final = "ledgers.json"
 
 Settings = Mapping[str, str | float]
 
+_NAMED: Final = ("population", "ledger", "roster", "output")
 _OUR_LINE = re.compile(r"intaglio: (.*)")
 _ERROR_LINE = re.compile(r"federation\.errors\.(\w+): (.*)")
 _ERRORS: Final = {kind.__name__: kind for kind in (UsageError, BudgetExhaustedError, RefusedError, RoundAbortedError)}
@@ -105,12 +106,15 @@ def carry_through(
         UnavailableError: no SuperLink runs, it went away, or the time was over; says what is left.
         UsageError, BudgetExhaustedError, RoundAbortedError: the run said so.
     """
-    if not settings.get("ledger") or not settings.get("output"):
-        raise UsageError("a run's settings name its ledger and its output")
+    if missing := [key for key in _NAMED if not settings.get(key)]:
+        raise UsageError(
+            f"a run's settings name {', '.join(_NAMED)}, and these lack {', '.join(missing)}: "
+            "examples/deployment/README.md has settings to begin with"
+        )
     ledger, fab = Path(str(settings["ledger"])), packed(application)
     with connected(coordinator.folder) as superlink:
         superlink.runs()  # before anything waits for its turn: without a SuperLink it would never come
-        what = f"{settings.get('recipe', 'moments')} for {settings.get('population', 'nobody')}"
+        what = f"{settings.get('recipe', 'moments')} for {settings['population']}"
         output = Path(str(settings["output"]))
         with RunQueue(coordinator.folder).turn(what, lambda: _is_under_way(superlink, output), say):
             remember_ledger(coordinator.folder, ledger)

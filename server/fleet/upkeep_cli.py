@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from federation.errors import UnavailableError, UsageError
-from federation.membership.joining import JoinRequest
+from federation.membership.joining import JoinRequest, is_fingerprint
 from federation.membership.renewal import Rekeying
 from server.fleet import call_log
 from server.fleet.members import Coordinator
@@ -48,10 +48,10 @@ def require_read_out(asked: JoinRequest, fingerprint: str | None) -> None:
         if not sys.stdin.isatty():
             raise UsageError("there is no terminal to ask; pass what the organisation read out as --fingerprint")
         typer.confirm(f"{asked.name} must read out: {asked.fingerprint}\nIs it the same?", abort=True)
-    elif fingerprint.split() != asked.fingerprint.split():
+    elif not is_fingerprint(fingerprint, asked.fingerprint):
         raise UsageError(
-            f"that is not the fingerprint of the request of {asked.name}: somebody changed it on its way, or it is an "
-            "earlier one"
+            f"that is not the fingerprint of the request of {asked.name}: somebody changed it on its way, it is an "
+            "earlier one, or what was read out was typed wrongly"
         )
 
 

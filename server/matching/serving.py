@@ -417,7 +417,10 @@ def health_of(target: str, credentials: grpc.ChannelCredentials, *, service: str
                 health_pb2.HealthCheckRequest(service=service), timeout=timeout_seconds
             )
         except grpc.RpcError as error:
-            raise UnavailableError(f"{target} does not answer") from error
+            raise UnavailableError(
+                f"{target} does not answer: is the server running, is that its port, and is its certificate for that"
+                " name (`intaglio-server pki list`)?"
+            ) from error
     cause = dict(call.trailing_metadata() or ()).get(_CAUSE_KEY, b"").decode(errors="replace")[:_LONGEST_CAUSE]
     cause = "".join(letter if letter.isprintable() else " " for letter in cause)
     told = f": {cause}" if cause else ""

@@ -81,8 +81,8 @@ class AssertionIssuer:
         if registered != Issuer(self._address, self._key.public_key().public_bytes_raw()):
             raise UsageError(
                 "the public rules register another issuer of assertions for this deployment, or none, so no device"
-                " would hand one out; register a deployment that follows it, with `intaglio-server rules register NAME"
-                " --like FORMER --assertions`, and serve that"
+                " would hand one out; register a deployment that follows it, with `intaglio-server rules register RULES"
+                " NAME --like FORMER --assertions FOLDER --key SIGNER`, and serve that with --deployment NAME"
             )
 
     def issue(

@@ -378,4 +378,6 @@ def _write_new(path: Path, data: bytes, *, mode: int = PRIVATE) -> None:
     try:
         write_new(path, data, mode=mode)
     except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}; nothing is overwritten") from error
+        raise UsageError(
+            f"cannot write {path}: {error.strerror}; nothing is overwritten, so name a new folder"
+        ) from error

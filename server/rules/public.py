@@ -201,6 +201,7 @@ class PublicRules:
             file = self._read()
             return file, Rulebook.from_file(file, read_at=now)
         except OSError as error:
-            raise UsageError(f"cannot read the rules: {error.strerror}; no rules, no service") from error
+            named = f" {error.filename}" if error.filename else ""
+            raise UsageError(f"cannot read the rules{named}: {error.strerror}; no rules, no service") from error
         except (MalformedMessageError, ProofError, RefusedError) as error:
             raise UsageError(f"the rules file is refused: {error}") from error

@@ -49,11 +49,13 @@ def test_a_file_is_read_whole_and_one_that_cannot_be_is_named(tmp_path):
         assert str(refused.value) == f"cannot read {path}: {why}"
 
 
-def test_what_is_typed_is_hex_or_its_beginning_is_said():
-    assert read_hex("00fF") == b"\x00\xff"
-    with pytest.raises(UsageError, match=r"^'0123456789abcdeg' is not hex$") as refused:
-        read_hex("0123456789abcdeg" + "secret")
-    assert refused.value.__cause__ is None
+def test_what_is_typed_is_32_bytes_in_hex_or_its_beginning_is_said_and_what_it_should_be():
+    assert read_hex("00fF" * 16, "the key") == b"\x00\xff" * 16
+    for typed in ("0123456789abcdeg" + "secret", "0123456789abcdef" * 5, "0123456789abcdef" * 3, "", "00 " * 32):
+        with pytest.raises(UsageError, match=r".") as refused:
+            read_hex(typed, "the nonce")
+        assert str(refused.value) == f"the nonce is 64 hex digits, and not {typed[:16]!r}"
+        assert refused.value.__cause__ is None
 
 
 @pytest.mark.parametrize(

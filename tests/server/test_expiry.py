@@ -22,7 +22,10 @@ DAY = dt.timedelta(days=1)
     ("error", "said"),
     [
         (PermissionError(13, "Permission denied", "key.pem"), r"user .* number \d+, may not\. .*`chgrp GROUP FILE`"),
-        (FileNotFoundError(2, "No such file", "key.pem"), "it is not there; `intaglio-server pki init` makes all"),
+        (
+            FileNotFoundError(2, "No such file", "key.pem"),
+            "it is not there; `intaglio-server pki init` makes the first",
+        ),
         (IsADirectoryError(21, "Is a directory", "key.pem"), "key.pem: Is a directory$"),
     ],
 )
@@ -52,8 +55,11 @@ def test_what_is_told_of_a_certificate_is_its_file_its_end_and_what_to_do(paths)
     assert soon.notice(NOW + 58 * DAY).startswith("the certificate in server.pem expired on 2026-12-28")
 
 
-def test_a_file_that_holds_none_is_named(tmp_path):
-    with pytest.raises(UsageError, match=r"nothing\.pem holds no certificate"):
+def test_a_file_that_holds_none_is_named_and_so_is_one_that_is_not_there(tmp_path):
+    (tmp_path / "other.pem").write_bytes(b"no certificate")
+    with pytest.raises(UsageError, match=rf"^{tmp_path}/other\.pem holds no certificate: "):
+        certificates_in([tmp_path / "other.pem"])
+    with pytest.raises(UsageError, match=rf"^cannot read {tmp_path}/nothing\.pem: No such file or directory$"):
         certificates_in([tmp_path / "nothing.pem"])
 
 
@@ -69,7 +75,7 @@ def test_the_log_has_it_once_a_day_and_a_file_that_is_gone_too(paths):
     paths[0].unlink()
     today[0] += DAY
     notices.look()
-    assert "server.pem holds no certificate" in said[2]
+    assert "server.pem: No such file" in said[2]
     assert len(said) == 3
 
 

@@ -33,3 +33,18 @@ def test_what_is_missing_is_said_with_the_name_of_the_program_and_nothing_begins
         program.main()
     assert (caught.value.code, begun) == (2, [])
     assert capsys.readouterr() == ("", "intaglio-server needs intaglio[service]\n")
+
+
+class Interrupted:
+    """A module that is imported when somebody presses Ctrl-C."""
+
+    @property
+    def main(self):
+        raise KeyboardInterrupt
+
+
+def test_whoever_interrupts_it_before_it_has_begun_sees_the_code_of_that_and_no_traceback(begun, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "server.cli", Interrupted())
+    with pytest.raises(SystemExit, match=r"^130$"):
+        program.main()
+    assert (begun, capsys.readouterr()) == (["service"], ("", ""))

@@ -266,6 +266,16 @@ def files(tmp_path):
     return verify
 
 
+@pytest.mark.parametrize(
+    "said", ["log example.org/log+99944b0c+AbzhuLD0\nquorum none\n", "no key"], ids=["policy", "text"]
+)
+def test_a_file_without_a_verifier_key_is_told_from_one_and_where_it_is_stands_there(tmp_path, said):
+    """A policy, which is the file that people have, was 'a field is not base64'."""
+    (tmp_path / "policy").write_text(said)
+    with pytest.raises(UsageError, match=r"holds no verifier key: NAME\+ID\+KEY, as `intaglio-server log init` prints"):
+        client.log.cli._key(str(tmp_path / "policy"))
+
+
 def test_each_file_is_described_on_its_line(files, tmp_path):
     log = MemoryLog()
     assert files(a=log.signed(), b=log.logged(3), c=log.signed(4), d=log.logged(5)) == [

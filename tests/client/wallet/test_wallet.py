@@ -390,7 +390,7 @@ def test_a_wallet_shows_no_secret_and_refuses_pickling(wallet):
 
 
 def test_a_revoked_wallet_is_of_no_more_use(wallet):
-    with pytest.raises(UsageError, match="revoked for good"):
+    with pytest.raises(UsageError, match=r"revoked for good; create .* or name the one that `intaglio renew` made"):
         wallet.with_state(EnrolmentState.REVOKED).require_enrolment()
 
 

@@ -15,6 +15,7 @@ import click
 import click.testing
 import pytest
 import typer
+from rich.console import Console
 from typer.testing import CliRunner
 
 import client.cli
@@ -47,6 +48,30 @@ def test_every_command_says_what_it_needs_and_writes_how_it_ends_and_one_example
     assert told.count("Exit codes: ") == 1
     (example,) = re.findall(rf"^\s*Example: {name} (.*?)\s*$", told, flags=re.MULTILINE)
     assert example == path or example.startswith(f"{path} ")
+
+
+@pytest.mark.parametrize(("name", "path"), COMMANDS, ids=[f"{name} {path}" for name, path in COMMANDS])
+@pytest.mark.parametrize("columns", [60, 80])
+def test_help_is_whole_in_a_narrow_terminal(name, path, columns):
+    """What was too long for its column ended in three dots: names of options, and URLs that somebody has to type."""
+    whole = help_of(name, path)
+    told = click.testing.CliRunner().invoke(TREES[name], [*path.split(), "--help"], env={"COLUMNS": str(columns)})
+    assert (told.exit_code, "\N{HORIZONTAL ELLIPSIS}" in told.stdout) == (0, False)
+    assert max(map(len, told.stdout.splitlines())) <= columns
+    options = re.findall(r"^\W\s+(?:\* +)?(--[a-z0-9-]+)\s", whole, flags=re.MULTILINE)
+    assert "--help" in options
+    assert not set(options) - set(re.findall(r"--[a-z0-9-]+", told.stdout))
+
+
+@PROGRAMS
+def test_what_is_missing_may_stand_in_the_settings_and_the_error_says_so(name, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    command = {"intaglio": "verify", "intaglio-server": "health"}[name]
+    told = CliRunner().invoke(MODULES[name].app, ["--config", "/dev/null", command], prog_name=name)
+    assert told.exit_code == 2
+    assert f". It may also stand in the configuration file: `{name} config show` explains." in told.stderr
+    told = CliRunner().invoke(MODULES[name].app, ["--config", "/dev/null", "rules"], prog_name=name)
+    assert "configuration file" not in told.stderr
 
 
 LISTS = {"former-release"}
@@ -224,6 +249,34 @@ def test_when_nobody_reads_any_more_a_program_ends_as_shells_say_it_and_what_is_
         assert os.fstat(write).st_rdev == Path(os.devnull).stat().st_rdev
         output.write("what is left")
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("words", [["--help"], ["tell", "--help"], ["table"]])
+def test_help_and_tables_that_nobody_reads_end_as_shells_say_it_too(monkeypatch, words):
+    """They ended with 1, which says non-match."""
+    app = program.root(Program("toy", frozenset()), help="A toy.")
+    read, write = os.pipe()
+    os.close(read)
+    app.command("tell")(lambda: None)
+    app.command("table")(lambda: Console().print("to nobody"))
+    with open(write, "w", encoding="utf-8") as output:  # noqa: PTH123 - a descriptor
+        monkeypatch.setattr(sys, "stdout", output)
+        monkeypatch.setattr(sys, "argv", ["toy", *words])
+        with pytest.raises(SystemExit, match=r"^141$"):
+            program.run(app)
+
+
+def test_a_command_whose_own_code_is_1_keeps_it(monkeypatch):
+    app = program.root(Program("toy", frozenset()), help="A toy.")
+
+    @app.command("other")
+    def other() -> None:
+        raise typer.Exit(1)
+
+    app.command("tell")(lambda: None)
+    monkeypatch.setattr(sys, "argv", ["toy", "other"])
+    with pytest.raises(SystemExit, match=r"^1$"):
+        program.run(app)
 
 
 def test_a_pipe_that_breaks_and_is_not_the_output_is_a_bug_and_no_reader_who_left(tmp_path):

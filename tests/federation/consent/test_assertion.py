@@ -500,7 +500,7 @@ def test_of_all_that_is_wrong_with_an_assertion_the_same_is_said_first():
     assert verify_assertion(token, **asked) == worthless
     for change, said in (
         ({"least_pad": PadLevel.ON_DEVICE}, "says less of presentation attacks than is asked"),
-        ({"accepts_trials": False}, "is of a release that no audit has passed"),
+        ({"accepts_trials": False}, "is of a release that no audit has passed, and trials are not accepted here"),
         ({"largest_fmr": 0.4}, "states a larger false match rate than is accepted"),
         ({"now": NOW + 330}, "has expired"),
         ({"expected_nonce": NONCE[::-1]}, "answers another nonce"),

@@ -455,6 +455,19 @@ def test_a_fingerprint_is_the_same_as_a_whole_or_not_at_all(coordinator, tmp_pat
     assert (refused.exit_code, "not the fingerprint" in refused.stderr, coordinator.members()) == (2, True, members)
 
 
+@pytest.mark.parametrize(
+    "typed", [str.upper, lambda read_out: read_out.replace(" ", "")], ids=["capitals", "no spaces"]
+)
+def test_a_fingerprint_is_the_same_however_it_is_typed(coordinator, tmp_path, typed):
+    """Who left out the spaces was told that somebody had changed the invitation."""
+    (_, line), folder = coordinator.invite("south", now=int(time.time())), tmp_path / "south"
+    (tmp_path / "invitation").write_text(line)
+    read_out = invitation_from_text(line).coordinator_fingerprint
+    words = ["join", str(tmp_path / "invitation"), str(folder), "--fingerprint", typed(read_out)]
+    done = CliRunner().invoke(client_app, words)
+    assert (done.exit_code, (folder / "request.json").exists()) == (0, True), done.output
+
+
 def test_a_withdrawal_by_command_says_how_much_it_took_out(tmp_path):
     (tmp_path / "embeddings.npz").write_bytes(synthetic_people(["anna", "ben"]).to_bytes())
     done = CliRunner().invoke(client_app, ["node", "withdraw", "ben", str(tmp_path)])

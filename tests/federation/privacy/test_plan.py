@@ -401,6 +401,14 @@ def test_a_file_cut_at_any_byte_keeps_every_whole_line_and_can_be_written_again(
     assert len(PrivacyLedger(path).chain().charged("orl")) == 4
 
 
+def test_another_file_may_be_no_ledger_at_all_and_a_later_entry_is_of_one(tmp_path, written):
+    path = tmp_path / "release.zip"
+    for data, said in ((b"PK and more", "at entry 1, or this is none;"), (written + b"PK\n", r"at entry \d+; restore")):
+        path.write_bytes(data + b"\n")
+        with pytest.raises(UsageError, match=f"^the privacy ledger was altered {said}"):
+            PrivacyLedger(path).chain()
+
+
 def test_any_changed_byte_is_noticed(tmp_path, written):
     path = tmp_path / "changed.jsonl"
     last = written.rindex(b"\n", 0, -1)

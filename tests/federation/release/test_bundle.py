@@ -664,6 +664,13 @@ def test_another_file_is_no_trust(text):
         ReleaseTrust.from_file(text.replace("%s", public(MAKER).hex()).encode())
 
 
+@pytest.mark.parametrize("data", [b"PK\x03\x04\xec\xff", b"", b"makers = []"], ids=["a bundle", "nothing", "TOML"])
+def test_what_is_no_json_is_named_so_and_not_by_what_a_parser_says(data):
+    """A bundle in the place of the trust was "'utf-8' codec can't decode byte"."""
+    with pytest.raises(UsageError, match=r"^this is no trust in releases: it is no JSON, such as trust\.json beside a"):
+        ReleaseTrust.from_file(data)
+
+
 def test_an_audit_made_again_is_the_same_bytes_or_no_proof():
     bundle = a_bundle(report=a_report(input_sha256="ab" * 32))
     require_reproduced(bundle, a_report(input_sha256="ab" * 32))

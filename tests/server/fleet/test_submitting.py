@@ -34,7 +34,7 @@ def folder(tmp_path):
 
 
 def settings(folder, name="settings", **change):
-    values = {"ledger": "ledger.jsonl", "output": f"{name}.json", "population": "people"} | change
+    values = {"ledger": "ledger.jsonl", "output": f"{name}.json", "population": "people", "roster": "roster"} | change
     path = folder / f"{name}.toml"
     path.write_text("".join(f"{key} = {value!r}\n" for key, value in values.items()))
     return path
@@ -233,10 +233,10 @@ def test_wrong_settings_submit_nothing(running, folder, text, said):
     assert not superlink.started
 
 
-def test_settings_without_ledger_or_output_submit_nothing(running, folder):
+def test_settings_that_lack_what_every_run_needs_submit_nothing_and_all_of_it_is_said_at_once(running, folder):
     superlink = ASuperlink(released)
-    done = running(superlink, settings(folder, output=""))
-    assert (done.exit_code, "name its ledger and its output" in done.stderr) == (2, True)
+    done = running(superlink, settings(folder, output="", roster=""))
+    assert (done.exit_code, "and these lack roster, output: examples/deployment" in done.stderr) == (2, True)
     assert not superlink.started
 
 

@@ -101,6 +101,7 @@ class Scene:
         self.folder, self.told, self.ends, self.heard, self.result = folder, [], ends, heard, result
         self.states = list(states)
         self.settings = {"ledger": str(folder / "ledger"), "output": str(folder / "out.json"), "population": "staff"}
+        self.settings["roster"] = str(folder / "roster")
         monkeypatch.setattr(submitting, "connected", self.connected)
         monkeypatch.setattr(submitting, "packed", lambda path: self.told.append(("packed", path)) or b"fab")
         monkeypatch.setattr(run_queue.time, "sleep", lambda seconds: self.told.append(("sleep", seconds)))
@@ -193,10 +194,10 @@ def test_a_run_is_called_by_its_recipe_and_population_and_may_name_nodes_of_its_
     scene.carry()
     ((_, _, settings, places, _),) = [told for told in scene.told if told[0] == "start"]
     assert (places, settings["node-names"]) == ([(1, "scales for visitors", True)], "2=south")
-    del scene.settings["recipe"], scene.settings["population"]
+    del scene.settings["recipe"]
     scene.told.clear()
     scene.carry()
-    assert next(told for told in scene.told if told[0] == "start")[3] == [(1, "moments for nobody", True)]
+    assert next(told for told in scene.told if told[0] == "start")[3] == [(1, "moments for visitors", True)]
 
 
 def failed(end="failed", details=""):
@@ -295,11 +296,11 @@ def test_without_a_superlink_nothing_waits_and_nothing_is_remembered(tmp_path, m
     assert not (tmp_path / "queue").exists()
 
 
-@pytest.mark.parametrize("missing", ["ledger", "output"])
-def test_settings_without_a_ledger_or_an_output_begin_nothing(tmp_path, monkeypatch, missing):
+@pytest.mark.parametrize("missing", ["population", "ledger", "roster", "output"])
+def test_settings_without_what_every_run_needs_begin_nothing(tmp_path, monkeypatch, missing):
     scene = Scene(tmp_path, monkeypatch)
     scene.settings[missing] = ""
-    with pytest.raises(UsageError, match=r"^a run's settings name its ledger and its output$"):
+    with pytest.raises(UsageError, match=rf"^a run's settings name .*, and these lack {missing}: "):
         scene.carry()
     assert scene.told == []
 

@@ -145,8 +145,8 @@ def test_a_request_is_looked_at_before_anybody_is_asked_and_approved_by_the_same
 READ_OUT = "0a1b 2c3d 4e5f"
 
 
-@pytest.mark.parametrize("said", [READ_OUT, "  0a1b\t2c3d \n 4e5f "])
-def test_a_fingerprint_may_be_written_with_any_spaces(said):
+@pytest.mark.parametrize("said", [READ_OUT, "  0a1b\t2c3d \n 4e5f ", "0a1b2c3d4e5f", "0A1B 2C3D4E5f"])
+def test_a_fingerprint_may_be_written_with_any_spaces_or_none_and_in_capitals(said):
     upkeep_cli.require_read_out(SimpleNamespace(name="north", fingerprint=READ_OUT), said)
 
 

@@ -95,7 +95,7 @@ def test_whoever_serves_another_key_is_told_of_a_following_deployment_and_not_of
     other = Issuer("https://verify.example.org", Ed25519PrivateKey.generate().public_key().public_bytes_raw())
     for registered in (other, None):
         with pytest.raises(
-            UsageError, match=r"`intaglio-server rules register NAME --like FORMER --assertions`"
+            UsageError, match=r"register RULES NAME --like FORMER --assertions FOLDER --key SIGNER`, and"
         ) as caught:
             issuer.require_registered(registered)
         assert "rules init" not in str(caught.value)

@@ -101,7 +101,7 @@ def test_rules_begin_with_two_signers_a_policy_for_each_place_and_one_deployment
 def test_nothing_is_begun_over_what_is_there(folder):
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     words = ("--terms", folder.parent / "terms.json", "--release", folder.parent / "release.zip")
-    assert "nothing is overwritten" in run("init", folder, *words, expected=2)
+    assert "nothing is overwritten, so name a new folder" in run("init", folder, *words, expected=2)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 

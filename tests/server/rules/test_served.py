@@ -67,6 +67,10 @@ def test_rules_are_as_fresh_as_their_last_good_reading_and_a_bad_one_changes_not
     more = file + b"\n" + signed(a_client(OTHER))
     for current[0], words in (
         (OSError(5, "input/output error"), "cannot read the rules: input/output error; no rules, no service"),
+        (
+            IsADirectoryError(21, "Is a directory", "folder/rules"),
+            "^cannot read the rules folder/rules: Is a directory",
+        ),
         (file[:-9], "the rules file is refused"),
         (a_rules_file(), "the rules file lost an entry or changed its signers"),
     ):
