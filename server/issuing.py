@@ -75,6 +75,17 @@ def certify_client(
     return _certify(authority, name, key, ExtendedKeyUsageOID.CLIENT_AUTH, now=now, days=days, names=None)
 
 
+def is_for(certificate: x509.Certificate, host: str) -> bool:
+    """Whether a server's certificate names `host`, as RFC 9525 compares: `*` stands for one label, and the first."""
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    try:
+        return ipaddress.ip_address(host) in names.get_values_for_type(x509.IPAddress)
+    except ValueError:
+        host = host.lower()
+        named = [name.lower() for name in names.get_values_for_type(x509.DNSName)]
+        return host in named or f"*.{host.partition('.')[2]}" in named
+
+
 def issue_again(
     authority: Issued, old: x509.Certificate, hosts: Sequence[str], *, now: dt.datetime, days: int | None
 ) -> Issued:

@@ -10,11 +10,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cryptography import x509
+
+from federation.addresses import split
 from federation.errors import UsageError
 from federation.sealing import SHORTEST_PASSPHRASE, Passphrase, ScryptCost, sealed
 from federation.wire.person import PERSON, PersonFile
 from federation.wire.ticket import Ticket
 from server.files import write_new
+from server.issuing import is_for
 from server.people import authority
 from server.people.tickets import DAY_SECONDS, issue_ticket
 
@@ -80,7 +84,8 @@ def write_person(
 
     Raises:
         UsageError: a file is missing, or there already, or all of them are more than a device reads; the name has a
-            certificate; or the authority ends before `certificate_days` are over.
+            certificate; the service's certificate, where it lies there too, is for other hosts; or the authority ends
+            before `certificate_days` are over.
         UnavailableError: the database takes nothing.
     """
     try:
@@ -96,6 +101,7 @@ def write_person(
     contents["ca.pem"] = _read(tls / "ca.pem")
     if path.suffix == ".pem" and path.parent.samefile(tls):
         raise UsageError(f"{path} would lie among the certificates as one of them; choose another file")
+    _require_named(tls / "server.pem", server)
     absent = {"client.pem": b"", "client-key.pem": b""}
     ticket_end = int(now.timestamp()) + ticket_days * DAY_SECONDS
     trial = PersonFile(server, deployment, Ticket.draw(), contents | absent)  # what is wrong with it is said now
@@ -116,6 +122,24 @@ def write_person(
         write_new(path, data)
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _require_named(path: Path, server: str) -> None:
+    """Raises UsageError: the certificate of the service is there, and a device that looks for `server` refuses it."""
+    if not path.exists():
+        return  # it lies with the service alone
+    host = split(server)[0]
+    try:
+        certificate = x509.load_pem_x509_certificate(_read(path))
+        if is_for(certificate, host):
+            return
+    except (ValueError, x509.ExtensionNotFound):
+        raise UsageError(f"{path} is no certificate of a server; restore it, or move it away") from None
+    raise UsageError(
+        f"{path} is not for {host}, so no device would connect to {server}: write a host that it is for, or run"
+        f" `intaglio-server pki renew {path.parent} server --host {host}` with all of its hosts, and give the service"
+        " the new pair"
+    )
 
 
 def _read(path: Path) -> bytes:

@@ -6,11 +6,13 @@ import datetime as dt
 from types import SimpleNamespace
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from federation.errors import UsageError
 from federation.sealing import Passphrase, ScryptCost
 from federation.wire.person import FILES, PERSON, PersonFile
 from federation.wire.ticket import Ticket
+from server.issuing import issue_client, issue_server, make_authority
 from server.people import person as module
 from server.people.person import write_person
 
@@ -226,3 +228,45 @@ def test_a_person_s_file_may_lie_beside_certificates_and_have_any_name_elsewhere
     for path in (scene.tls / "alice.intaglio", scene.out / "alice.pem"):
         scene.run(path=path)
         assert path.read_bytes() == b"what is sealed"
+
+
+@pytest.fixture
+def beside_the_service(scene):
+    """The service's certificate lies in the authority's folder, as `pki init` leaves it."""
+    hosts = ["localhost", "*.example.org", "Gate.example.com", "192.0.2.7", "2001:db8::7"]
+    issued = issue_server(make_authority(now=NOW), hosts, now=NOW)
+    (scene.tls / "server.pem").write_bytes(issued.certificate.public_bytes(Encoding.PEM))
+    return scene
+
+
+@pytest.mark.parametrize(
+    "server",
+    ["localhost:7443", "verify.example.org:7443", "VERIFY.Example.org:1", "gate.example.com:7443", "192.0.2.7:7443",
+     "[2001:db8::7]:7443", "[2001:DB8:0::7]:443"],
+)  # fmt: skip
+def test_a_file_names_a_host_that_the_service_s_certificate_is_for(beside_the_service, server):
+    beside_the_service.run(server=server)
+    assert beside_the_service.told == steps(beside_the_service)
+
+
+@pytest.mark.parametrize(
+    "server",
+    ["127.0.0.1:7443", "example.org:7443", "a.b.example.org:7443", "verify.example.org.com:7443", "192.0.2.70:7443",
+     "[2001:db8::8]:7443", "*:7443", "example.com:7443"],
+)  # fmt: skip
+def test_a_host_that_every_device_would_refuse_is_refused_before_anything_is_issued(beside_the_service, server):
+    what = "is no address" if server == "*:7443" else "so no device would connect to .*: write a host that it is for"
+    with pytest.raises(UsageError, match=what):
+        beside_the_service.run(server=server)
+    assert beside_the_service.told == []
+    assert list(beside_the_service.out.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", None])
+def test_what_lies_in_the_place_of_the_service_s_certificate_and_is_none_is_named(scene, content):
+    a_client = issue_client(make_authority(now=NOW), "bob", now=NOW).certificate.public_bytes(Encoding.PEM)
+    (scene.tls / "server.pem").write_bytes(a_client if content is None else content)
+    with pytest.raises(UsageError, match=r"server\.pem is no certificate of a server; restore it, or move it away"):
+        scene.run()
+    assert scene.told == []
+    assert list(scene.out.iterdir()) == []
