@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 import signal
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from federation.release.bundle import Bundle, require_servable
 from federation.release.manifest import ReleaseTrust
 from federation.transparency import PersonalKind
 from server.files import write_durably
+from server.lines import lines_of
 from server.log.cli import LogDatabaseOption, opened_log
 from server.matching.admission import Admission
 from server.matching.journal import Journal
@@ -316,7 +316,7 @@ def _log_as_json() -> None:
             _redact,
             structlog.processors.JSONRenderer(),
         ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=lines_of("stderr"),
     )
 
 

@@ -6,12 +6,14 @@ import asyncio
 import json
 import os
 import signal
+import sys
 import time
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import structlog
 from structlog.testing import capture_logs
 
 from federation.errors import ProofError, UnavailableError, UsageError
@@ -436,6 +438,22 @@ def test_what_is_refused_is_refused_before_anything_is_opened(monkeypatch, tmp_p
         command.run()
     assert command.calls == READS[: [call[0] for call in READS].index(part) + 1]
     assert not command.ready.exists()
+
+
+def test_a_line_for_which_there_is_no_room_fails_nothing_that_it_is_about(monkeypatch):
+    """Each call was done, and answered with an error of the disk; and a server that served no more said SERVING."""
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    before = structlog.get_config()
+    try:
+        cli._log_as_json()
+        monkeypatch.setattr(sys, "stderr", SimpleNamespace(write=full, flush=full))
+        cli.log.info("answered", rpc="SubmitToken", milliseconds=1.5)
+        serving.log.warning("unhealthy", error="UnavailableError", reason="the disk is full")
+    finally:
+        structlog.configure(**before)
 
 
 @pytest.mark.parametrize(
