@@ -24,6 +24,7 @@ from federation.errors import UnavailableError, UsageError
 from federation.onebit import Challenge, Parameters, SessionKey, TemplateSecret, parameters_for
 from server.matching.metrics import Metrics
 from server.matching.preparing import Pool
+from server.threads import on_thread
 
 _QUEUE_PER_WORKER = 16
 _SPENT_RETRY_SECONDS = 5.0
@@ -61,7 +62,7 @@ class _Worker:
 
 
 def _submitted(pool: ProcessPoolExecutor, work: Callable[..., _T], *arguments: object) -> asyncio.Future[_T]:
-    future = asyncio.get_running_loop().run_in_executor(pool, work, *arguments)
+    future = asyncio.get_running_loop().run_in_executor(pool, on_thread, work, *arguments)
     # Now the process is there and has its own end of the pipe that results come through. With another one here, whoever
     # reads would wait for ever for the rest of an answer in whose middle the process was killed.
     pool._result_queue._writer.close()  # type: ignore[attr-defined] # noqa: SLF001 - the pool itself keeps it open

@@ -19,6 +19,7 @@ from server.matching.metrics import Metrics
 from server.matching.service import MatchingService
 from server.matching.serving import FrontEnd
 from server.storage.disk import Disk
+from server.threads import Aside
 from tests.server.matching.calls import Calls
 from tests.stored import NOW
 
@@ -45,6 +46,7 @@ def a_service(calls, issuer):
     )
     service._deeds = SimpleNamespace(finish=calls.later("deeds"))
     service._issuer = SimpleNamespace(require_there=calls.of("token")) if issuer else None
+    service._of_issuer = Aside("the key", seconds=30.0)
     service._rules = SimpleNamespace(
         read_again=calls.of("rules"),
         endings=calls.of("endings", (ends("one", 70), ends("two", 50), ends("three", 40))),

@@ -6,6 +6,7 @@ import asyncio
 import multiprocessing
 import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from types import SimpleNamespace
 
@@ -18,6 +19,7 @@ from server.matching import preparing, workers
 from server.matching.metrics import Metrics
 from server.matching.preparing import Pool
 from server.matching.workers import MatchWorkers, _fill_pool, _match_from_pool
+from server.threads import error_of
 
 PARAMETERS = parameters_for(CODE_LENGTH)
 
@@ -196,6 +198,20 @@ async def test_a_process_that_died_under_several_is_replaced_once_and_the_work_o
     assert done == [(1, 8), (1, 16), (1, 32)]
     assert [process.shut for process in processes] == [[{"wait": False}], []]
     assert (worker.pool, worker.prepared) == (processes[1], 0)
+
+
+@pytest.mark.parametrize("error", [StopIteration("a"), SystemExit(3), ValueError("b")])
+async def test_whatever_work_in_a_process_ends_with_who_waits_for_it_is_told(error):
+    """A future takes no `StopIteration`: a worker was then taken for one that prepares, for ever."""
+
+    def fail():
+        raise error
+
+    with ThreadPoolExecutor(1) as pool:
+        pool._result_queue = SimpleNamespace(_writer=SimpleNamespace(close=lambda: None))
+        expected = error_of(error)
+        with pytest.raises(type(expected), match=f"^{expected}$"):
+            await asyncio.wait_for(workers._submitted(pool, fail), 20)
 
 
 async def test_work_under_which_two_processes_die_is_not_done_a_third_time(processes, monkeypatch):
