@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     from structlog.typing import EventDict, WrappedLogger
 
 _GRACE_SECONDS = 10.0
-_END_SECONDS = 60.0
-"""From the signal on. A disk or a token that is silent for ever would keep the process."""
+_END_SECONDS = 25.0
+"""From the signal on, and less than supervisors give. A disk or a token that is silent would keep the process."""
 _LAST_LINE_SECONDS = 1.0
 
 log = structlog.get_logger(__name__)

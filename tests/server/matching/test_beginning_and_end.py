@@ -524,7 +524,7 @@ class Timer:
         self.calls.note("timer ends")
 
 
-def test_a_server_that_was_told_to_end_has_a_minute_for_it_and_is_killed_then(monkeypatch, tmp_path):
+def test_a_server_that_was_told_to_end_has_so_long_for_it_and_is_killed_then(monkeypatch, tmp_path):
     """A token that said nothing for ever kept the process, whatever it was told."""
     command, timers = Command(monkeypatch, tmp_path), []
     threads = SimpleNamespace(
@@ -535,7 +535,7 @@ def test_a_server_that_was_told_to_end_has_a_minute_for_it_and_is_killed_then(mo
     with pytest.raises(UsageError, match="the port is taken"):
         command.run(assertions=None, former_release=None, provenance=None)
     command.told_to_end()
-    assert command.calls[-4:] == [("timer",), ("served",), ("timer ends",), ("timer begins", 60.0, True)]
+    assert command.calls[-4:] == [("timer",), ("served",), ("timer ends",), ("timer begins", 25.0, True)]
     with capture_logs() as lines:
         timers[0].call()
     assert command.calls[-1] == ("killed", 4)
