@@ -148,7 +148,9 @@ def serve_gateway(
     with ExitStack() as stack:
         log = CallLog.of(folder)
         stack.callback(log.close)  # the application closes it too, if it begins
-        gateway = Gateway(upstream, log, Members(folder), door=door, chores=[certificate.look], warn=say_when)
+        members = Members(folder)
+        chores = [certificate.look, members.look]
+        gateway = Gateway(upstream, log, members, door=door, chores=chores, warn=say_when)
         server = gateway_server(gateway.app(), certificate=certificate.path, key=certificate.key)
         certificate.context = server.config.ssl
 
