@@ -281,12 +281,13 @@ class FrontEnd:
         self._tending.cancel()
         await asyncio.wait([self._tending])  # however it ended: the rest is due all the same
         self._service.metrics.set_serving(serves=False)
-        await self._health.enter_graceful_shutdown()
-        self._passage.shut()
-        self._calls.end()
-        await self._server.stop(grace_seconds)
-        self._passage.close()
-        await self._service.finish()
+        async with contextlib.AsyncExitStack() as whatever_fails:
+            whatever_fails.push_async_callback(self._service.finish)
+            whatever_fails.callback(self._passage.close)
+            await self._health.enter_graceful_shutdown()
+            self._passage.shut()
+            self._calls.end()
+            await self._server.stop(grace_seconds)
 
 
 async def start_server(

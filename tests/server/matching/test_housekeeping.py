@@ -235,6 +235,27 @@ async def fallen():
     raise Panic
 
 
+@pytest.mark.parametrize("step", ["says so", "shut", "silent calls end", "stop", "close", "work is done"])
+async def test_whatever_of_an_end_fails_everybody_is_shown_out_and_work_is_finished(step):
+    """Its parts are closed next, and what works on a step would find them so."""
+    calls = Calls()
+    calls.failing[step] = OSError(5, "Input/output error")
+    front_end = FrontEnd(
+        7443,
+        SimpleNamespace(stop=calls.later("stop")),
+        SimpleNamespace(metrics=SimpleNamespace(set_serving=calls.of("serves")), finish=calls.later("work is done")),
+        SimpleNamespace(enter_graceful_shutdown=calls.later("says so")),
+        asyncio.get_running_loop().create_task(asyncio.sleep(30)),
+        SimpleNamespace(shut=calls.of("shut"), close=calls.of("close")),
+        SimpleNamespace(end=calls.of("silent calls end")),
+    )
+    with pytest.raises(OSError, match="Input/output error"):
+        await front_end.drain(7.0)
+    steps = [("says so",), ("shut",), ("silent calls end",), ("stop", 7.0)]
+    until = next((number for number, one in enumerate(steps, 1) if one[0] == step), len(steps))
+    assert calls == [("serves", False), *steps[:until], ("close",), ("work is done",)]
+
+
 @pytest.mark.parametrize("work", [asyncio.Event().wait, fallen])
 async def test_a_server_that_ends_says_so_before_it_lets_nobody_in_and_waits_for_calls_and_then_for_their_work(work):
     """Also one whose housekeeping has ended by an error: its parts are closed next, and nobody may be using them."""
