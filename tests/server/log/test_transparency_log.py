@@ -587,7 +587,7 @@ def test_what_came_to_the_log_and_could_not_be_shown_is_said_to_be_there(storage
     log = a_log(storage, published=folder / "checkpoint")
     before = (folder / "checkpoint").read_bytes()
     folder.rename(tmp_path / "away")
-    with pytest.raises(LoggedError, match="^cannot write beside .*: No such file or directory$"):
+    with pytest.raises(LoggedError, match=r"^cannot write beside .*: No such file or directory$"):
         log.append(additions(1, 2))
     assert (len(log.entries(0, 9)), log.checkpoint().head.size) == (2, 2)
     assert (tmp_path / "away" / "checkpoint").read_bytes() == before
