@@ -338,6 +338,8 @@ async def start_server(
             longest_call_seconds=longest_call_seconds,
             message_seconds=message_seconds,
         )
+        await _report(service, health_of_this, admission)
+        # Nothing is waited for between this and its start: gRPC gives back no port of a server that did not start.
         server = grpc.aio.server(
             interceptors=[calls],
             options=[
@@ -355,7 +357,6 @@ async def start_server(
         certificates_pb2_grpc.add_CertificateServiceServicer_to_server(service.certificates, server)
         health_pb2_grpc.add_HealthServicer_to_server(health_of_this.servicer, server)
         server.add_secure_port(f"unix:{passage.path}", credentials)
-        await _report(service, health_of_this, admission)
         unless_it_serves.push_async_callback(server.stop, None)
         await server.start()
         await passage.open()

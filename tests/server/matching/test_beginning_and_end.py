@@ -650,9 +650,9 @@ STEPS = [
     ("begun",),
     ("passage",),
     ("calls",),
+    ("reported",),
     ("server",),
     ("port", "unix:/run/passage/server", "credentials"),
-    ("reported",),
     ("started",),
     ("opened",),
 ]
