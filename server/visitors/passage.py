@@ -8,11 +8,14 @@ server sees in the place of an address.
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import socket
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, cast
+
+from federation.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
     from server.visitors.door import Door
 
 _ENDS_NAME = "intaglio-passage-"
+_LONGEST_PATH = 107
+"""Bytes of a socket's path on Linux (unix(7)), and a zero."""
 
 
 class Passage:
@@ -27,11 +32,20 @@ class Passage:
 
     Args:
         door: bound; it is closed with this.
+
+    Raises:
+        UsageError: there is no folder for its socket.
     """
 
     def __init__(self, door: Door) -> None:
         self._door = door
-        self._folder = TemporaryDirectory(prefix="intaglio-")  # mode 0700
+        try:
+            self._folder = TemporaryDirectory(prefix="intaglio-")  # mode 0700
+        except OSError as error:
+            raise UsageError(f"there is no folder for a socket: {error.strerror}; TMPDIR names another one") from error
+        if len(os.fsencode(self.path)) > _LONGEST_PATH:
+            self._folder.cleanup()
+            raise UsageError(f"{self.path} is too long for the name of a socket; TMPDIR names a shorter folder")
         self._visitors = dict[str, _Side]()
         self._listening: asyncio.Server | None = None
         self._tending: asyncio.Task[None] | None = None

@@ -178,6 +178,41 @@ async def test_while_a_token_is_silent_for_ever_the_rules_are_read_again_and_an_
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
+async def test_a_disk_that_is_silent_for_half_a_minute_is_said_once_and_so_is_its_answer(monkeypatch):
+    """Calls wait for it too: whoever sends people here must send them elsewhere."""
+    monkeypatch.setattr(serving, "_TENDING_SECONDS", 0)
+    calls, answers, often = Calls(), asyncio.Event(), asyncio.Event()
+    told = Told(calls)
+
+    async def tend():
+        calls.note("tend")
+        if calls.count(("tend",)) == 1:
+            await answers.wait()
+            return ["it was slow"]
+        return await asyncio.Event().wait()
+
+    def read_rules():
+        calls.note("rules")
+        if calls.count(("rules",)) == 9:
+            often.set()
+
+    told.service.tend, told.service.read_rules = tend, read_rules
+    tending = asyncio.create_task(serving._tend(told.service, told, None))
+    with capture_logs() as lines:
+        await often.wait()
+    silent = [("tend",), *[("rules",)] * 6, *said(HEALTH.NOT_SERVING)]
+    assert calls == [*silent, *[("rules",)] * 3]
+    assert [(line["event"], line["reason"]) for line in lines] == [("unhealthy", told.cause)]
+    assert told.cause == "a disk, a database or the log has said nothing for half a minute"
+    answers.set()
+    while calls.count(("tend",)) < 2:  # noqa: ASYNC110 - of steps that take no time
+        await asyncio.sleep(0)
+    assert [call for call in calls if call != ("rules",)][4:8] == [*said(HEALTH.SERVING), ("tend",)]
+    assert told.cause == "it was slow"
+    tending.cancel()
+    await asyncio.wait([tending])
+
+
 async def test_an_end_waits_for_no_disk_that_is_silent_while_certificates_are_looked_at(monkeypatch):
     """Else whoever was told to end went on to let calls in, and said that it serves."""
     monkeypatch.setattr(serving, "_TENDING_SECONDS", 0)

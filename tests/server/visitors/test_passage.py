@@ -5,9 +5,12 @@ import contextlib
 import socket
 import stat
 import struct
+import tempfile
+from pathlib import Path
 
 import pytest
 
+from federation.errors import UsageError
 from server.visitors import door as door_module
 from server.visitors.door import MEMBER_SECONDS, PER_ADDRESS, PER_MEMBER, PLACES_OF_A_MEMBER, STRANGER_SECONDS, Door
 from server.visitors.passage import Passage, _Side
@@ -42,6 +45,33 @@ async def until(condition):
     async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110 - it is the kernel that is waited for
             await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("letters", [63, 64])
+def test_a_folder_whose_name_is_too_long_for_a_socket_is_named_and_not_left(tmp_path, monkeypatch, letters):
+    """gRPC said that it cannot bind, and the server ended as by a mistake of the program."""
+    base = tempfile.mkdtemp(dir="/tmp")
+    folder = Path(base) / ("x" * (107 - len(base) - len("//intaglio-12345678/server") + letters - 63))
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    with Door("127.0.0.1", 0) as door:
+        if letters == 63:
+            passage = Passage(door)
+            with socket.socket(socket.AF_UNIX) as bound:
+                bound.bind(str(passage.path))
+            passage.close()
+        else:
+            with pytest.raises(UsageError, match=r"/server is too long for the name of a socket; TMPDIR names a"):
+                Passage(door)
+    folder.rmdir()  # empty
+    Path(base).rmdir()
+
+
+def test_without_a_folder_for_its_socket_it_says_where_to_name_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    said = r"^there is no folder for a socket: No such file or directory; TMPDIR names another one$"
+    with Door("127.0.0.1", 0) as door, pytest.raises(UsageError, match=said):
+        Passage(door)
 
 
 @contextlib.asynccontextmanager
