@@ -570,6 +570,26 @@ def test_a_renewed_certificate_that_could_not_be_taken_is_taken_with_the_next_lo
     assert taken == [paths, paths]
 
 
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda paths: paths[0].unlink(), "^cannot read .*/server.pem or server-key.pem: No such file or directory"),
+        (lambda paths: paths[1].unlink(), "^cannot read .*/server.pem or server-key.pem: No such file or directory"),
+        (lambda paths: paths[1].write_bytes(b"a key"), "^server.pem is damaged, or server-key.pem is not its key"),
+        (lambda paths: paths[0].write_bytes(paths[1].read_bytes()), "^server.pem is damaged, or server-key.pem is not"),
+    ],
+    ids=["no certificate", "no key", "a damaged key", "two keys"],
+)
+def test_a_gateway_without_a_certificate_and_its_key_says_so_before_it_listens(tmp_path, damage, said):
+    paths = tmp_path / "server.pem", tmp_path / "server-key.pem"
+    write_loopback(*paths, now=NOW)
+    assert GatewayCertificate(*paths, print).context is None
+    damage(paths)
+    with pytest.raises(UsageError, match=said) as told:
+        GatewayCertificate(*paths, print)
+    assert "`intaglio-server federation renew`" in str(told.value)
+
+
 # ---------------------------------------------------------------------------------------------------- the log
 def test_a_segment_that_follows_a_long_one_is_gone_on_with(tmp_path):
     """Only the end of the one before is read."""
