@@ -40,6 +40,7 @@ class _Worker:
         self.queued = 0
         self.prepared = 0
         self.is_filling = False
+        self.is_closed = False
         self.pool = self._spawn()
 
     def _spawn(self) -> ProcessPoolExecutor:
@@ -50,11 +51,17 @@ class _Worker:
         )
 
     async def run(self, work: Callable[..., _T], *arguments: object) -> _T:
-        """Runs `work` in the process. One that dies is replaced, and the work done once more: nothing had left it."""
+        """Runs `work` in the process. One that dies is replaced, and the work done once more: nothing had left it.
+
+        Raises:
+            BrokenProcessPool: two died, or one did in the end of all.
+        """
         pool = self.pool
         try:
             return await _submitted(pool, work, *arguments)
         except BrokenProcessPool:
+            if self.is_closed:
+                raise
             if self.pool is pool:  # the first to notice replaces it
                 self.pool, self.prepared = self._spawn(), 0
                 pool.shutdown(wait=False)
@@ -137,6 +144,7 @@ class MatchWorkers:
         """Ends the processes."""
         self._is_closed = True
         for worker in self._workers:
+            worker.is_closed = True
             worker.pool.shutdown(wait=True, cancel_futures=True)
 
     async def _run(self, worker: _Worker, *arguments: object) -> tuple[Challenge, bool, int]:
