@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from server.visitors.door import Door
 
 _ENDS_NAME = "intaglio-passage-"
-_AGAIN_SECONDS, _TRIES = 0.02, 500
+_AGAIN_SECONDS, _TRIES = 0.1, 100
 _LONGEST_PATH = 107
 """Bytes of a socket's path on Linux (unix(7)), and a zero."""
 
