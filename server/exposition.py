@@ -102,7 +102,12 @@ class _Listener(ThreadingMixIn, WSGIServer):
         if request not in self._begun:
             self.shutdown_request(request)
             return
-        super().process_request(request, client_address)
+        try:
+            super().process_request(request, client_address)
+        except BaseException:  # there is no thread for it
+            with self._lock:
+                del self._begun[request]
+            raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - the base class's own
         """As the base class does, and gives the place back."""

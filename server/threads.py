@@ -8,13 +8,20 @@ the `CancelledError` of a thread that waited for another one, which asyncio take
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
 from functools import partial
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
+
+from federation.errors import UnavailableError
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
+_ASIDE_SECONDS = 10.0
+"""A token signs within one, and never if it is silent."""
+_OPERATOR_SECONDS = 30.0
+"""A device waits for no operator; see `server.faults`."""
 
 
 def error_of(raised: BaseException) -> Exception:
@@ -47,3 +54,53 @@ async def to_thread(call: Callable[_P, _T], *arguments: _P.args, **named: _P.kwa
         Exception: what `call` raised; see `error_of`.
     """
     return await asyncio.to_thread(on_thread, partial(call, *arguments, **named))  # noqa: TID251 - here alone
+
+
+class Aside:
+    """Calls of what may be silent for ever, such as a token: one at a time, and nobody waits for ever.
+
+    Each has a thread of its own, which no other work waits for, as it would for those of `to_thread`; nor does the end
+    of the process.
+
+    Args:
+        what: does not answer, such as "the token".
+        seconds: for one call, with the wait for those before it.
+    """
+
+    def __init__(self, what: str, *, seconds: float = _ASIDE_SECONDS) -> None:
+        self._what, self._seconds = what, seconds
+        self._last: asyncio.Future[Any] | None = None
+
+    async def __call__(self, call: Callable[_P, _T], *arguments: _P.args, **named: _P.kwargs) -> _T:
+        """The result of `call`.
+
+        Raises:
+            UnavailableError: there was none in time.
+            Exception: what `call` raised; see `error_of`.
+        """
+        try:
+            async with asyncio.timeout(self._seconds) as patience:
+                while self._last is not None and not self._last.done():
+                    await asyncio.wait({self._last})
+                self._last = _on_a_thread_of_its_own(partial(call, *arguments, **named))
+                answer: _T = await asyncio.shield(self._last)
+                return answer
+        except TimeoutError as error:
+            if not patience.expired():
+                raise
+            raise UnavailableError(
+                f"{self._what} does not answer; try again later", retry_after_seconds=_OPERATOR_SECONDS
+            ) from error
+
+
+def _on_a_thread_of_its_own(call: Callable[[], _T]) -> asyncio.Future[_T]:
+    told = Future[_T]()
+
+    def run() -> None:
+        try:
+            told.set_result(on_thread(call))
+        except Exception as error:  # noqa: BLE001 - whatever it is, who waits is told
+            told.set_exception(error)
+
+    threading.Thread(target=run, name="aside", daemon=True).start()
+    return asyncio.wrap_future(told)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import socket
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +19,7 @@ from server.dashboard.site import PATH, FreshPage, organisation_app
 from server.dashboard.sources import DashboardReader, Sources
 from server.expiry import DailyNotices, certificates_in
 from server.files import PUBLIC, write_durably
+from server.lines import say
 from server.listening import bound_socket, page_server
 
 ReleaseOption = Annotated[
@@ -141,9 +141,7 @@ def organisation_command(
     )
     page = FreshPage(lambda: dashboard_page(reader.read()), every_seconds=every)
     app = organisation_app(page, ["localhost", "127.0.0.1", *(name or ())])
-    notices = DailyNotices(
-        lambda: certificates_in(certificate or ()), partial(typer.echo, err=True), lambda: dt.datetime.now(dt.UTC)
-    )
+    notices = DailyNotices(lambda: certificates_in(certificate or ()), say, lambda: dt.datetime.now(dt.UTC))
     with bound_socket(host, port) as listening:
         typer.echo(f"serving http://localhost:{port}{PATH}", err=True)
         asyncio.run(_serve(app, listening, notices))

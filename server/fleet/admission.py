@@ -7,10 +7,11 @@ it is. Here it keeps strangers off the gateway's memory and disk, and names a cl
 from __future__ import annotations
 
 from base64 import b64decode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from time import monotonic
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
@@ -62,25 +63,36 @@ class TurnedBack:
     words: str
 
 
+_AGAIN_SECONDS = 60.0
 _STRANGER = TurnedBack("stranger", "", "no member signed this call")
 
 
 class Members:
-    """The members of a coordinator's folder, read again whenever one comes or goes.
+    """The members of a coordinator's folder, read again whenever one comes or goes, and every minute.
 
     Args:
         folder: the coordinator's.
+        clock: monotonic seconds.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder / "members"
-        self._read_at = -1
+    def __init__(self, folder: Path, *, clock: Callable[[], float] = monotonic) -> None:
+        self._folder, self._clock = folder / "members", clock
+        self._read_at, self._looked_at = -1, 0.0
         self._names: dict[bytes, str] = {}
 
     @property
     def count(self) -> int:
         """How many there are."""
         return len(self._current())
+
+    def look(self) -> None:
+        """Takes in what the folder's own time does not tell: a file that could not be read, or came in the same tick.
+
+        Call it often.
+        """
+        if self._clock() - self._looked_at >= _AGAIN_SECONDS:
+            self._read_at = -1
+        self._current()
 
     def admit(self, headers: Mapping[str, str], now: float) -> Admitted | TurnedBack:
         """Whose call it is. Takes about a millisecond, for a member's key only.
@@ -110,7 +122,7 @@ class Members:
         changed_at = self._folder.stat().st_mtime_ns  # a member is one file, made by renaming it into this folder
         if changed_at != self._read_at:
             self._names = dict(_keys(self._folder))
-            self._read_at = changed_at
+            self._read_at, self._looked_at = changed_at, self._clock()
         return self._names
 
 

@@ -104,8 +104,8 @@ class CallLog:
         """A crash in here leaves a segment without lines, which the next start takes for the last one."""
         os.fsync(self._file)
         new = os.open(self._folder / _name(self._number + 1), os.O_RDWR | os.O_CREAT, 0o600)
-        os.close(self._file)
-        self._file, self._number, self._size = new, self._number + 1, 0
+        full, self._file, self._number, self._size = self._file, new, self._number + 1, 0
+        os.close(full)  # last: it is closed whatever this says
         for path in segments(self._folder)[: -self._kept]:
             path.unlink()
         sync_directory(self._folder)

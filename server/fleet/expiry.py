@@ -28,6 +28,9 @@ class GatewayCertificate:
 
     Attributes:
         context: what serves it; set it once it is made.
+
+    Raises:
+        UsageError: certificate or key cannot be read, or do not belong together.
     """
 
     def __init__(
@@ -40,7 +43,14 @@ class GatewayCertificate:
     ) -> None:
         self.path, self.key, self._say = path, key, say
         self.context: ssl.SSLContext | None = None
-        self._served = self._state()
+        try:
+            self._served = self._state()
+            self._require_pair()
+        except OSError as error:
+            raise UsageError(
+                f"cannot read {self.path} or {self.key.name}: {error.strerror}; let this user read both, or "
+                + _RENEW_GATEWAY
+            ) from error
         self._notices = DailyNotices(
             lambda: (Ending("the gateway's certificate", ends_at(path), _RENEW_GATEWAY),), say, clock
         )
@@ -59,6 +69,12 @@ class GatewayCertificate:
     def _take_renewed(self) -> None:
         if (state := self._state()) == self._served or self.context is None:
             return
+        self._require_pair()
+        self.context.load_cert_chain(self.path, self.key)
+        self._served = state
+        self._say(f"the gateway's certificate was renewed; it ends on {ends_at(self.path):%Y-%m-%d}")
+
+    def _require_pair(self) -> None:
         try:
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.path, self.key)
         except ssl.SSLError as error:  # the key is new and the certificate is not yet, for a moment or since a crash
@@ -66,9 +82,6 @@ class GatewayCertificate:
                 f"{self.path.name} is damaged, or {self.key.name} is not its key; the next start will fail: "
                 + _RENEW_GATEWAY
             ) from error
-        self.context.load_cert_chain(self.path, self.key)
-        self._served = state
-        self._say(f"the gateway's certificate was renewed; it ends on {ends_at(self.path):%Y-%m-%d}")
 
     def _state(self) -> tuple[int, int]:
         return self.path.stat().st_mtime_ns, self.key.stat().st_mtime_ns

@@ -158,7 +158,7 @@ class Gateway:
         while True:
             for chore in (self._tend_the_door, *self._chores):
                 self._do(chore)
-            if self._clock() - self._counted_at >= _COUNT_SECONDS:
+            if not 0 <= self._clock() - self._counted_at < _COUNT_SECONDS:  # it may have been set back
                 self.count_strangers()
             await asyncio.sleep(1)
 

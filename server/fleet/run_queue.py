@@ -54,11 +54,18 @@ class RunQueue:
         self._folder = folder / FOLDER
 
     def places(self) -> tuple[Place, ...]:
-        """Whose process lives, in order."""
+        """Whose process lives, in order.
+
+        Raises:
+            UsageError: one cannot be looked at: it is another user's, say.
+        """
         if not self._folder.is_dir():
             return ()
-        with self._locked():
-            return tuple(self._living())
+        try:
+            with self._locked():
+                return tuple(self._living())
+        except OSError as error:
+            raise UsageError(f"cannot look at the queue: {error.filename}: {error.strerror}") from error
 
     @contextmanager
     def turn(self, what: str, under_way: Callable[[], bool], say: Callable[[str], None]) -> Iterator[Place]:

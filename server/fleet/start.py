@@ -38,6 +38,7 @@ from server.fleet.members import SECRET, TLS, Coordinator
 from server.fleet.metrics import FederationMetrics
 from server.fleet.submitting import packed
 from server.fleet.superlink import ADDRESS, CERTIFICATE, connected
+from server.lines import say
 from server.visitors.door import Door, opened_door
 
 _DATABASE: Final = "superlink.db"
@@ -140,14 +141,16 @@ def serve_gateway(
     """Answers nodes until SIGTERM or SIGINT, or until `end` is set."""
     folder, tls = coordinator.folder, coordinator.folder / TLS
 
-    def say(line: str) -> None:
-        print(f"{dt.datetime.now(dt.UTC):%Y-%m-%dT%H:%M:%SZ} {line}", file=sys.stderr, flush=True)  # noqa: T201 - the log
+    def say_when(line: str) -> None:
+        say(f"{dt.datetime.now(dt.UTC):%Y-%m-%dT%H:%M:%SZ} {line}")
 
-    certificate = GatewayCertificate(tls / "server.pem", tls / "server-key.pem", say)
+    certificate = GatewayCertificate(tls / "server.pem", tls / "server-key.pem", say_when)
     with ExitStack() as stack:
         log = CallLog.of(folder)
         stack.callback(log.close)  # the application closes it too, if it begins
-        gateway = Gateway(upstream, log, Members(folder), door=door, chores=[certificate.look], warn=say)
+        members = Members(folder)
+        chores = [certificate.look, members.look]
+        gateway = Gateway(upstream, log, members, door=door, chores=chores, warn=say_when)
         server = gateway_server(gateway.app(), certificate=certificate.path, key=certificate.key)
         certificate.context = server.config.ssl
 
@@ -157,7 +160,7 @@ def serve_gateway(
 
         threading.Thread(target=end_with_the_others, daemon=True).start()
         host, port, *_ = door.getsockname()
-        say(f"the gateway listens on {joined(host, port)}, for members at {coordinator.address}; Ctrl-C ends it")
+        say_when(f"the gateway listens on {joined(host, port)}, for members at {coordinator.address}; Ctrl-C ends it")
         if metrics:
             registry = CollectorRegistry()
             registry.register(FederationMetrics(folder, gateway, door))

@@ -182,8 +182,9 @@ class Witnesses:
             for asked in [] if self._closing else missing:
                 asked.waiting, asked.is_ahead = checkpoint, False
                 if asked.thread is None:
-                    asked.thread = threading.Thread(target=self._ask, args=(asked, log), name="witness", daemon=True)
-                    asked.thread.start()
+                    thread = threading.Thread(target=self._ask, args=(asked, log), name="witness", daemon=True)
+                    thread.start()  # or the next batch tries again
+                    asked.thread = thread
             self._changed.notify_all()
             while not self._is_met(text) and (waited_for := [asked for asked in missing if asked.is_waited_for]):
                 if time.monotonic() >= ends:
@@ -237,18 +238,19 @@ class Witnesses:
         line: tuple[str, int, NoteSignature] | None = None
         reason, is_ahead = "", False
         try:
-            line = self._exchange(asked, checkpoint, log, wire)
-        except _AheadError as error:
-            # Another front end may have been there first; if not, this log was put back, or the witness lies.
-            newest = log.checkpoint().head.size > checkpoint.head.size
-            reason, is_ahead = "" if newest else str(error), True
+            try:
+                line = self._exchange(asked, checkpoint, log, wire)
+            except _AheadError as error:
+                # Another front end may have been there first; if not, this log was put back, or the witness lies.
+                newest = log.checkpoint().head.size > checkpoint.head.size
+                reason, is_ahead = "" if newest else str(error), True
         except IntaglioError as error:
             reason = str(error)
         except ssl.SSLCertVerificationError as error:
             reason = f"shows a certificate that is not trusted here: {error.verify_message}"
         except (OSError, h11.ProtocolError, ValueError) as error:
             reason = f"cannot be reached: {type(error).__name__}"
-        except Exception as error:  # noqa: BLE001 - whatever it was, the thread must go on
+        except BaseException as error:  # noqa: BLE001 - whatever it was, the thread must go on
             reason = f"failed: {type(error).__name__}"
         with self._changed:
             asked.is_ahead = is_ahead

@@ -10,6 +10,15 @@ from federation.transparency import SignedCheckpoint
 from server.files import PUBLIC, locked, write_durably
 
 
+class LoggedError(UnavailableError):
+    """What was added is in the log for ever; what comes after that failed. Whoever counts does not add it again."""
+
+    @classmethod
+    def of(cls, error: UnavailableError) -> LoggedError:
+        """An error of a step that comes after."""
+        return cls(str(error), retry_after_seconds=error.retry_after_seconds)
+
+
 def publish(path: Path, stored: Callable[[], bytes]) -> None:
     """Shows the stored checkpoint. It is read under the lock, so no front end puts back what another replaced.
 

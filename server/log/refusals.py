@@ -21,11 +21,13 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from federation.errors import UnavailableError
 from federation.transparency import AttemptEntry, AttemptOutcome, Opening, PersonalKind
 from federation.transparency.entries import SALT_BYTES, UNKNOWN
+from server.log.publishing import LoggedError
 from server.log.sequencer import MAX_BATCH
 from server.log.storage import Addition
 from server.visitors.peers import PeerRate, PeerRates
@@ -89,11 +91,13 @@ class Refusals:
             refusal: it.
             peer: SHA-256 of the certificate that asked; None where the message itself was none.
         """
-        if peer is not None and not self._rates.wait_of(peer):
-            with suppress(UnavailableError):  # then it is counted: what was refused does not depend on the log
-                await self._add(self._entry(refusal, 1))
-                return
-        self._counts[refusal.kind] += 1
+        if peer is None or self._rates.wait_of(peer):
+            self._counts[refusal.kind] += 1
+            return
+        adding = asyncio.ensure_future(self._add(self._entry(refusal, 1)))
+        adding.add_done_callback(partial(self._added, Counter({refusal.kind: 1}), None))
+        with suppress(UnavailableError):  # then it is counted: what was refused does not depend on the log
+            await asyncio.shield(adding)
 
     async def write(self, *, everything: bool = False) -> None:
         """Writes what was counted, once a minute for each kind. To be called every few seconds.
@@ -116,17 +120,19 @@ class Refusals:
 
     async def _write(self, kinds: list[Refusal], now: float) -> None:
         due = Counter({kind: self._counts[kind] for kind in kinds})
+        entries = [self._entry(kind, count) for kind, count in due.items()]
         self._counts -= due
-        writing = asyncio.ensure_future(self._add(*(self._entry(kind, count) for kind, count in due.items())))
-
-        def wrote(_: object) -> None:
-            if writing.cancelled() or writing.exception() is not None:
-                self._counts += due
-            else:
-                self._written_at.update(dict.fromkeys(due, now))
-
-        writing.add_done_callback(wrote)
+        writing = asyncio.ensure_future(self._add(*entries))
+        writing.add_done_callback(partial(self._added, due, now))
         await asyncio.shield(writing)  # what was handed to the log is written, though the server ends its chores
+
+    def _added(self, due: Counter[Refusal], now: float | None, adding: asyncio.Future[object]) -> None:
+        """What was handed to the log stands there, or is counted on, whoever is still there to hear of it."""
+        error = None if adding.cancelled() else adding.exception()
+        if adding.cancelled() or not (error is None or isinstance(error, LoggedError)):
+            self._counts += due
+        elif now is not None:
+            self._written_at.update(dict.fromkeys(due, now))
 
     def _entry(self, refusal: Refusal, count: int) -> Addition:
         facts = {"key_id": refusal.key_id.hex()} if refusal.key_id else {}

@@ -24,6 +24,7 @@ from federation.addresses import joined
 from federation.errors import IntaglioError
 from federation.transparency.proofs import MAX_GROWTH_BYTES
 from server.files import write_durably
+from server.lines import lines_of
 from server.listening import page_server, read_body, routed
 from server.log.witness import Answer, Witness
 from server.threads import to_thread
@@ -121,6 +122,7 @@ def serve_witness(
     Raises:
         UsageError: the port is taken.
     """
+    structlog.configure(logger_factory=lines_of("stdout"))
     # uvicorn raises the signal that ended it once more, when it has ended: this lets what comes after it happen.
     signal.signal(signal.SIGTERM, lambda *_: None)
     with opened_door(host, port, in_all=IN_ALL) as door:

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -34,7 +34,7 @@ from server.login.protocol import Provider
 from server.login.provider import LoginSite
 from server.rules.cli import KeyOption, RulesArgument, append_rule, read_named, signed_by
 from server.rules.public import PublicRules
-from server.threads import to_thread
+from server.threads import Aside
 
 login_commands = Commands(help="The OpenID provider: sites send people to the page, and get ID tokens.")
 
@@ -135,8 +135,8 @@ def opened_login(
     bundle: Bundle,
     accepts_trials: bool,
     welcome: Callable[[Request], None],
-) -> Iterator[tuple[LoginSite, Callable[[], None]]]:
-    """The provider beside a page, and what is to be called every few seconds.
+) -> Iterator[tuple[LoginSite, Sequence[Callable[[], None]]]]:
+    """The provider beside a page, and what is to be done every few seconds, whatever the others are up to.
 
     Args:
         directory: what `login init` made.
@@ -159,29 +159,26 @@ def opened_login(
             origin, origin + TOKEN, public, logins, keys, accepts_trials=accepts_trials, clock=time.time
         )
 
-        def tend() -> None:
-            now = int(time.time())
-            try:
-                public.read_again(now)  # first, and whatever the database is up to: a moratorium waits for nothing
-            finally:
-                logins.sweep(now)
+        chores = (lambda: public.read_again(int(time.time())), lambda: logins.sweep(int(time.time())))
 
         # Never `supervised`: behind a bridge stand all browsers.
         levels = PadLevel.NONE, PadLevel.ON_DEVICE
         worth = tuple(acr_of(bundle.release.rate, bundle.manifest.audited, pad) for pad in levels)
-        yield LoginSite(provider, acr=worth, welcome=welcome), tend
+        yield LoginSite(provider, acr=worth, welcome=welcome), chores
     finally:
         logins.close()
 
 
-async def tend_login(tend: Callable[[], None]) -> None:
-    """Calls `tend` every few seconds until it is cancelled. What fails is tried again; old rules log in nobody."""
+async def tend_login(chores: Sequence[Callable[[], None]]) -> None:
+    """Does each every few seconds until it is cancelled. What fails is tried again; old rules log in nobody."""
+    doing = [(Aside("a chore of the logins"), chore) for chore in chores]  # a moratorium waits for no database
     while True:
         await asyncio.sleep(_TEND_SECONDS)
-        try:
-            await to_thread(tend)
-        except Exception as error:  # noqa: BLE001 - a driver's, say: a moratorium must not wait for a restart
-            structlog.get_logger().warning("logins", problem=str(error))
+        for aside, chore in doing:
+            try:
+                await aside(chore)
+            except Exception as error:  # noqa: BLE001 - a driver's, say: a moratorium must not wait for a restart
+                structlog.get_logger().warning("logins", problem=str(error))
 
 
 def _point(path: Path) -> bytes:

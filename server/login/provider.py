@@ -35,7 +35,7 @@ from server.listening import SECURITY_HEADERS, SecurityHeaders, read_body, route
 from server.login.discovery import DISCOVERY, KEYS, PREFIX, RESPONSE_MODES, TOKEN, USERINFO, described
 from server.login.logins import LOGIN_SECONDS, digest_of
 from server.login.protocol import Provider
-from server.threads import to_thread
+from server.threads import Aside, to_thread
 from server.visitors.door import WIDER, networks_of
 from server.visitors.peers import PeerRate, PeerRates
 from server.visitors.places import Places
@@ -128,6 +128,7 @@ class LoginSite:
     ) -> None:
         limits = limits or LoginLimits()
         self._provider = provider
+        self._signing = Aside("the key that signs ID tokens")  # which a token may have
         self._origin: str = provider.issuer
         self._acr = acr
         self._bounds = _Visitors(limits), _Visitors(limits.wider)
@@ -257,7 +258,7 @@ class LoginSite:
             told = {"error": "invalid_request", "error_description": str(error)}
             return JSONResponse(told, 400, headers=_SEEN_BY_ALL)
         shown = {"Authorization": request.headers["authorization"]} if "authorization" in request.headers else {}
-        status, body, headers = await to_thread(self._provider.exchange, parameters, shown)
+        status, body, headers = await self._signing(self._provider.exchange, parameters, shown)
         return JSONResponse(body, status, headers=dict(headers) | _SEEN_BY_ALL)
 
     async def _userinfo(self, request: Request) -> Response:

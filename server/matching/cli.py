@@ -7,9 +7,11 @@ import contextlib
 import json
 import os
 import signal
-import sys
+import threading
 import time
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,12 +19,13 @@ import structlog
 import typer
 
 from federation.commandline.commands import Commands
-from federation.errors import UsageError
+from federation.errors import UnavailableError, UsageError
 from federation.onebit import parameters_for
 from federation.release.bundle import Bundle, require_servable
 from federation.release.manifest import ReleaseTrust
 from federation.transparency import PersonalKind
 from server.files import write_durably
+from server.lines import lines_of
 from server.log.cli import LogDatabaseOption, opened_log
 from server.matching.admission import Admission
 from server.matching.journal import Journal
@@ -42,6 +45,9 @@ if TYPE_CHECKING:
     from structlog.typing import EventDict, WrappedLogger
 
 _GRACE_SECONDS = 10.0
+_END_SECONDS = 25.0
+"""From the signal on, and less than supervisors give. A disk or a token that is silent would keep the process."""
+_LAST_LINE_SECONDS = 1.0
 
 log = structlog.get_logger(__name__)
 
@@ -197,9 +203,12 @@ def matching_start(
         ready_file=ready_file,
         stats=stats,
     )
+    last = threading.Timer(_END_SECONDS, _end_at_once)
+    last.daemon = True
     try:
-        asyncio.run(_serve(settings))
+        asyncio.run(_serve(settings, last.start))
     finally:
+        last.cancel()
         if ready_file:
             ready_file.unlink(missing_ok=True)
 
@@ -227,63 +236,99 @@ class _Settings:
     stats: Path | None
 
 
-async def _serve(settings: _Settings) -> None:
+async def _serve(settings: _Settings, told_to_end: Callable[[], None] = lambda: None) -> None:
+    """Serves until a signal comes; `told_to_end` is called with the first."""
     stop = asyncio.Event()
+
+    def end() -> None:
+        if not stop.is_set():
+            told_to_end()
+        stop.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        asyncio.get_running_loop().add_signal_handler(number, end)
     take_all_files()
     admission, metrics = Admission(settings.tls), Metrics()
     metrics.watch_certificates(lambda: admission.days_left)
     async with contextlib.AsyncExitStack() as closing:
-        transparency = closing.enter_context(opened_log(settings.log_directory, settings.log_database))
-        if transparency.has_lost_checkpoint:
-            log.warning("checkpoint_missing", directory=str(settings.log_directory), what=_NO_MEMORY)
-        nobody = lambda: not transparency.subjects(PersonalKind.ENROLMENT)  # noqa: E731 - who could be lost
-        storage = closing.enter_context(open_storage(settings.database, may_begin=nobody))
-        admission.remember(storage)
-        journal = await closing.enter_async_context(
-            Journal(transparency, clock=time.time, batch_seconds=settings.batch_seconds)
-        )
-        metrics.watch_witnesses(transparency.witness_names, lambda: transparency.silent_witnesses)
-        metrics.set_release_end(settings.bundle.manifest.ends_at)
-        if settings.metrics:
-            closing.callback(metrics.serve(*settings.metrics))
-        parameters = parameters_for(settings.bundle.release.code_length)
-        workers = MatchWorkers(settings.workers, parameters, metrics=metrics)
-        closing.callback(workers.close)
-        await workers.start()
-        service = MatchingService(
-            settings.bundle,
-            storage,
-            workers,
-            settings.rules,
-            journal,
-            former=settings.former,
-            issuer=settings.issuer,
-            session_limits=settings.session_limits,
-            software=settings.software,
-        )
-        closing.callback(service.close)
-        front_end = await start_server(
-            service,
-            admission.credentials(),
-            admission=admission,
-            host=settings.host,
-            port=settings.port,
-            rate=settings.rate,
-            enrolments=settings.enrolments,
-        )
-        closing.push_async_callback(front_end.drain, _GRACE_SECONDS)  # however this ends, before its parts are closed
-        if settings.ready_file:
-            _write(settings.ready_file, {"port": front_end.port, "pid": os.getpid()})
-        release, audited = settings.bundle.release, settings.bundle.manifest.audited
-        stated = {"release": release.digest, "rate": release.rate.text, "audit": audited.text}
-        log.info("listening", host=settings.host, port=front_end.port, **stated)
+        await _unless(stop, _begin(settings, admission, metrics, closing))
         await stop.wait()
         log.info("draining")
     log.info("stopped", **metrics.summary())
     if settings.stats:
         _write(settings.stats, metrics.all_times())
+
+
+async def _unless(stop: asyncio.Event, begin: Coroutine[None, None, None]) -> None:
+    """Begins, as far as nobody says stop meanwhile."""
+    beginning, stopped = asyncio.create_task(begin), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({beginning, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (beginning, stopped):
+            task.cancel()
+        await asyncio.wait({beginning, stopped})
+    if not beginning.cancelled():
+        beginning.result()
+
+
+async def _begin(
+    settings: _Settings, admission: Admission, metrics: Metrics, closing: contextlib.AsyncExitStack
+) -> None:
+    """Opens everything, and listens. What is open is closed with `closing`, however far this came."""
+    transparency = closing.enter_context(opened_log(settings.log_directory, settings.log_database))
+    if transparency.has_lost_checkpoint:
+        log.warning("checkpoint_missing", directory=str(settings.log_directory), what=_NO_MEMORY)
+    nobody = lambda: not transparency.subjects(PersonalKind.ENROLMENT)  # noqa: E731 - who could be lost
+    storage = closing.enter_context(open_storage(settings.database, may_begin=nobody))
+    admission.remember(storage)
+    journal = await closing.enter_async_context(
+        Journal(transparency, clock=time.time, batch_seconds=settings.batch_seconds)
+    )
+    metrics.watch_witnesses(transparency.witness_names, lambda: transparency.silent_witnesses)
+    metrics.set_release_end(settings.bundle.manifest.ends_at)
+    if settings.metrics:
+        closing.callback(metrics.serve(*settings.metrics))
+    parameters = parameters_for(settings.bundle.release.code_length)
+    workers = MatchWorkers(settings.workers, parameters, metrics=metrics)
+    closing.callback(workers.close)
+    await workers.start()
+    service = MatchingService(
+        settings.bundle,
+        storage,
+        workers,
+        settings.rules,
+        journal,
+        former=settings.former,
+        issuer=settings.issuer,
+        session_limits=settings.session_limits,
+        software=settings.software,
+    )
+    closing.callback(service.close)
+    front_end = await start_server(
+        service,
+        admission.credentials(),
+        admission=admission,
+        host=settings.host,
+        port=settings.port,
+        rate=settings.rate,
+        enrolments=settings.enrolments,
+    )
+    closing.push_async_callback(front_end.drain, _GRACE_SECONDS)  # however this ends, before its parts are closed
+    if settings.ready_file:
+        _write(settings.ready_file, {"port": front_end.port, "pid": os.getpid()})
+    release, audited = settings.bundle.release, settings.bundle.manifest.audited
+    stated = {"release": release.digest, "rate": release.rate.text, "audit": audited.text}
+    log.info("listening", host=settings.host, port=front_end.port, **stated)
+
+
+def _end_at_once() -> None:
+    """A kill: the next start finds what is on disk, and nothing else was promised to anybody."""
+    line = partial(log.error, "killed", reason="it did not end in time: a disk, a database or a token is silent")
+    saying = threading.Thread(target=line, daemon=True)
+    saying.start()
+    saying.join(_LAST_LINE_SECONDS)  # the line may go to the disk that is silent
+    os._exit(UnavailableError.exit_code)
 
 
 def _read_trust(path: Path) -> ReleaseTrust:
@@ -316,7 +361,7 @@ def _log_as_json() -> None:
             _redact,
             structlog.processors.JSONRenderer(),
         ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=lines_of("stderr"),
     )
 
 

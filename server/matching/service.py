@@ -78,7 +78,7 @@ from server.storage.disk import Disk
 from server.storage.limits import AttemptLimits
 from server.storage.sessions import Session, SessionLimits, Step
 from server.storage.storage import NO_TICKET, IssuedTicket, Storage, StoredTemplate
-from server.threads import to_thread
+from server.threads import Aside, to_thread
 from server.visitors.peers import name_of, peer_of
 
 _Context = grpc.aio.ServicerContext[Any, Any]
@@ -139,6 +139,7 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
         self._workers = workers
         self._rules = rules
         self._issuer = issuer
+        self._of_issuer = Aside("the key that signs assertions")  # which a token may have
         self._limits = limits or AttemptLimits()
         self._session_limits = session_limits or SessionLimits()
         self._clock = clock
@@ -242,7 +243,7 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
                 if template is None or template.release_digest != self._present.digest:  # compared before a new start
                     raise RefusedError(NO_SESSION)
                 logged = LoggedEntry.from_bytes(session.logged)
-                assertion = await to_thread(  # a token may take its time, and others wait on this loop
+                assertion = await self._of_issuer(
                     self._issuer.issue, session.request, template, logged, pad=session.pad, now=int(self._clock())
                 )
             answer = await self._deeds.decide(
@@ -281,7 +282,7 @@ class MatchingService(pb_grpc.VerificationServiceServicer):
             await self.journal.refusals.write()
             await self._deeds.finish()
             if self._issuer is not None:
-                await to_thread(self._issuer.require_there)
+                await self._of_issuer(self._issuer.require_there)
         finally:  # and what the rules forbid is forbidden: comparisons may go on without the issuer's token
             self.read_rules()
         now = int(self._clock())

@@ -58,6 +58,7 @@ _LAST_MESSAGE_SECONDS = 0.5
 """Of a server that ends."""
 _LONGEST_CALL_SECONDS = 30.0
 _TENDING_SECONDS = 5.0
+_SILENT_ROUNDS = 6
 _CAUSE_KEY = "cause-bin"
 """Trailing metadata of a health check."""
 _LONGEST_CAUSE = 500
@@ -281,12 +282,13 @@ class FrontEnd:
         self._tending.cancel()
         await asyncio.wait([self._tending])  # however it ended: the rest is due all the same
         self._service.metrics.set_serving(serves=False)
-        await self._health.enter_graceful_shutdown()
-        self._passage.shut()
-        self._calls.end()
-        await self._server.stop(grace_seconds)
-        self._passage.close()
-        await self._service.finish()
+        async with contextlib.AsyncExitStack() as whatever_fails:
+            whatever_fails.push_async_callback(self._service.finish)
+            whatever_fails.callback(self._passage.close)
+            await self._health.enter_graceful_shutdown()
+            self._passage.shut()
+            self._calls.end()
+            await self._server.stop(grace_seconds)
 
 
 async def start_server(
@@ -337,6 +339,8 @@ async def start_server(
             longest_call_seconds=longest_call_seconds,
             message_seconds=message_seconds,
         )
+        await _report(service, health_of_this, admission)
+        # Nothing is waited for between this and its start: gRPC gives back no port of a server that did not start.
         server = grpc.aio.server(
             interceptors=[calls],
             options=[
@@ -354,7 +358,6 @@ async def start_server(
         certificates_pb2_grpc.add_CertificateServiceServicer_to_server(service.certificates, server)
         health_pb2_grpc.add_HealthServicer_to_server(health_of_this.servicer, server)
         server.add_secure_port(f"unix:{passage.path}", credentials)
-        await _report(service, health_of_this, admission)
         unless_it_serves.push_async_callback(server.stop, None)
         await server.start()
         await passage.open()
@@ -367,11 +370,17 @@ async def _tend(service: MatchingService, told: _Health, admission: Admission | 
     while True:
         await asyncio.sleep(_TENDING_SECONDS)
         report = asyncio.create_task(_report(service, told, admission))
+        rounds = 0
         try:
             while not (await asyncio.wait([report], timeout=_TENDING_SECONDS))[0]:
                 # A disk, a log or a token may take as long as it likes: a moratorium waits for none of them.
                 with contextlib.suppress(Exception):  # the report says it, once it comes to that
                     service.read_rules()
+                rounds += 1
+                if rounds == _SILENT_ROUNDS:  # calls wait for the same, and end without an answer
+                    told.cause = "a disk, a database or the log has said nothing for half a minute"
+                    log.warning("unhealthy", error="TimeoutError", reason=told.cause)
+                    await _tell(service, told, serves=False)
         finally:
             report.cancel()
             await asyncio.wait([report])
@@ -387,15 +396,20 @@ async def _report(service: MatchingService, told: _Health, admission: Admission 
             raise
         of_rules = await service.tend()
         silent = service.journal.log.silent_witnesses.items()
-        state = health_pb2.HealthCheckResponse.SERVING
+        serves = True
         told.cause = "; ".join([*(f"witness {name} {reason}" for name, reason in silent), *ending, *of_rules])
     except Exception as error:  # noqa: BLE001 - whatever it was, calls would fail too; and this must go on
         # The text of an error that is not of the family may hold anything.
         told.cause = str(error) if isinstance(error, IntaglioError) else f"{type(error).__name__}, see its log"
         known = {"because": str(error.__cause__)} if isinstance(error.__cause__, IntaglioError) else {}
         log.warning("unhealthy", error=type(error).__name__, reason=told.cause, **known)
-        state = health_pb2.HealthCheckResponse.NOT_SERVING
-    service.metrics.set_serving(serves=state == health_pb2.HealthCheckResponse.SERVING)
+        serves = False
+    await _tell(service, told, serves=serves)
+
+
+async def _tell(service: MatchingService, told: _Health, *, serves: bool) -> None:
+    service.metrics.set_serving(serves=serves)
+    state = health_pb2.HealthCheckResponse.SERVING if serves else health_pb2.HealthCheckResponse.NOT_SERVING
     for name in ("", SERVICE_NAME):
         await told.servicer.set(name, state)
 

@@ -24,6 +24,7 @@ from federation.errors import UnavailableError, UsageError
 from federation.onebit import Challenge, Parameters, SessionKey, TemplateSecret, parameters_for
 from server.matching.metrics import Metrics
 from server.matching.preparing import Pool
+from server.threads import on_thread
 
 _QUEUE_PER_WORKER = 16
 _SPENT_RETRY_SECONDS = 5.0
@@ -39,6 +40,7 @@ class _Worker:
         self.queued = 0
         self.prepared = 0
         self.is_filling = False
+        self.is_closed = False
         self.pool = self._spawn()
 
     def _spawn(self) -> ProcessPoolExecutor:
@@ -49,11 +51,17 @@ class _Worker:
         )
 
     async def run(self, work: Callable[..., _T], *arguments: object) -> _T:
-        """Runs `work` in the process. One that dies is replaced, and the work done once more: nothing had left it."""
+        """Runs `work` in the process. One that dies is replaced, and the work done once more: nothing had left it.
+
+        Raises:
+            BrokenProcessPool: two died, or one did in the end of all.
+        """
         pool = self.pool
         try:
             return await _submitted(pool, work, *arguments)
         except BrokenProcessPool:
+            if self.is_closed:
+                raise
             if self.pool is pool:  # the first to notice replaces it
                 self.pool, self.prepared = self._spawn(), 0
                 pool.shutdown(wait=False)
@@ -61,7 +69,7 @@ class _Worker:
 
 
 def _submitted(pool: ProcessPoolExecutor, work: Callable[..., _T], *arguments: object) -> asyncio.Future[_T]:
-    future = asyncio.get_running_loop().run_in_executor(pool, work, *arguments)
+    future = asyncio.get_running_loop().run_in_executor(pool, on_thread, work, *arguments)
     # Now the process is there and has its own end of the pipe that results come through. With another one here, whoever
     # reads would wait for ever for the rest of an answer in whose middle the process was killed.
     pool._result_queue._writer.close()  # type: ignore[attr-defined] # noqa: SLF001 - the pool itself keeps it open
@@ -136,6 +144,7 @@ class MatchWorkers:
         """Ends the processes."""
         self._is_closed = True
         for worker in self._workers:
+            worker.is_closed = True
             worker.pool.shutdown(wait=True, cancel_futures=True)
 
     async def _run(self, worker: _Worker, *arguments: object) -> tuple[Challenge, bool, int]:

@@ -8,11 +8,15 @@ server sees in the place of an address.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import secrets
 import socket
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, cast
+
+from federation.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -20,6 +24,9 @@ if TYPE_CHECKING:
     from server.visitors.door import Door
 
 _ENDS_NAME = "intaglio-passage-"
+_AGAIN_SECONDS, _TRIES = 0.1, 100
+_LONGEST_PATH = 107
+"""Bytes of a socket's path on Linux (unix(7)), and a zero."""
 
 
 class Passage:
@@ -27,18 +34,30 @@ class Passage:
 
     Args:
         door: bound; it is closed with this.
+
+    Raises:
+        UsageError: there is no folder for its socket.
     """
 
     def __init__(self, door: Door) -> None:
         self._door = door
-        self._folder = TemporaryDirectory(prefix="intaglio-")  # mode 0700
+        try:
+            self._folder = TemporaryDirectory(prefix="intaglio-")  # mode 0700
+        except OSError as error:
+            raise UsageError(f"there is no folder for a socket: {error.strerror}; TMPDIR names another one") from error
+        if len(os.fsencode(self.path)) > _LONGEST_PATH:
+            self._folder.cleanup()
+            raise UsageError(f"{self.path} is too long for the name of a socket; TMPDIR names a shorter folder")
         self._visitors = dict[str, _Side]()
+        self._coming = set[asyncio.Task[None]]()
         self._listening: asyncio.Server | None = None
         self._tending: asyncio.Task[None] | None = None
 
     def close(self) -> None:
         """Turns everybody out."""
         self.shut()
+        for coming in self._coming:
+            coming.cancel()
         for visitor in list(self._visitors.values()):
             visitor.abort()
         self._door.close()
@@ -75,20 +94,37 @@ class Passage:
 
     async def _connect(self, visitor: _Side) -> None:
         name = _ENDS_NAME + secrets.token_hex(16)
-        loop = asyncio.get_running_loop()
         own = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        coming = cast("asyncio.Task[None]", asyncio.current_task())
+        self._coming.add(coming)
         try:
             own.setblocking(False)
             own.bind("\0" + name)
-            await loop.sock_connect(own, str(self.path))
-            _, inner = await loop.create_unix_connection(_Side, sock=own)
-        except OSError:  # the server is gone, or there are no more files
+            await self._let_in(own)
+            _, inner = await asyncio.get_running_loop().create_unix_connection(_Side, sock=own)
+        except BaseException as error:
             own.close()
             visitor.abort()
-            return
+            if isinstance(error, OSError):  # the server is gone, or takes nobody, or there are no more files
+                return
+            raise
+        finally:
+            self._coming.discard(coming)
         self._visitors[name] = visitor
         visitor.ended = lambda: self._visitors.pop(name, None)
         visitor.join(inner)
+
+    async def _let_in(self, own: socket.socket) -> None:
+        """Waits for room in the server's queue. asyncio's own call takes a full one for a connection under way.
+
+        Raises:
+            OSError: the server is gone, or there was no room all the time.
+        """
+        for _ in range(_TRIES):
+            with contextlib.suppress(BlockingIOError):
+                return own.connect(str(self.path))
+            await asyncio.sleep(_AGAIN_SECONDS)
+        return own.connect(str(self.path))
 
 
 class _Side(asyncio.Protocol):

@@ -130,7 +130,7 @@ class PeerRates:
         """Counts a call, and says how many seconds too early it is; 0 when there is room for it."""
         now = self._clock()
         left, at = self._buckets.pop(peer, (float(self._rate.burst), now))
-        left = min(self._rate.burst, left + (now - at) * self._rate.calls_per_second)
+        left = min(self._rate.burst, left + max(0.0, now - at) * self._rate.calls_per_second)
         admitted = left >= 1
         self._buckets[peer] = (left - 1 if admitted else left, now)
         if len(self._buckets) > _REMEMBERED_PEERS:

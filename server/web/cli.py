@@ -12,10 +12,10 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
+import structlog
 import typer
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -33,6 +33,7 @@ from federation.statements import require_name
 from federation.transparency import LogPolicy
 from server.dashboard.cli import organisation_command
 from server.exposition import show
+from server.lines import lines_of, say
 from server.listening import page_server
 from server.login.cli import opened_login, tend_login
 from server.rules.cli import read_bundle
@@ -161,6 +162,7 @@ def web_start(
     size = sum(len(site.packed.get(path, data)) for path, (data, _) in site.files.items())
     typer.echo(f"serving {origin}: {size / 1e6:.1f} MB compressed", err=True)
     split(server)
+    structlog.configure(logger_factory=lines_of("stdout"))
     # uvicorn raises the signal that ended it once more, when it has ended: this lets what comes after it happen.
     signal.signal(signal.SIGTERM, lambda *_: None)
     with ExitStack() as held:
@@ -183,7 +185,7 @@ def web_start(
         )
 
         async def serve() -> None:
-            upstream = MatchingUpstream(server, tls, client, partial(typer.echo, err=True))
+            upstream = MatchingUpstream(server, tls, client, say)
             upstream.look()
             metrics.watch_certificates(upstream.days_left)
             metrics.watch_service(upstream.serves)

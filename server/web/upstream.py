@@ -143,13 +143,20 @@ class MatchingUpstream:
             self._heard_at = now  # the new one has as long
 
     async def tend(self) -> None:
-        """Asks and looks, until it is cancelled."""
-        looked = time.monotonic()
+        """Asks and looks, until it is cancelled. What fails is tried again."""
+        looked, failed = time.monotonic(), ""
         while True:
-            await self.ask()
-            if time.monotonic() - looked >= _LOOK_SECONDS:
-                self.look()
-                looked = time.monotonic()
+            try:
+                await self.ask()
+                if time.monotonic() - looked >= _LOOK_SECONDS:
+                    looked = time.monotonic()
+                    self.look()
+                said = ""
+            except Exception as error:  # noqa: BLE001 - whatever it is: nobody would ask any more
+                said = f"the bridge cannot look after its connection: {type(error).__name__}: {error}"
+            if said and said != failed:
+                self._say(said)
+            failed = said
             await asyncio.sleep(_ASK_SECONDS)
 
     async def close(self) -> None:
@@ -164,7 +171,8 @@ class MatchingUpstream:
     def _connect_anew(self) -> None:
         """For calls from now on; those that run end over the old connection."""
         before, self._channel = self._channel, _connected(self._target, self._pair)
-        closing = asyncio.ensure_future(before.close(CALL_SECONDS))
+        # Later than any of them ends: a call that gRPC ends by itself looks like one that its caller left.
+        closing = asyncio.ensure_future(before.close(2 * CALL_SECONDS))
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
 

@@ -280,7 +280,7 @@ def test_a_matching_server_that_cannot_begin_announces_nothing_and_leaves_nothin
 
 
 def test_the_sign_that_a_server_is_ready_goes_with_it_however_it_ends(place, monkeypatch):
-    async def dies(settings):
+    async def dies(settings, _told_to_end):
         settings.ready_file.write_text("{}")
         raise UsageError("the port is taken")
 
@@ -425,7 +425,7 @@ def test_the_page_s_server_is_put_together_of_what_it_is_set_to(place, monkeypat
     if with_login:
         login = seen["opened_login"]
         assert (login["bundle"].release.digest, login["welcome"]) == (a_release().digest, "welcome")
-        assert seen["tend_login"] == {"tend": "its chores"}
+        assert seen["tend_login"] == {"chores": "its chores"}
     else:
         assert (seen.calls["opened_login"], seen.calls["tend_login"]) == ([], [])
         made["tend_login"].close()

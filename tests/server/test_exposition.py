@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import threading
 import urllib.error
 import urllib.request
 
@@ -119,6 +120,25 @@ def test_strangers_take_so_many_places_and_not_for_long(monkeypatch, capfd):
                     leaving.add(one)
         assert read(port)[0] == 200
     assert capfd.readouterr().err == ""
+
+
+def test_who_came_when_there_was_no_thread_holds_no_place_afterwards(monkeypatch):
+    """Health was answered to nobody any more once its asker had met that eight times."""
+    start, left = threading.Thread.start, [PLACES_OF_ONE]
+
+    def none(thread):
+        if left[0] and thread is not threading.main_thread() and thread.name.startswith("Thread-"):
+            left[0] -= 1
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with shown() as port:
+        monkeypatch.setattr(threading.Thread, "start", none)
+        for _ in range(PLACES_OF_ONE):
+            with socket.create_connection(("127.0.0.1", port), 10) as turned_away:
+                assert turned_away.recv(1) == b""
+        assert left == [0]
+        assert read(port, "/health")[0] == 200
 
 
 def test_one_address_leaves_places_to_whoever_looks_whether_this_runs():

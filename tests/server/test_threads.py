@@ -8,7 +8,8 @@ import threading
 
 import pytest
 
-from server.threads import error_of, to_thread
+from federation.errors import UnavailableError
+from server.threads import Aside, error_of, to_thread
 
 
 class Panic(BaseException):
@@ -57,3 +58,82 @@ async def test_a_call_has_its_arguments_and_runs_on_a_thread_of_its_own():
         return arguments, named, threading.current_thread() is threading.main_thread()
 
     assert await to_thread(called, 1, 2, three=3) == ((1, 2), {"three": 3}, False)
+
+
+# ---------------------------------------------------------------------- what may be silent for ever
+class Silent:
+    """Says nothing until it is told to."""
+
+    def __init__(self):
+        self.began, self.may_speak, self.threads = [], threading.Event(), []
+        self.is_asked = threading.Event()
+
+    def __call__(self, word, *, loud=False):
+        self.began.append(word)
+        self.is_asked.set()
+        self.threads.append(threading.current_thread())
+        assert self.may_speak.wait(30)
+        return word.upper() if loud else word
+
+
+@pytest.fixture
+def silent():
+    silent = Silent()
+    yield silent
+    silent.may_speak.set()
+    for thread in silent.threads:
+        thread.join(30)
+
+
+async def test_whoever_asks_something_silent_is_told_so_in_time_and_nothing_gathers_behind_it(silent):
+    aside, other = Aside("the one", seconds=0.02), Aside("the other", seconds=30.0)
+    for word in ("a", "b", "c"):
+        with pytest.raises(UnavailableError, match=r"^the one does not answer; try again later$") as told:
+            await aside(silent, word)
+        assert told.value.retry_after_seconds == 30.0
+    assert silent.began == ["a"]
+    assert [thread.daemon for thread in silent.threads] == [True], "the end of the process would wait for it"
+    assert await other(str.upper, "d") == "D"
+    silent.may_speak.set()
+    await asyncio.wait({aside._last})
+    assert await aside(silent, "e", loud=True) == "E"
+    assert silent.began == ["a", "e"]
+
+
+async def test_those_who_ask_at_once_are_answered_one_after_the_other_and_who_left_is_not_asked_for(silent):
+    aside = Aside("the one", seconds=30.0)
+    asking = [asyncio.create_task(aside(silent, word)) for word in ("a", "b", "c")]
+    assert await asyncio.to_thread(silent.is_asked.wait, 30)
+    asking[1].cancel()
+    await asyncio.wait({asking[1]})
+    assert silent.began == ["a"]
+    silent.may_speak.set()
+    await asyncio.wait(asking)
+    assert (asking[0].result(), asking[1].cancelled(), asking[2].result()) == ("a", True, "c")
+    assert silent.began == ["a", "c"]
+
+
+@pytest.mark.parametrize("error", [*ODD, ValueError("g"), TimeoutError("h")])
+async def test_an_error_of_something_that_may_be_silent_is_told_as_one_of_any_thread(error):
+    def fail():
+        raise error
+
+    aside = Aside("the one", seconds=30.0)
+    expected = error_of(error)
+    with pytest.raises(type(expected), match=f"^{expected}$") as told:
+        await aside(fail)
+    assert repr(error) in {repr(told.value), repr(told.value.__cause__)}
+    assert await aside(str.upper, "after") == "AFTER"
+
+
+async def test_without_room_for_a_thread_who_asks_is_told_and_the_next_one_answered(monkeypatch):
+    aside, start = Aside("the one", seconds=30.0), threading.Thread.start
+
+    def none(_):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", none)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        await aside(str.upper, "before")
+    monkeypatch.setattr(threading.Thread, "start", start)
+    assert await aside(str.upper, "after") == "AFTER"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import os
+import shutil
 import sys
 from collections import Counter
 from pathlib import Path
@@ -367,6 +368,23 @@ async def test_chores_are_done_every_second_and_strangers_counted_every_minute_a
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
+@pytest.mark.parametrize(("since", "is_counted"), [(-3600.0, True), (-0.5, True), (0.0, False), (59.5, False)])
+async def test_a_clock_that_is_set_back_does_not_put_off_the_count_of_strangers(monkeypatch, since, is_counted):
+    scene, slept = Scene(clock=lambda: scene.time), asyncio.Event()
+
+    async def sleep(_):
+        slept.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(gateway, "asyncio", SimpleNamespace(create_task=asyncio.create_task, sleep=sleep))
+    scene.gateway._counted_at, scene.gateway._uncounted = scene.time - since, 3
+    tending = asyncio.create_task(scene.gateway._every_second())
+    await slept.wait()
+    tending.cancel()
+    await asyncio.wait([tending])
+    assert scene.told == ["the late", ("expect", 7), *[TurnedAway(1000, 3)] * is_counted]
+
+
 def test_strangers_that_could_not_be_counted_are_counted_with_the_next():
     scene = Scene()
     scene.gateway._uncounted, scene.full = 4, True
@@ -419,6 +437,42 @@ def test_a_signature_is_taken_up_to_the_bounds_of_flower_and_not_at_them(federat
             assert found == Admitted(name, node_fingerprint(headers[NODE_KEY_HEADER]))
         else:
             assert (found.reason, found.name) == (reason, name)
+
+
+def test_a_member_whose_file_could_not_be_read_for_a_while_is_taken_again_within_a_minute(federation, tmp_path):
+    """Its file is whole again, and the folder's own time does not tell."""
+    folder, keys = federation
+    shutil.copytree(folder / "members", tmp_path / "members")
+    path, now = tmp_path / "members" / "north.json", [1000.0]
+    whole, members = path.read_bytes(), Members(tmp_path, clock=lambda: now[0])
+    path.write_bytes(b"{")
+
+    def taken():
+        return [isinstance(members.admit(signed(keys[name]), SECONDS), Admitted) for name in ("north", "south")]
+
+    assert taken() == [False, True]
+    path.write_bytes(whole)
+    now[0] += 59.9
+    members.look()
+    assert taken() == [False, True]
+    now[0] += 0.1
+    members.look()
+    assert taken() == [True, True]
+    assert members.count == 2
+
+
+def test_a_minute_in_which_a_member_came_begins_anew_and_nobody_reads_every_second(federation, tmp_path, monkeypatch):
+    folder, _ = federation
+    shutil.copytree(folder / "members", tmp_path / "members")
+    read, now = [], [1000.0]
+    monkeypatch.setattr(admission, "_keys", lambda _: read.append(now[0]) or [])
+    members = Members(tmp_path, clock=lambda: now[0])
+    for _ in range(130):
+        members.look()
+        now[0] += 1
+        if now[0] == 1031:
+            (tmp_path / "members" / "one.json").touch()
+    assert read == [1000.0, 1031.0, 1091.0]
 
 
 @pytest.mark.parametrize("name", ["flwr-public-key", "flwr-signature"])
@@ -516,6 +570,26 @@ def test_a_renewed_certificate_that_could_not_be_taken_is_taken_with_the_next_lo
     assert taken == [paths, paths]
 
 
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda paths: paths[0].unlink(), "^cannot read .*/server.pem or server-key.pem: No such file or directory"),
+        (lambda paths: paths[1].unlink(), "^cannot read .*/server.pem or server-key.pem: No such file or directory"),
+        (lambda paths: paths[1].write_bytes(b"a key"), "^server.pem is damaged, or server-key.pem is not its key"),
+        (lambda paths: paths[0].write_bytes(paths[1].read_bytes()), "^server.pem is damaged, or server-key.pem is not"),
+    ],
+    ids=["no certificate", "no key", "a damaged key", "two keys"],
+)
+def test_a_gateway_without_a_certificate_and_its_key_says_so_before_it_listens(tmp_path, damage, said):
+    paths = tmp_path / "server.pem", tmp_path / "server-key.pem"
+    write_loopback(*paths, now=NOW)
+    assert GatewayCertificate(*paths, print).context is None
+    damage(paths)
+    with pytest.raises(UsageError, match=said) as told:
+        GatewayCertificate(*paths, print)
+    assert "`intaglio-server federation renew`" in str(told.value)
+
+
 # ---------------------------------------------------------------------------------------------------- the log
 def test_a_segment_that_follows_a_long_one_is_gone_on_with(tmp_path):
     """Only the end of the one before is read."""
@@ -558,6 +632,28 @@ def test_a_next_segment_that_cannot_be_begun_leaves_the_last_one_as_it_is(tmp_pa
     log.append(Asked(3, 3, "get-run", "a" * 32, 3))
     assert (log.is_broken, verify(tmp_path / "calls")) == (False, (2, log.head, True))
     log.close()
+    log.close()
+
+
+def test_a_segment_that_cannot_be_closed_is_left_all_the_same_and_the_next_one_is_written_to(tmp_path, monkeypatch):
+    """Its number may be another file's by then: a connection's, say."""
+    log, close = CallLog(tmp_path / "calls", segment_bytes=1), os.close
+    log.append(Asked(1, 1, "get-run", "a" * 32, 1))
+    closed = []
+
+    def failing(file):
+        close(file)
+        closed.append(file)
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(call_log.os, "close", failing)
+        with pytest.raises(OSError, match="Input/output error"):
+            log.append(Asked(2, 2, "get-run", "a" * 32, 2))
+    assert (log.is_broken, closed) == (True, [closed[0]])
+    log.append(Asked(3, 3, "get-run", "a" * 32, 3))
+    assert (log.is_broken, verify(tmp_path / "calls")) == (False, (2, log.head, True))
+    assert [path.name for path in segments(tmp_path / "calls")] == ["000001.jsonl", "000002.jsonl"]
     log.close()
 
 

@@ -210,7 +210,8 @@ def test_everything_is_served_behind_the_gateway_s_certificate_until_a_part_is_l
     assert told == ["runs", 8, 9, "hidden", "ended"]
     assert seen["superlink_client"] == {"address": "127.0.0.1:9", "authority": folder / "tls/superlink.pem"}
     (((upstream, calls, members), named),) = gateways
-    (look,) = named["chores"]
+    look, look_at_members = named["chores"]
+    assert look_at_members == members.look
     assert (upstream, named["door"], members.count) == ("upstream", door, 0)
     assert look.__self__.context == "a context"
     assert (look.__self__.path, look.__self__.key) == (folder / "tls/server.pem", folder / "tls/server-key.pem")

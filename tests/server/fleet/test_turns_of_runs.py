@@ -390,6 +390,28 @@ def test_a_queue_that_cannot_be_joined_says_why(tmp_path):
         pass
 
 
+def test_a_place_that_nobody_can_look_at_is_named_to_whoever_looks_waits_or_joins(tmp_path, monkeypatch):
+    """It may be a run of another user's that is under way, so nobody passes it by."""
+    queue, waited = RunQueue(tmp_path), []
+
+    def stray(_):
+        waited.append("once")
+        (tmp_path / "queue" / "7").mkdir()
+
+    monkeypatch.setattr(run_queue.time, "sleep", stray)
+    said = rf"^cannot look at the queue: {tmp_path}/queue/7: Is a directory$"
+    with pytest.raises(UsageError, match=said), queue.turn("a run", lambda: True, lambda _: None):
+        pass
+    assert (waited, [path.name for path in (tmp_path / "queue").iterdir() if path.is_file()]) == (["once"], [".lock"])
+    with pytest.raises(UsageError, match=said):
+        queue.places()
+    with (
+        pytest.raises(UsageError, match=rf"^cannot join the queue in {tmp_path}/queue: Is a directory$"),
+        queue.turn("another", lambda: False, lambda _: None),
+    ):
+        pass
+
+
 def test_whoever_looks_joins_begins_takes_out_or_goes_does_so_alone(tmp_path, monkeypatch):
     """Else two would have one number, or one that was taken out would begin."""
     queue, steps = RunQueue(tmp_path), []

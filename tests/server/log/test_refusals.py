@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 
-from federation.errors import ProofError, UnavailableError
+from federation.errors import ProofError, UnavailableError, UsageError
 from federation.transparency import AttemptOutcome
+from server.log.publishing import LoggedError
 from server.log.refusals import UNKNOWN, Refusal, Refusals
 from server.log.sequencer import MAX_BATCH
 
@@ -168,6 +170,64 @@ async def test_a_damaged_log_is_said(refusals, log):
     await refusals.note(MALFORMED)
     with pytest.raises(ProofError, match="damaged"):
         await refusals.write()
+
+
+async def test_what_is_in_the_log_is_not_counted_again_whatever_failed_afterwards(refusals, log, now):
+    """Its checkpoint could not be shown: ten refusals stood in the log as fifty, for ever."""
+
+    async def add(*additions):
+        log.added += additions
+        raise LoggedError("cannot write beside the checkpoint", retry_after_seconds=9.0)
+
+    refusals._add = add
+    for _ in range(10):
+        await refusals.note(MALFORMED)
+    for expected in (1, 0, 0):
+        assert len(refusals._counts) == expected
+        with contextlib.suppress(UnavailableError):
+            await refusals.write()
+        now[0] += 5
+    await refusals.note(of(), PEER)
+    await refusals.write(everything=True)
+    assert log.counts == [("invalid", 10), ("not-covered", 1)]
+    await refusals.note(MALFORMED)
+    await refusals.write()
+    assert log.counts == [("invalid", 10), ("not-covered", 1)], "the minute of the first ten goes on"
+
+
+@pytest.mark.parametrize("is_taken", [True, False])
+async def test_a_refusal_whose_caller_left_while_the_log_was_busy_is_there_once(log, is_taken):
+    gate = asyncio.Event()
+
+    async def add(*additions):
+        await gate.wait()
+        if not is_taken:
+            raise UnavailableError("the log is busy")
+        await log(*additions)
+
+    refusals = Refusals(add, clock=lambda: NOW, monotonic=lambda: 0.0)
+    noting = asyncio.create_task(refusals.note(of(), PEER))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    noting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await noting
+    gate.set()
+    await asyncio.wait(asyncio.all_tasks() - {asyncio.current_task()})
+    refusals._add = log
+    await refusals.write(everything=True)
+    assert log.counts == [("not-covered", 1)]
+
+
+async def test_what_cannot_be_made_an_entry_stays_counted(log):
+    times = [-1, NOW]
+    refusals = Refusals(log, clock=lambda: times.pop(0), monotonic=lambda: 0.0)
+    for _ in range(3):
+        await refusals.note(MALFORMED)
+    with pytest.raises(UsageError, match="a time is a whole number of seconds since 1970"):
+        await refusals.write()
+    await refusals.write()
+    assert log.counts == [("invalid", 3)]
 
 
 async def test_what_is_counted_while_it_is_written_is_written_the_next_time_and_nothing_twice(now):

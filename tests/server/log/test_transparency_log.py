@@ -33,7 +33,7 @@ from federation.transparency import (
     leaf_hash,
 )
 from federation.transparency.entries import SALT_BYTES
-from server.log.publishing import publish
+from server.log.publishing import LoggedError, publish
 from server.log.sequencer import Sequencer
 from server.log.storage import Addition, KeptOpening, LogStorage, open_log_storage
 from server.log.transparency_log import TransparencyLog
@@ -579,6 +579,21 @@ def test_another_log_with_another_key_is_not_continued(grown, storage):
         a_log(storage, signer=NoteSigner(SIGNER.key.name, KeyKind.NOTE, bytes(32)))
     with pytest.raises(ProofError, match="another log"):
         a_log(storage, signer=NoteSigner("other.example", KeyKind.NOTE, b"\1" * 32))
+
+
+def test_what_came_to_the_log_and_could_not_be_shown_is_said_to_be_there(storage, tmp_path):
+    folder = tmp_path / "shown"
+    folder.mkdir()
+    log = a_log(storage, published=folder / "checkpoint")
+    before = (folder / "checkpoint").read_bytes()
+    folder.rename(tmp_path / "away")
+    with pytest.raises(LoggedError, match=r"^cannot write beside .*: No such file or directory$"):
+        log.append(additions(1, 2))
+    assert (len(log.entries(0, 9)), log.checkpoint().head.size) == (2, 2)
+    assert (tmp_path / "away" / "checkpoint").read_bytes() == before
+    (tmp_path / "away").rename(folder)
+    assert log.append(additions(3)) == range(2, 3)
+    assert (folder / "checkpoint").read_bytes() == log.checkpoint().to_bytes()
 
 
 def test_a_published_file_that_is_no_checkpoint_is_not_overwritten(grown, storage):

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from federation.errors import ProofError, UnavailableError, UsageError
 from federation.wire.v1 import verification_pb2 as pb
 from server.log import storage as storage_module
+from server.log.publishing import LoggedError
 from server.log.reads import LogService
 from server.log.sequencer import MAX_BATCH, Sequencer
 from server.log.storage import open_log_storage
@@ -100,12 +101,16 @@ async def test_without_witnesses_nothing_is_kept():
     assert ("keep", "cosigned 1") not in log.steps
 
 
-@pytest.mark.parametrize("step", ["append", "witnessed", "snapshot"])
-async def test_everybody_of_a_batch_hears_of_what_failed_and_nothing_is_kept(step):
+FAILS = {"append": UnavailableError, "witnessed": LoggedError, "snapshot": LoggedError}
+"""By step, as what it is told: what came to the log before stands there for ever."""
+
+
+@pytest.mark.parametrize(("step", "kind"), FAILS.items(), ids=FAILS)
+async def test_everybody_of_a_batch_hears_of_what_failed_and_nothing_is_kept(step, kind):
     log = Log()
-    log.fails[step] = UnavailableError("it is busy")
+    log.fails[step] = UnavailableError("it is busy", retry_after_seconds=7.0)
     found = await added(log, "ab", "c")
-    assert [(type(one), str(one)) for one in found] == [(UnavailableError, "it is busy")] * 2
+    assert [(type(one), str(one), one.retry_after_seconds) for one in found] == [(kind, "it is busy", 7.0)] * 2
     assert not any(one[0] == "keep" for one in log.steps)
 
 
@@ -143,7 +148,7 @@ async def test_an_error_that_no_future_takes_and_one_that_is_no_exception_keep_n
     log.fails[step] = error
     async with asyncio.timeout(20):
         first, second, third = await added(log, "ab", "c", "x" * MAX_BATCH)
-    whole = ("the log could not be written", UnavailableError)
+    whole = ("the log could not be written", FAILS.get(step))
     told = {"read": (f"a call on a thread ended with {type(error).__name__}", RuntimeError), "keep": None}.get(
         step, whole
     )

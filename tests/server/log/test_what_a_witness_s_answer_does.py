@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+from types import SimpleNamespace
 
 import h11
 import pytest
@@ -22,13 +23,19 @@ ONE, TWO, THREE = (witness.key for witness in WITNESSES)
 STRANGER = NoteSigner("stranger.example/w", KeyKind.COSIGNATURE, b"\11" * 32)
 
 
+class Panic(BaseException):
+    """As a library in Rust raises one: no `Exception`."""
+
+
 class Log:
-    """Has so many entries now; gives the proof that it is asked for, in words."""
+    """Has so many entries now, or cannot say; gives the proof that it is asked for, in words."""
 
     def __init__(self, size):
         self.size, self.grown = size, []
 
     def checkpoint(self):
+        if self.size is None:
+            raise UnavailableError("the database is away")
         return MemoryLog().signed(self.size)
 
     def grow_from(self, old, to):
@@ -58,6 +65,7 @@ ENDS = {
     "a line": (None, 5, "", False),
     "it is ahead, and another front end was there": (asking._AheadError("is ahead"), 6, "", True),
     "it is ahead of all that there is": (asking._AheadError("is ahead"), 5, "is ahead", True),
+    "it is ahead, and our own database is away": (asking._AheadError("is ahead"), None, "the database is away", False),
     "it errs": (PeerError("answers with status 500"), 5, "answers with status 500", False),
     "it proves nothing": (ProofError("dates it otherwise"), 6, "dates it otherwise", False),
     "our own database is busy": (UnavailableError("it is busy"), 5, "it is busy", False),
@@ -73,6 +81,7 @@ ENDS = {
     "our own mistake in HTTP": (h11.LocalProtocolError("secret"), 5, "cannot be reached: LocalProtocolError", False),
     "no address": (ValueError("secret"), 5, "cannot be reached: ValueError", False),
     "a mistake in the program": (ZeroDivisionError("secret"), 5, "failed: ZeroDivisionError", False),
+    "a panic of a library": (Panic("secret"), 5, "failed: Panic", False),
 }
 
 
@@ -296,6 +305,27 @@ def test_a_witness_has_one_thread_and_one_connection_until_the_log_is_closed(mon
 
 
 # ------------------------------------------------------------------------------------------------------- the wire
+def test_a_thread_for_which_there_is_no_room_is_begun_with_the_next_batch_and_closing_waits_for_none(monkeypatch):
+    policy = LogPolicy(SIGNER.key, (NamedWitness(ONE, "http://127.0.0.1:1/a"),), (ONE,), 1)
+    asked = Witnesses(policy, clock=lambda: NOW, wait_seconds=0.0, exchange_seconds=7.5)
+    (one,), begun = asked._asked, []
+
+    class Thread:
+        def __init__(self, **named):
+            begun.append(named["name"])
+
+        def start(self):
+            raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(asking, "threading", SimpleNamespace(Thread=Thread))
+    for size in (5, 6):
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            asked.cosign(MemoryLog().signed(size), Log(9))
+        assert (one.thread, asked._round.locked()) == (None, False)
+    assert begun == ["witness", "witness"]
+    asked.close()
+
+
 def test_a_connection_that_failed_on_the_way_is_closed_and_its_addresses_each_tried_once(monkeypatch):
     made = []
 

@@ -5,6 +5,7 @@ import hashlib
 import json
 import sqlite3
 import stat
+import threading
 import time
 from unittest import mock
 
@@ -12,6 +13,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, SECP384R1, derive_private_key, generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
 from federation.consent.assertion import key_name
@@ -26,6 +28,7 @@ from server.login.cli import opened_login, tend_login
 from server.login.keys import SigningKeys
 from server.login.logins import Logins
 from server.rules.public import PublicRules
+from server.threads import Aside
 from tests.bundles import a_bundle
 from tests.commands import Stand
 from tests.running import DEPLOYMENT, PURPOSE, SIGNERS, a_rules_file
@@ -250,40 +253,60 @@ def test_a_provider_sweeps_and_reads_the_rules_again(tmp_path, rules):
         tmp_path / "login", None, origin="https://login.example.org", rules=rules, deployment=DEPLOYMENT,
         bundle=a_bundle(), accepts_trials=False, welcome=lambda _: None,
     )  # fmt: skip
-    with opened as (site, tend):
+    with opened as (site, chores):
         logins = site._provider.logins._database
         assert site._provider.query_client("shop.example") is None
         register(rules)
         assert site._provider.query_client("shop.example") is None
-        tend()
+        for chore in chores:
+            chore()
         assert site._provider.query_client("shop.example").get_client_id() == "shop.example"
         assert logins._idle
     assert not logins._idle, "its connections outlive the page"
     assert stat.S_IMODE((tmp_path / "login" / "logins.db").stat().st_mode) == 0o600
 
 
-@pytest.mark.parametrize("failing", ["the database", "the rules"])
-def test_rules_are_read_and_logins_are_swept_whatever_the_other_is_up_to(tmp_path, rules, monkeypatch, failing):
+@pytest.mark.parametrize("fails", ["the database", "the rules"])
+@pytest.mark.parametrize("how", [UnavailableError("out of reach"), "is silent for ever"])
+async def test_rules_are_read_and_logins_are_swept_again_and_again_whatever_the_other_is_up_to(
+    tmp_path, rules, monkeypatch, fails, how
+):
+    """A database over a network that was cut said nothing, and a moratorium stopped no login any more."""
     run("init", tmp_path / "login")
     opened = opened_login(
         tmp_path / "login", None, origin="https://login.example.org", rules=rules, deployment=DEPLOYMENT,
         bundle=a_bundle(), accepts_trials=False, welcome=lambda _: None,
     )  # fmt: skip
-    done, failed = [], UnavailableError("out of reach")
+    other = {"the database": "the rules", "the rules": "the database"}[fails]
+    done, often, speaks, loop = [], asyncio.Event(), threading.Event(), asyncio.get_running_loop()
 
     def doing(what):
         def do(*_):
             done.append(what)
-            if what == failing:
-                raise failed
+            if what == fails and isinstance(how, Exception):
+                raise how
+            if what == fails:
+                speaks.wait(30)
+            if done.count(other) == 3:
+                loop.call_soon_threadsafe(often.set)
 
         return do
 
+    monkeypatch.setattr("server.login.cli._TEND_SECONDS", 0)
+    monkeypatch.setattr("server.login.cli.Aside", lambda what: Aside(what, seconds=0.02))
     monkeypatch.setattr(Logins, "sweep", doing("the database"))
     monkeypatch.setattr(PublicRules, "read_again", doing("the rules"))
-    with opened as (_, tend), pytest.raises(UnavailableError, match="out of reach"):
-        tend()
-    assert done == ["the rules", "the database"]
+    with opened as (_, chores), capture_logs() as lines:
+        tending = asyncio.create_task(tend_login(chores))
+        await asyncio.wait([tending, asyncio.create_task(often.wait())], return_when=asyncio.FIRST_COMPLETED)
+        assert not tending.done()
+        tending.cancel()
+        await asyncio.wait([tending])
+        speaks.set()
+    assert done[:2] == ["the rules", "the database"]
+    assert (done.count(fails) == 1) == isinstance(how, str), "nothing gathers behind what is silent"
+    said = str(how) if isinstance(how, Exception) else "a chore of the logins does not answer; try again later"
+    assert {(line["event"], line["problem"]) for line in lines} == {("logins", said)}
 
 
 async def test_the_rules_are_read_again_also_after_an_error_that_nobody_foresaw(monkeypatch):
@@ -298,7 +321,7 @@ async def test_the_rules_are_read_again_also_after_an_error_that_nobody_foresaw(
             raise error
         loop.call_soon_threadsafe(again.set)
 
-    tending = asyncio.create_task(tend_login(tend))
+    tending = asyncio.create_task(tend_login([tend]))
     await asyncio.wait([tending, asyncio.create_task(again.wait())], return_when=asyncio.FIRST_COMPLETED)
     assert not tending.done()
     tending.cancel()

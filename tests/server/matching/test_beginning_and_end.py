@@ -6,12 +6,15 @@ import asyncio
 import json
 import os
 import signal
+import sys
+import threading
 import time
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import structlog
 from structlog.testing import capture_logs
 
 from federation.errors import ProofError, UnavailableError, UsageError
@@ -134,11 +137,11 @@ class Scene:
         )
         self.parts = {"workers": workers, "service": service, "metrics": metrics}
 
-    def run(self):
+    def run(self, *told_to_end):
         before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             with capture_logs() as self.lines:
-                asyncio.run(_serve(self.settings))
+                asyncio.run(_serve(self.settings, *told_to_end))
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -269,6 +272,59 @@ def test_a_log_that_lost_its_memory_is_said_before_anything_else_is_opened(monke
     assert "compare with a witness or a monitor" in line["what"]
 
 
+@pytest.mark.parametrize("step", ["workers started", "start_server"])
+def test_a_start_that_hangs_ends_with_the_first_signal_and_closes_what_it_had_opened(monkeypatch, tmp_path, step):
+    """A disk that said nothing while a server began kept it from ending."""
+    scene = Scene(monkeypatch, tmp_path)
+    told = []
+
+    async def hang(*_, **__):
+        scene.calls.note(step)
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGINT)
+        await asyncio.Event().wait()
+
+    if step == "start_server":
+        monkeypatch.setattr(cli, "start_server", hang)
+    else:
+        scene.parts["workers"].start = hang
+    scene.run(lambda: told.append("to end"))
+    begun = [call[0] for call in BEGINS].index(step)
+    assert without_functions(scene.calls) == [
+        *BEGINS[: begun + 1],
+        *[end for end in ENDS if NEEDS[end[0]] < begun],
+        STATS,
+    ]
+    assert (told, [line["event"] for line in scene.lines]) == (["to end"], ["draining", "stopped"])
+    assert not (tmp_path / "ready.json").exists()
+
+
+def test_a_server_that_is_itself_told_to_leave_off_in_a_start_leaves_nothing_open(monkeypatch, tmp_path):
+    scene = Scene(monkeypatch, tmp_path)
+
+    async def hang(*_, **__):
+        scene.calls.note("start_server")
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(cli, "start_server", hang)
+
+    async def main():
+        serving_ = asyncio.create_task(_serve(scene.settings))
+        while ("start_server",) not in scene.calls:  # noqa: ASYNC110 - of steps that take no time
+            await asyncio.sleep(0)
+        serving_.cancel()
+        await asyncio.wait({serving_})
+        return serving_.cancelled(), len(asyncio.all_tasks())
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        assert asyncio.run(main()) == (True, 1)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert without_functions(scene.calls) == [*BEGINS[:-1], *[end for end in ENDS if NEEDS[end[0]] < len(BEGINS) - 2]]
+
+
 NEEDS = {"log closed": 4, "storage closed": 5, "journal closed": 7, "hidden": 10, "workers closed": 12}
 NEEDS |= {"service closed": 14, "drained": 15}
 """The step of `BEGINS` after which each end is due."""
@@ -330,8 +386,8 @@ class Command:
             calls.note("issuer", path, bundle.release.digest)
             return self.issuer
 
-        async def serve(settings):
-            self.settings = settings
+        async def serve(settings, told_to_end):
+            self.settings, self.told_to_end = settings, told_to_end
             calls.note("served")
             self.ready.write_bytes(b"{}")
             raise UsageError("the port is taken")
@@ -438,6 +494,64 @@ def test_what_is_refused_is_refused_before_anything_is_opened(monkeypatch, tmp_p
     assert not command.ready.exists()
 
 
+def test_a_line_for_which_there_is_no_room_fails_nothing_that_it_is_about(monkeypatch):
+    """Each call was done, and answered with an error of the disk; and a server that served no more said SERVING."""
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    before = structlog.get_config()
+    try:
+        cli._log_as_json()
+        monkeypatch.setattr(sys, "stderr", SimpleNamespace(write=full, flush=full))
+        cli.log.info("answered", rpc="SubmitToken", milliseconds=1.5)
+        serving.log.warning("unhealthy", error="UnavailableError", reason="the disk is full")
+    finally:
+        structlog.configure(**before)
+
+
+class Timer:
+    """Of a clock that a test moves."""
+
+    def __init__(self, calls, seconds, call):
+        self.calls, self.seconds, self.call, self.daemon = calls, seconds, call, False
+        calls.note("timer")
+
+    def start(self):
+        self.calls.note("timer begins", self.seconds, self.daemon)
+
+    def cancel(self):
+        self.calls.note("timer ends")
+
+
+def test_a_server_that_was_told_to_end_has_so_long_for_it_and_is_killed_then(monkeypatch, tmp_path):
+    """A token that said nothing for ever kept the process, whatever it was told."""
+    command, timers = Command(monkeypatch, tmp_path), []
+    threads = SimpleNamespace(
+        Timer=lambda *told: timers.append(Timer(command.calls, *told)) or timers[-1], Thread=threading.Thread
+    )
+    monkeypatch.setattr(cli, "threading", threads)
+    monkeypatch.setattr(cli.os, "_exit", lambda code: command.calls.note("killed", code))
+    with pytest.raises(UsageError, match="the port is taken"):
+        command.run(assertions=None, former_release=None, provenance=None)
+    command.told_to_end()
+    assert command.calls[-4:] == [("timer",), ("served",), ("timer ends",), ("timer begins", 25.0, True)]
+    with capture_logs() as lines:
+        timers[0].call()
+    assert command.calls[-1] == ("killed", 4)
+    assert [(line["event"], line["log_level"]) for line in lines] == [("killed", "error")]
+
+
+def test_a_line_that_is_taken_by_nobody_does_not_put_off_the_end(monkeypatch):
+    silent, ends = threading.Event(), []
+    monkeypatch.setattr(cli, "_LAST_LINE_SECONDS", 0.0)
+    monkeypatch.setattr(cli, "log", SimpleNamespace(error=lambda *_, **__: silent.wait(30)))
+    monkeypatch.setattr(cli.os, "_exit", ends.append)
+    cli._end_at_once()
+    silent.set()
+    assert ends == [4]
+
+
 @pytest.mark.parametrize(
     ("option", "said"),
     [
@@ -536,9 +650,9 @@ STEPS = [
     ("begun",),
     ("passage",),
     ("calls",),
+    ("reported",),
     ("server",),
     ("port", "unix:/run/passage/server", "credentials"),
-    ("reported",),
     ("started",),
     ("opened",),
 ]

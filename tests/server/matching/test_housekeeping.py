@@ -19,6 +19,7 @@ from server.matching.metrics import Metrics
 from server.matching.service import MatchingService
 from server.matching.serving import FrontEnd
 from server.storage.disk import Disk
+from server.threads import Aside
 from tests.server.matching.calls import Calls
 from tests.stored import NOW
 
@@ -45,6 +46,7 @@ def a_service(calls, issuer):
     )
     service._deeds = SimpleNamespace(finish=calls.later("deeds"))
     service._issuer = SimpleNamespace(require_there=calls.of("token")) if issuer else None
+    service._of_issuer = Aside("the key", seconds=30.0)
     service._rules = SimpleNamespace(
         read_again=calls.of("rules"),
         endings=calls.of("endings", (ends("one", 70), ends("two", 50), ends("three", 40))),
@@ -176,6 +178,41 @@ async def test_while_a_token_is_silent_for_ever_the_rules_are_read_again_and_an_
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
+async def test_a_disk_that_is_silent_for_half_a_minute_is_said_once_and_so_is_its_answer(monkeypatch):
+    """Calls wait for it too: whoever sends people here must send them elsewhere."""
+    monkeypatch.setattr(serving, "_TENDING_SECONDS", 0)
+    calls, answers, often = Calls(), asyncio.Event(), asyncio.Event()
+    told = Told(calls)
+
+    async def tend():
+        calls.note("tend")
+        if calls.count(("tend",)) == 1:
+            await answers.wait()
+            return ["it was slow"]
+        return await asyncio.Event().wait()
+
+    def read_rules():
+        calls.note("rules")
+        if calls.count(("rules",)) == 9:
+            often.set()
+
+    told.service.tend, told.service.read_rules = tend, read_rules
+    tending = asyncio.create_task(serving._tend(told.service, told, None))
+    with capture_logs() as lines:
+        await often.wait()
+    silent = [("tend",), *[("rules",)] * 6, *said(HEALTH.NOT_SERVING)]
+    assert calls == [*silent, *[("rules",)] * 3]
+    assert [(line["event"], line["reason"]) for line in lines] == [("unhealthy", told.cause)]
+    assert told.cause == "a disk, a database or the log has said nothing for half a minute"
+    answers.set()
+    while calls.count(("tend",)) < 2:  # noqa: ASYNC110 - of steps that take no time
+        await asyncio.sleep(0)
+    assert [call for call in calls if call != ("rules",)][4:8] == [*said(HEALTH.SERVING), ("tend",)]
+    assert told.cause == "it was slow"
+    tending.cancel()
+    await asyncio.wait([tending])
+
+
 async def test_an_end_waits_for_no_disk_that_is_silent_while_certificates_are_looked_at(monkeypatch):
     """Else whoever was told to end went on to let calls in, and said that it serves."""
     monkeypatch.setattr(serving, "_TENDING_SECONDS", 0)
@@ -231,6 +268,27 @@ async def test_an_error_that_no_future_takes_and_one_that_is_no_exception_are_to
 # ---------------------------------------------------------------------- the end
 async def fallen():
     raise Panic
+
+
+@pytest.mark.parametrize("step", ["says so", "shut", "silent calls end", "stop", "close", "work is done"])
+async def test_whatever_of_an_end_fails_everybody_is_shown_out_and_work_is_finished(step):
+    """Its parts are closed next, and what works on a step would find them so."""
+    calls = Calls()
+    calls.failing[step] = OSError(5, "Input/output error")
+    front_end = FrontEnd(
+        7443,
+        SimpleNamespace(stop=calls.later("stop")),
+        SimpleNamespace(metrics=SimpleNamespace(set_serving=calls.of("serves")), finish=calls.later("work is done")),
+        SimpleNamespace(enter_graceful_shutdown=calls.later("says so")),
+        asyncio.get_running_loop().create_task(asyncio.sleep(30)),
+        SimpleNamespace(shut=calls.of("shut"), close=calls.of("close")),
+        SimpleNamespace(end=calls.of("silent calls end")),
+    )
+    with pytest.raises(OSError, match="Input/output error"):
+        await front_end.drain(7.0)
+    steps = [("says so",), ("shut",), ("silent calls end",), ("stop", 7.0)]
+    until = next((number for number, one in enumerate(steps, 1) if one[0] == step), len(steps))
+    assert calls == [("serves", False), *steps[:until], ("close",), ("work is done",)]
 
 
 @pytest.mark.parametrize("work", [asyncio.Event().wait, fallen])

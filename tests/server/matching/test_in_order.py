@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import hashlib
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -17,6 +20,7 @@ from federation.wire.devices import Admission, DeviceChange
 from server.matching import service as module
 from server.matching.service import MatchingService
 from server.matching.stepping import Progress
+from server.threads import Aside, to_thread
 from tests.server.matching.calls import Calls, Disk
 from tests.stored import (
     DEVICE,
@@ -101,6 +105,7 @@ class Scene:
         service.journal = SimpleNamespace(compared=calls.later("log", receipt))
         service._held = self.held
         service._issuer = SimpleNamespace(issue=calls.of("issue", "an assertion"))
+        service._of_issuer = Aside("the key", seconds=30.0)
         service._deeds = SimpleNamespace(decide=calls.later("deeds", "the answer"))
         monkeypatch.setattr(module, "is_signed", calls.of("signed", True))
         monkeypatch.setattr(module, "parameters_of", lambda _: PARAMETERS)
@@ -316,8 +321,8 @@ async def test_a_parameter_set_that_nobody_has_is_refused_before_a_template_is_l
 
 
 # ---------------------------------------------------------------------- the token
-async def told_of_a_token(monkeypatch, *, token, logged=b"the entry", template=COMPARED):
-    scene = Scene(monkeypatch)
+async def told_of_a_token(monkeypatch, *, token, logged=b"the entry", template=COMPARED, scene=None):
+    scene = scene or Scene(monkeypatch)
     scene.templates = {KEY: template, OTHER_KEY: SECOND}
     scene.submission = SimpleNamespace(session_id=a_session(3), token=token, log_size=5)
     token_digest = hashlib.sha256(b"the token").digest()
@@ -337,6 +342,24 @@ async def test_a_match_is_asserted_of_the_template_and_the_entry_and_what_stood_
     issued = ("issue", scene.session.request, COMPARED, "read b'the entry'", PAD, NOW)
     assert (answer, scene.step) == ("the answer", ("TOKEN", a_session(3)))
     assert scene.calls == [("template", KEY), issued, decided(scene, Decision.MATCH, "an assertion")]
+
+
+async def test_a_key_that_is_silent_for_ever_keeps_no_thread_from_others_and_is_said_to_be(monkeypatch):
+    """Each call kept one of the threads that the log is read on, and when all were kept nobody was told anything."""
+    silent, scene = threading.Event(), None
+    try:
+        for _ in range(2):
+            monkeypatch.undo()
+            scene = Scene(monkeypatch)
+            scene.service._of_issuer = Aside("the key", seconds=0.01)
+            scene.service._issuer = SimpleNamespace(issue=lambda *_, **__: silent.wait(30))
+            asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+            with pytest.raises(UnavailableError, match=r"^the key does not answer; try again later$"):
+                await told_of_a_token(monkeypatch, token=b"the token", scene=scene)
+            assert scene.calls == [("template", KEY)]
+            assert await asyncio.wait_for(to_thread(str.upper, "read"), 20) == "READ"
+    finally:
+        silent.set()
 
 
 async def test_without_a_nonce_or_a_match_nothing_is_asserted_and_a_guess_is_decided_before_it_is_refused(monkeypatch):

@@ -6,6 +6,7 @@ import asyncio
 import multiprocessing
 import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from types import SimpleNamespace
 
@@ -18,6 +19,7 @@ from server.matching import preparing, workers
 from server.matching.metrics import Metrics
 from server.matching.preparing import Pool
 from server.matching.workers import MatchWorkers, _fill_pool, _match_from_pool
+from server.threads import error_of
 
 PARAMETERS = parameters_for(CODE_LENGTH)
 
@@ -198,6 +200,31 @@ async def test_a_process_that_died_under_several_is_replaced_once_and_the_work_o
     assert (worker.pool, worker.prepared) == (processes[1], 0)
 
 
+async def test_a_process_that_dies_while_all_are_ended_is_not_replaced(processes):
+    """Another one began after the end, and the server waited for its rehearsal."""
+    worker = workers._Worker(PARAMETERS)
+    working = asyncio.create_task(worker.run(pow, 2, 3))
+    await asyncio.sleep(0)
+    worker.is_closed = True
+    with pytest.raises(BrokenProcessPool, match="it died"):
+        await working
+    assert [process.shut for process in processes] == [[]]
+
+
+@pytest.mark.parametrize("error", [StopIteration("a"), SystemExit(3), ValueError("b")])
+async def test_whatever_work_in_a_process_ends_with_who_waits_for_it_is_told(error):
+    """A future takes no `StopIteration`: a worker was then taken for one that prepares, for ever."""
+
+    def fail():
+        raise error
+
+    with ThreadPoolExecutor(1) as pool:
+        pool._result_queue = SimpleNamespace(_writer=SimpleNamespace(close=lambda: None))
+        expected = error_of(error)
+        with pytest.raises(type(expected), match=f"^{expected}$"):
+            await asyncio.wait_for(workers._submitted(pool, fail), 20)
+
+
 async def test_work_under_which_two_processes_die_is_not_done_a_third_time(processes, monkeypatch):
     worker = workers._Worker(PARAMETERS)
     spawn = workers._Worker._spawn
@@ -241,6 +268,7 @@ def test_all_processes_are_ended_and_waited_for_and_none_begins_what_waits(pool)
     pool.close()
     assert [worker.pool.shut for worker in pool._workers] == [[{"wait": True, "cancel_futures": True}]] * 3
     assert pool._is_closed
+    assert [worker.is_closed for worker in pool._workers] == [True] * 3
 
 
 @pytest.mark.parametrize("opens_to", [b"the token", b"another", None])

@@ -5,9 +5,12 @@ import contextlib
 import socket
 import stat
 import struct
+import tempfile
+from pathlib import Path
 
 import pytest
 
+from federation.errors import UsageError
 from server.visitors import door as door_module
 from server.visitors.door import MEMBER_SECONDS, PER_ADDRESS, PER_MEMBER, PLACES_OF_A_MEMBER, STRANGER_SECONDS, Door
 from server.visitors.passage import Passage, _Side
@@ -42,6 +45,78 @@ async def until(condition):
     async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110 - it is the kernel that is waited for
             await asyncio.sleep(0.01)
+
+
+@contextlib.asynccontextmanager
+async def queueing(number):
+    """Visitors of a server that takes nobody yet, with room for one in its queue."""
+    door = Door("127.0.0.1", 0)
+    passage, loop = Passage(door), asyncio.get_running_loop()
+    with socket.socket(socket.AF_UNIX) as server, contextlib.ExitStack() as held:
+        server.setblocking(False)
+        server.bind(str(passage.path))
+        server.listen(0)
+        await passage.open()
+        visitors = [held.enter_context(socket.create_connection(door.getsockname())) for _ in range(number)]
+        for said, visitor in enumerate(visitors):
+            visitor.setblocking(False)
+            await loop.sock_sendall(visitor, bytes([said]))
+        await until(lambda: (door.visitors, len(passage._visitors)) == (number, 1))
+        yield passage, door, server, visitors
+        passage.close()
+        await until(lambda: not door.visitors)
+        assert (passage._coming, passage._visitors) == (set(), {})
+
+
+async def test_whoever_comes_while_the_server_s_queue_is_full_waits_for_a_place_in_it():
+    """They were shown out: a socket in a file system whose queue is full has no connection under way."""
+    async with queueing(6) as (passage, _, server, _visitors):
+        heard, loop = set(), asyncio.get_running_loop()
+        for _ in range(6):
+            inner, _ = await loop.sock_accept(server)
+            with inner:
+                heard.add((await loop.sock_recv(inner, 9))[0])
+        assert heard == {0, 1, 2, 3, 4, 5}
+        assert passage._coming == set()
+
+
+async def test_whoever_waits_for_the_server_s_queue_is_shown_out_when_the_end_comes_and_after_ten_seconds(monkeypatch):
+    async with queueing(3) as (passage, _, _server, _visitors):
+        assert len(passage._coming) == 2  # and its end leaves none of them, nor a socket
+    monkeypatch.setattr("server.visitors.passage._TRIES", 1)
+    loop = asyncio.get_running_loop()
+    async with queueing(1) as (passage, door, _, _visitors):
+        with socket.create_connection(door.getsockname()) as late:
+            late.setblocking(False)
+            assert await loop.sock_recv(late, 1) == b""
+        assert len(passage._visitors) == 1
+
+
+@pytest.mark.parametrize("letters", [63, 64])
+def test_a_folder_whose_name_is_too_long_for_a_socket_is_named_and_not_left(tmp_path, monkeypatch, letters):
+    """gRPC said that it cannot bind, and the server ended as by a mistake of the program."""
+    base = tempfile.mkdtemp(dir="/tmp")
+    folder = Path(base) / ("x" * (107 - len(base) - len("//intaglio-12345678/server") + letters - 63))
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    with Door("127.0.0.1", 0) as door:
+        if letters == 63:
+            passage = Passage(door)
+            with socket.socket(socket.AF_UNIX) as bound:
+                bound.bind(str(passage.path))
+            passage.close()
+        else:
+            with pytest.raises(UsageError, match=r"/server is too long for the name of a socket; TMPDIR names a"):
+                Passage(door)
+    folder.rmdir()  # empty
+    Path(base).rmdir()
+
+
+def test_without_a_folder_for_its_socket_it_says_where_to_name_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    said = r"^there is no folder for a socket: No such file or directory; TMPDIR names another one$"
+    with Door("127.0.0.1", 0) as door, pytest.raises(UsageError, match=said):
+        Passage(door)
 
 
 @contextlib.asynccontextmanager

@@ -31,6 +31,16 @@ def test_who_comes_too_early_waits_for_what_is_missing_and_the_early_call_counts
     assert [rates.wait_of(b"a") for _ in range(2)] == [0.0, 0.5], "a rest saves up a burst and no more"
 
 
+def test_a_clock_that_goes_back_costs_nobody_more_than_the_wait_that_there_was():
+    now = [5000.0]
+    rates = PeerRates(PeerRate(2.0, burst=3), clock=lambda: now[0])
+    assert [rates.wait_of(b"a") for _ in range(4)] == [0.0, 0.0, 0.0, 0.5]
+    now[0] = 1000.0
+    assert rates.wait_of(b"a") == 0.5
+    now[0] = 1000.5
+    assert [rates.wait_of(b"a") for _ in range(2)] == [0.0, 0.5]
+
+
 def test_a_rate_may_be_a_day_s_or_so_many_times_as_much():
     assert PeerRate(1.5, burst=4).times(3) == PeerRate(4.5, burst=12)
     assert PeerRate.a_day(864) == PeerRate(0.01, burst=864)

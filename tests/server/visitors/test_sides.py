@@ -155,9 +155,9 @@ class Loop:
         self.protocol = protocol
         return SimpleNamespace(close=self.scene.calls.of("listens no more"))
 
-    async def sock_connect(self, own, path):
+    async def let_in(self, own):
         self.own = own
-        self.scene.calls.note("connected", own.getsockname()[:17], own.gettimeout(), path)
+        self.scene.calls.note("connected", own.getsockname()[:17], own.gettimeout())
         if self.failing == "connect":
             raise ConnectionRefusedError(111, "refused")
 
@@ -174,6 +174,7 @@ async def come(scene, monkeypatch, **options):
     """A visitor, and the loop that it came over."""
     loop = Loop(scene, **options)
     monkeypatch.setattr(module.asyncio, "get_running_loop", lambda: loop)
+    monkeypatch.setattr(scene.passage, "_let_in", loop.let_in)
     visitor = _Side()
     visitor.connection_made(Way(scene.calls, "visitor"))
     await scene.passage._connect(visitor)
@@ -213,7 +214,7 @@ async def test_a_visit_has_a_name_of_its_own_that_the_server_sees_and_that_is_fo
     assert len(name) == len("intaglio-passage-") + 32
     assert loop.own.getsockname() == b"\0" + name.encode()
     assert scene.calls[1:3] == [
-        ("connected", b"\0intaglio-passage", 0.0, str(scene.passage.path)),
+        ("connected", b"\0intaglio-passage", 0.0),
         ("inner", True),
     ]
     assert (visitor.other, loop.inner.other) == (loop.inner, visitor)
@@ -237,6 +238,30 @@ async def test_who_cannot_be_taken_to_the_server_is_turned_out_and_nothing_of_th
     assert (scene.calls[-1], loop.own.fileno()) == (("visitor", "abort"), -1)
     assert (scene.passage._visitors, visitor.other) == ({}, None)
     visitor.connection_lost(None)
+
+
+async def test_there_is_room_sooner_or_later_or_the_visitor_is_turned_out(scene, monkeypatch):
+    slept, outcomes = [], [BlockingIOError(11, "full")] * 3 + [None]
+
+    def connect(path):
+        scene.calls.note("connect", path)
+        if (outcome := outcomes.pop(0)) is not None:
+            raise outcome
+
+    async def sleep(seconds):
+        slept.append(seconds)
+
+    monkeypatch.setattr(module.asyncio, "sleep", sleep)
+    await scene.passage._let_in(SimpleNamespace(connect=connect))
+    assert scene.calls[1:] == [("connect", str(scene.passage.path))] * 4
+    assert (slept, outcomes) == ([0.1] * 3, [])
+    outcomes.extend([BlockingIOError(11, "full")] * 101)
+    with pytest.raises(BlockingIOError, match="full"):
+        await scene.passage._let_in(SimpleNamespace(connect=connect))
+    assert (len(slept), outcomes) == (103, [])
+    outcomes.append(FileNotFoundError(2, "gone"))
+    with pytest.raises(FileNotFoundError, match="gone"):
+        await scene.passage._let_in(SimpleNamespace(connect=connect))
 
 
 async def test_a_name_that_is_taken_turns_its_visitor_out(scene, monkeypatch):

@@ -24,7 +24,7 @@ from server.people import authority
 from server.storage.sqlstorage import open_storage
 from server.visitors.door import opened_door
 from server.web.metrics import BridgeMetrics
-from server.web.upstream import CALLS, MatchingUpstream
+from server.web.upstream import CALL_SECONDS, CALLS, MatchingUpstream
 from tests.running import RunningServer, a_release, a_service, public_rules
 
 pytestmark = [pytest.mark.integration, pytest.mark.enable_socket]
@@ -278,6 +278,62 @@ def checkpoint_after(go, made):
         return made()
 
     return wait
+
+
+class Channel:
+    """Notes when it is closed."""
+
+    def __init__(self, closed):
+        self.closed = closed
+
+    async def close(self, grace=None):
+        self.closed.append(grace)
+
+
+async def test_no_call_is_ended_by_the_end_of_its_connection_before_its_own(tls, folder, monkeypatch):
+    """To whoever waits for it that looks like an end of their own, and the visitor would hear nothing of ours."""
+    closed = []
+    monkeypatch.setattr("server.web.upstream._connected", lambda *_: Channel(closed))
+    upstream = MatchingUpstream("localhost:9", folder, "bridge", print)
+    authority.renew(tls, now=now(), names=("bridge",))
+    for name in ("bridge.pem", "bridge-key.pem"):
+        shutil.copy(tls / name, folder)
+    upstream.look()
+    await asyncio.wait(set(upstream._closing))
+    assert closed == [2 * CALL_SECONDS]
+    await upstream.close()
+    assert (closed, upstream._closing) == ([70.0, None], set())
+
+
+async def test_whatever_looking_after_the_connection_ends_with_it_goes_on_and_says_so_once(folder, monkeypatch):
+    """A certificate of a kind that nobody reads, and no pair was ever taken up again, nor the service found."""
+    said, outcomes, done = [], [ValueError("odd"), ValueError("odd"), None, KeyError("other"), None], asyncio.Event()
+    monkeypatch.setattr("server.web.upstream._connected", lambda *_: Channel([]))
+    monkeypatch.setattr("server.web.upstream._ASK_SECONDS", 0.0)
+    monkeypatch.setattr("server.web.upstream._LOOK_SECONDS", 0.0)
+    upstream = MatchingUpstream("localhost:9", folder, "bridge", said.append)
+
+    async def ask():
+        if not outcomes:
+            done.set()
+            await asyncio.Event().wait()
+
+    def look():
+        if (outcome := outcomes.pop(0)) is not None:
+            raise outcome
+
+    monkeypatch.setattr(upstream, "ask", ask)
+    monkeypatch.setattr(upstream, "look", look)
+    tending = asyncio.create_task(upstream.tend())
+    await asyncio.wait({tending, asyncio.create_task(done.wait())}, return_when=asyncio.FIRST_COMPLETED)
+    assert not tending.done()
+    tending.cancel()
+    await asyncio.wait({tending})
+    assert said == [
+        "the bridge cannot look after its connection: ValueError: odd",
+        "the bridge cannot look after its connection: KeyError: 'other'",
+    ]
+    await upstream.close()
 
 
 async def test_a_visitor_who_finds_no_room_all_the_time_hears_it(folder, monkeypatch):
