@@ -10,7 +10,7 @@ It is longer than any statement may take, and than a commit takes on a busy disk
 The other side is told the same of us. A front end whose machine vanishes, or that is stopped, between two statements
 holds its locks, the log's row among them, until PostgreSQL hears that it is gone: by itself in two hours, or never.
 
-What a pooler in between leaves out of all this would be missed silently, so a new connection is asked what it has.
+What a pooler in between leaves out of all this would be missed by nobody, so a new connection is asked what it has.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import URL, Engine
 
-ANSWER_SECONDS: Final = 20.0
+ANSWER_SECONDS: Final = 15.0
 """A server that owes an answer for so long gives none; and a client that owes a statement sends none."""
 _LEVEL: Final = "read committed"
 _NETWORK: Final = {
@@ -43,6 +43,8 @@ TCP by itself waits a quarter of an hour.
 _OF_THE_OTHER_SIDE: Final = {
     name.replace("keepalives", "tcp_keepalives"): str(value) for name, value in _NETWORK.items() if name != "keepalives"
 }
+_NOT_OURS_TO_SET: Final = {"session_replication_role": "origin"}
+"""What only a superuser sets. With another one nothing that belongs to a template goes with it."""
 
 
 def open_engine(url: URL, *, read_only: bool, patient: bool, limit_seconds: int, **options: Any) -> Engine:  # noqa: ANN401 - SQLAlchemy's
@@ -60,6 +62,7 @@ def open_engine(url: URL, *, read_only: bool, patient: bool, limit_seconds: int,
         "synchronous_commit": "on",
         "statement_timeout": "0" if patient else limit,
         "lock_timeout": limit,
+        "exit_on_error": "off",  # an error of a statement is not one of the connection
         "idle_in_transaction_session_timeout": f"{1000 * ANSWER_SECONDS:.0f}",
         # Who waited for a lock must read what its holder wrote: `server.sql` begins its own transactions.
         "default_transaction_isolation": _LEVEL,
@@ -109,10 +112,12 @@ class _Connection(psycopg.Connection[Any]):
 
 def _require_settings(connection: psycopg.Connection[Any], settings: dict[str, str]) -> None:
     """Raises an error of the driver, since a pooler that is set up anew may leave something out at any time."""
+    wanted = settings | _NOT_OURS_TO_SET
     connection.autocommit = True
-    found = dict(connection.execute("SELECT name, setting FROM pg_settings WHERE name = ANY(%s)", [list(settings)]))
+    found = dict(connection.execute("SELECT name, setting FROM pg_settings WHERE name = ANY(%s)", [list(wanted)]))
     connection.autocommit = False
-    if missing := [name for name, value in settings.items() if found.get(name) != value]:
+    if other := [name for name, value in wanted.items() if found.get(name) != value]:
         raise psycopg.OperationalError(
-            f"what stands between here and PostgreSQL leaves out {', '.join(missing)}; connect to PostgreSQL itself"
+            f"a connection has not the {', '.join(other)} that it must have; connect to PostgreSQL itself and not to a"
+            " pooler, as a role that has no such default"
         )

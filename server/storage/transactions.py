@@ -46,6 +46,8 @@ _MOVE_IF_FREE = (
 )
 _SEE = _RECORD.where(log_seen.c.row == 1, log_seen.c.size < sa.bindparam("new_size"))
 _LOCK_NAME = sa.select(sa.func.pg_advisory_xact_lock(sa.bindparam("number")))
+# Also from those who only look: what they decide about would change under them.
+_LOCK_EVERYBODY = sa.text("LOCK TABLE sessions, templates, tombstones IN ACCESS EXCLUSIVE MODE")
 
 
 class Transactions:
@@ -167,3 +169,8 @@ class Transactions:
             digests = (hashlib.sha256(name).digest()[:8] for name in names)
             for number in sorted({int.from_bytes(digest, "big", signed=True) for digest in digests}):
                 run.execute(_LOCK_NAME, {"number": number})
+
+    def _lock_everybody(self, run: Transaction) -> None:
+        """The same for all names there are. PostgreSQL remembers some thousand locks, and no more, for everybody."""
+        if not self._database.is_sqlite:
+            run.execute(_LOCK_EVERYBODY)

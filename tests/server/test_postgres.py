@@ -132,10 +132,18 @@ def test_where_something_in_between_leaves_our_settings_out_nobody_serves(prepar
     monkeypatch.setattr(psycopg.Connection, "connect", classmethod(through_a_pooler))
     for refused in (open_storage, lambda url: upgrade(database_url(url)), open_log_storage):
         with pytest.raises(
-            UsageError,
-            match=r"is not a usable database: what stands between here and PostgreSQL leaves out .*lock_timeout",
+            UsageError, match=r"usable database: a connection has not the .*lock_timeout.*; connect to "
         ):
             refused(prepared_postgres)
+
+
+def test_a_role_whose_foreign_keys_hold_nothing_is_refused(empty_postgres):
+    with psycopg.connect(empty_postgres, autocommit=True) as operator:
+        operator.execute(f"ALTER DATABASE {operator.info.dbname} SET session_replication_role = replica")
+    with pytest.raises(UsageError, match="a connection has not the session_replication_role that it must have"):
+        upgrade(database_url(empty_postgres))
+    with psycopg.connect(empty_postgres) as operator:
+        assert operator.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'").fetchone() == (0,)
 
 
 @pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1", "UTF8"])
