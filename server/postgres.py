@@ -10,7 +10,7 @@ It is longer than any statement may take, and than a commit takes on a busy disk
 The other side is told the same of us. A front end whose machine vanishes, or that is stopped, between two statements
 holds its locks, the log's row among them, until PostgreSQL hears that it is gone: by itself in two hours, or never.
 
-What a pooler in between leaves out of all this would be missed by nobody, so a new connection is asked what it has.
+What a pooler in between leaves out of all this nobody would notice, so a new connection is asked what it has.
 """
 
 from __future__ import annotations
@@ -111,9 +111,11 @@ class _Connection(psycopg.Connection[Any]):
 
 
 def _require_settings(connection: psycopg.Connection[Any], settings: dict[str, str]) -> None:
-    """Raises an error of the driver, since a pooler that is set up anew may leave something out at any time."""
+    """Returns when they hold. Raises an error of the driver: a pooler may leave them out from one day to the next."""
     wanted = settings | _NOT_OURS_TO_SET
     connection.autocommit = True
+    # Whoever comes first after a quiet hour would be told that the database is out of reach. PostgreSQL 13 has none.
+    connection.execute("SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'idle_session_timeout'")
     found = dict(connection.execute("SELECT name, setting FROM pg_settings WHERE name = ANY(%s)", [list(wanted)]))
     connection.autocommit = False
     if other := [name for name, value in wanted.items() if found.get(name) != value]:

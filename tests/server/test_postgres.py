@@ -79,8 +79,9 @@ def test_a_commit_whose_answer_does_not_come_is_not_reported_as_done(empty_postg
             assert run.execute(ALL).scalars() in ([], [1, 2])
 
 
-@pytest.mark.usefixtures("impatient")
-def test_a_front_end_that_stops_while_it_holds_the_log_keeps_the_others_from_it_for_no_longer_than_that(empty_postgres):
+def test_a_front_end_that_stops_while_it_holds_the_log_keeps_the_others_from_it_for_no_longer_than_that(
+    empty_postgres, monkeypatch
+):
     holds, goes_on = Event(), Event()
 
     def stop(*_):
@@ -88,8 +89,11 @@ def test_a_front_end_that_stops_while_it_holds_the_log_keeps_the_others_from_it_
         assert goes_on.wait(60)
         return b"a checkpoint that comes too late"
 
+    with monkeypatch.context() as patch:
+        patch.setattr("server.postgres.ANSWER_SECONDS", 0.5)
+        soon_given_up = open_log_storage(empty_postgres)
     with (
-        closing(open_log_storage(empty_postgres)) as first,
+        closing(soon_given_up) as first,
         closing(open_log_storage(empty_postgres)) as second,
         ThreadPoolExecutor(1) as threads,
     ):
