@@ -46,7 +46,7 @@ _MOVE_IF_FREE = (
 )
 _SEE = _RECORD.where(log_seen.c.row == 1, log_seen.c.size < sa.bindparam("new_size"))
 _LOCK_NAME = sa.select(sa.func.pg_advisory_xact_lock(sa.bindparam("number")))
-_EVERYBODY = sa.literal_column(str(0x696E74616C6C))  # "intall"
+_EVERYBODY: sa.ColumnElement[int] = sa.literal_column(str(0x696E74616C6C))  # "intall"
 _LOCK_SOMEBODY = sa.select(sa.func.pg_advisory_xact_lock_shared(_EVERYBODY))
 _LOCK_EVERYBODY = sa.select(sa.func.pg_advisory_xact_lock(_EVERYBODY))
 
