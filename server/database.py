@@ -10,7 +10,7 @@ import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import sqlalchemy as sa
 from alembic import command
@@ -24,16 +24,6 @@ from server.files import sync_directory
 _APPLICATION_ID = 0x696E7467  # "intg", in the header of our SQLite files
 _FIRST_CONSTRUCTION = frozenset({"0001", "0002", "0003", "0004"})
 _WAIT_SECONDS = 5
-_NETWORK: Final = {
-    "tcp_user_timeout": 10_000,  # milliseconds
-    "keepalives_idle": 5,
-    "keepalives_interval": 1,
-    "keepalives_count": 5,
-}
-"""A server of whose machine nothing is heard for ten seconds, not even that bytes arrived, is out of reach.
-
-Its own limits end a statement, not the waiting for an answer that is lost: TCP by itself waits a quarter of an hour.
-"""
 POSTGRES_CONNECTIONS = 4
 
 
@@ -67,16 +57,17 @@ def name_of(url: URL) -> str:
     return str(url.database) if url.get_backend_name() == "sqlite" else url.render_as_string(hide_password=True)
 
 
-def connect(url: URL, *, read_only: bool = False) -> Engine:
+def connect(url: URL, *, read_only: bool = False, patient: bool = False) -> Engine:
     """An engine whose every transaction follows our rules.
 
     SQLite: mode 0600, write-ahead log, foreign keys, deleted bytes overwritten. A transaction takes the write lock when
-    it begins, unless its execution options say `reading`. PostgreSQL: nothing waits longer than a few seconds. In both
-    a commit is on disk when it returns. `server.sql` runs what servers do all day.
+    it begins, unless its execution options say `reading`. PostgreSQL: see `server.postgres`. In both a commit is on
+    disk when it returns. `server.sql` runs what servers do all day.
 
     Args:
         url: from `database_url`.
         read_only: the database itself refuses to be written to, and an SQLite file is not made.
+        patient: statements may take as long as they like, as SQLite's do.
 
     Raises:
         UsageError: the file cannot be opened, or the driver is not installed.
@@ -91,20 +82,10 @@ def connect(url: URL, *, read_only: bool = False) -> Engine:
         sa.event.listen(engine, "connect", _prepare_sqlite)
         sa.event.listen(engine, "begin", _begin_sqlite)
         return engine
-    milliseconds = _WAIT_SECONDS * 1000
-    settings = f"-c synchronous_commit=on -c statement_timeout={milliseconds} -c lock_timeout={milliseconds}"
-    # Who waited for a lock must read what its holder wrote, whatever this database's transactions are like by default:
-    # `server.sql` begins its own.
-    settings += r" -c default_transaction_isolation=read\ committed"
-    if read_only:
-        settings += " -c default_transaction_read_only=on"
     try:
-        return sa.create_engine(
-            url,
-            connect_args={"connect_timeout": _WAIT_SECONDS, "options": settings, **_NETWORK},
-            isolation_level="READ COMMITTED",
-            **common,
-        )
+        from server.postgres import open_engine  # noqa: PLC0415 - its driver is an extra's
+
+        return open_engine(url, read_only=read_only, patient=patient, limit_seconds=_WAIT_SECONDS, **common)
     except ImportError as error:
         raise UsageError("PostgreSQL needs its driver; install intaglio[postgres]") from error
 
@@ -153,7 +134,7 @@ def upgrade(url: URL, revision: str = "head") -> str:
     Raises:
         UsageError: not our database, newer than this version, or out of reach.
     """
-    engine = connect(url)
+    engine = connect(url, patient=True)  # a step that goes through all templates, who are as many as they are
     try:
         with engine.begin() as connection:
             _refuse_strangers(connection, url)

@@ -84,12 +84,20 @@ class Rows:
         cursor: of the statement.
         compiled: the statement.
         late: what the driver raises when there are no rows to give, where they come only when they are asked for.
+        ask: asks for them, and for whatever was sent before.
     """
 
-    def __init__(self, cursor: Any, compiled: _Compiled, late: type[Exception] | None) -> None:  # noqa: ANN401 - either driver's
+    def __init__(
+        self,
+        cursor: Any,  # noqa: ANN401 - either driver's
+        compiled: _Compiled,
+        late: type[Exception] | None,
+        ask: Callable[[], None] | None = None,
+    ) -> None:
         self._cursor = cursor
         self._compiled = compiled
         self._late = late
+        self._ask = ask
         self._read: list[Any] | None = None
         if late is None:
             self._look()
@@ -116,6 +124,8 @@ class Rows:
             found = cursor.fetchall() if self._compiled.gives_rows(cursor) else []
         else:
             try:
+                if self._ask is not None and cursor.statusmessage is None:  # it has not been answered
+                    self._ask()
                 found = cursor.fetchall()
             except self._late:
                 if cursor.statusmessage is None:  # the statement failed, be it for the same kind of reason
@@ -161,6 +171,7 @@ class Transaction:
         self._options = {} if dialect.name == "sqlite" else {"binary": True}  # results travel as bytes, not as text
         self._late = late if mode in _TOGETHER else None
         self._together = ExitStack()
+        self._ask: Callable[[], None] | None = None
 
     def execute(
         self, statement: sa.Executable, parameters: Mapping[str, object] | Sequence[Mapping[str, object]] = ()
@@ -174,7 +185,7 @@ class Transaction:
             given: Any = parameters or {}
             compiled = _compiled(statement, tuple(given), self._dialect)
             cursor = self.driver.execute(compiled.text, compiled.bind(given), **self._options)
-        return Rows(cursor, compiled, self._late)
+        return Rows(cursor, compiled, self._late, self._ask)
 
     def stream(self, statement: sa.Executable) -> Iterator[Any]:
         """The rows of a large table, a few of them in memory at once."""
@@ -205,7 +216,9 @@ class Transaction:
     def begin(self) -> None:
         """Begins. Waits for whoever writes, when the first row is looked at at the latest."""
         if self._late is not None:
-            self._together.enter_context(self.driver.pipeline())
+            # Only who was asked to answer all takes a transaction that waits for its client for idle, and ends it in
+            # time; the driver by itself has the rows sent, and PostgreSQL thinks that the next statement is on its way.
+            self._ask = self._together.enter_context(self.driver.pipeline()).sync
         if (begin := _BEGIN[self._dialect.name][self.mode]) is not None:
             self.driver.execute(begin)
 
@@ -222,7 +235,7 @@ class Transaction:
     def hear_the_rest(self) -> None:
         """Waits for what was sent. From here on each statement is waited for."""
         self._together.close()
-        self._late = None
+        self._late = self._ask = None
 
 
 class Database:

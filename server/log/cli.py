@@ -221,7 +221,7 @@ def opened_log_database(database: str, key: Path) -> Iterator[TransparencyLog]:
         ProofError: the database is not one that the key signed.
     """
     signer = _read_signer(key)
-    storage = open_log_storage(database)
+    storage = open_log_storage(database, patient=True)  # to count everything takes longer the older a log is
     try:
         yield TransparencyLog(storage, signer, clock=_now)
     finally:

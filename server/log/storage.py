@@ -169,18 +169,19 @@ class LogStorage(Protocol):
         """
 
 
-def open_log_storage(database: str | Path, *, read_only: bool = False) -> SqlLogStorage:
+def open_log_storage(database: str | Path, *, read_only: bool = False, patient: bool = False) -> SqlLogStorage:
     """Opens the storage of a log, or makes it in an empty database.
 
     Args:
         database: path of an SQLite file, made when missing; or a URL, `postgresql://USER@HOST/NAME`.
         read_only: for whoever only reads: makes nothing, and the database itself refuses every change.
+        patient: for whoever reads all of it: statements may take as long as they like.
 
     Raises:
         UsageError: out of reach, not the database of a log, or of another version.
     """
     url = database_url(database)
-    engine = connect(url, read_only=read_only)
+    engine = connect(url, read_only=read_only, patient=patient)
     try:
         with engine.begin() as connection:
             if not read_only:

@@ -271,6 +271,7 @@ class SqlTemplates(SqlTickets, SqlCertificates):
     ) -> int:
         """See `Storage`. A crash leaves the database behind its log, or level with it."""
         with self._begin() as run:
+            self._lock_everybody(run)
             run.execute(_END_EVERY_SESSION)
             void = 0 if keeps_tickets else self._void_tickets(run)
             for one in missed:
@@ -278,7 +279,6 @@ class SqlTemplates(SqlTickets, SqlCertificates):
                     case MissedAttempt():
                         run.execute(_ADD_ATTEMPT, _row_of_attempt(None, one.key_id, one.transcript_digest, one.time))
                     case MissedEnd():
-                        self._lock(run, one.key_id)
                         self._bury(run, one.key_id, now=one.time, request_digest=one.request_digest)
                         self._name_owner(run, one)
             self._record(run, head)

@@ -4,12 +4,12 @@ Theory of operation
 -------------------
 Two front ends must never spend one attempt or one nonce twice. In SQLite a writing transaction holds the only write
 lock from its beginning. In PostgreSQL every method that decides about a key id first takes an advisory lock on it, and
-a session's row is locked while its step is decided. Whoever takes several locks takes them in this order: key ids by
-their number, sessions' rows, the row of the log's checkpoint. Opening a session takes none. That last row is written as
-the last thing before the commit, by every durable transaction, unless another one is just writing it: nobody waits for
-it. Whether it was put back is the first thing that such a transaction asks. What it does explains its entry of the log
-as well as a record that covers it (`server.restoring.reconciling`); only one that takes an announcement away without
-doing anything must record.
+a session's row is locked while its step is decided. Whoever takes several locks takes them in this order: the one that
+is shared by all and held alone by who decides about everybody, key ids by their number, sessions' rows, the row of the
+log's checkpoint. Opening a session takes none. That last row is written as the last thing before the commit, by every
+durable transaction, unless another one is just writing it: nobody waits for it. Whether it was put back is the first
+thing that such a transaction asks. What it does explains its entry of the log as well as a record that covers it
+(`server.restoring.reconciling`); only one that takes an announcement away without doing anything must record.
 """
 
 from __future__ import annotations
@@ -46,6 +46,9 @@ _MOVE_IF_FREE = (
 )
 _SEE = _RECORD.where(log_seen.c.row == 1, log_seen.c.size < sa.bindparam("new_size"))
 _LOCK_NAME = sa.select(sa.func.pg_advisory_xact_lock(sa.bindparam("number")))
+_EVERYBODY: sa.ColumnElement[int] = sa.literal_column(str(0x696E74616C6C))  # "intall"
+_LOCK_SOMEBODY = sa.select(sa.func.pg_advisory_xact_lock_shared(_EVERYBODY))
+_LOCK_EVERYBODY = sa.select(sa.func.pg_advisory_xact_lock(_EVERYBODY))
 
 
 class Transactions:
@@ -164,6 +167,12 @@ class Transactions:
     def _lock(self, run: Transaction, *names: bytes) -> None:
         """Until the transaction ends, nobody else passes here with these names. SQLite's write lock does it already."""
         if not self._database.is_sqlite:
+            run.execute(_LOCK_SOMEBODY)
             digests = (hashlib.sha256(name).digest()[:8] for name in names)
             for number in sorted({int.from_bytes(digest, "big", signed=True) for digest in digests}):
                 run.execute(_LOCK_NAME, {"number": number})
+
+    def _lock_everybody(self, run: Transaction) -> None:
+        """The same for all names there are. PostgreSQL remembers some thousand locks, and no more, for everybody."""
+        if not self._database.is_sqlite:
+            run.execute(_LOCK_EVERYBODY)

@@ -165,23 +165,46 @@ def test_what_is_no_file_that_may_be_written_is_refused(tmp_path, make):
 
 def test_a_server_s_database_waits_for_nothing_longer_than_a_few_seconds_and_commits_to_disk(empty_postgres):
     with psycopg.connect(empty_postgres, autocommit=True) as connection:  # what its operator likes better
-        for setting in ("synchronous_commit = off", "default_transaction_isolation = serializable"):
+        for setting in (
+            "synchronous_commit = off",
+            "default_transaction_isolation = serializable",
+            "idle_session_timeout = 7000",
+            "idle_in_transaction_session_timeout = 0",
+            "exit_on_error = on",
+            "client_encoding = LATIN9",
+        ):
             connection.execute(f"ALTER DATABASE {connection.info.dbname} SET {setting}")
     for read_only in (False, True):
         engine = connect(database_url(empty_postgres), read_only=read_only)
-        names = ("synchronous_commit", "statement_timeout", "lock_timeout", "default_transaction_read_only")
+        names = (
+            "synchronous_commit",
+            "statement_timeout",
+            "lock_timeout",
+            "idle_in_transaction_session_timeout",
+            "idle_session_timeout",
+            "exit_on_error",
+            "client_encoding",
+            "default_transaction_read_only",
+        )
         with engine.connect() as connection:
             found = {name: connection.exec_driver_sql(f"SHOW {name}").scalar() for name in names}
             level = connection.exec_driver_sql("SHOW transaction_isolation").scalar()
             asked = connection.connection.driver_connection.info.get_parameters()
         engine.dispose()
-        heard = ("tcp_user_timeout", "keepalives_idle", "keepalives_interval", "keepalives_count")
-        assert [asked[name] for name in heard] == ["10000", "5", "1", "5"]  # with as many as there are: 10 s
+        heard = ("keepalives", "tcp_user_timeout", "keepalives_idle", "keepalives_interval", "keepalives_count")
+        assert [asked[name] for name in heard] == ["1", "10000", "5", "1", "5"]  # with as many as there are: 10 s
+        of_the_server = zip(heard[1:], ("10000", "5", "1", "5"), strict=True)
+        for name, value in of_the_server:  # on a Unix socket it shows none of them
+            assert f" -c {name.replace('keepalives', 'tcp_keepalives')}={value}" in asked["options"]
         assert asked["connect_timeout"] == "5"
         assert found == {
             "synchronous_commit": "on",
             "statement_timeout": "5s",
             "lock_timeout": "5s",
+            "idle_in_transaction_session_timeout": "15s",
+            "idle_session_timeout": "0",
+            "exit_on_error": "off",
+            "client_encoding": "UTF8",
             "default_transaction_read_only": "on" if read_only else "off",
         }
         assert level == "read committed"

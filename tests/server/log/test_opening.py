@@ -61,7 +61,7 @@ def test_a_log_that_is_only_looked_at_publishes_nothing_and_asks_nobody(folder, 
     with pytest.raises(UnavailableError, match="busy"), opened_log_database("a.db", folder / "key") as log:
         fails(log, closed)
     assert closed.told == ["storage"]
-    assert closed.made["open_log_storage"]["database"] == "a.db"
+    assert closed.made["open_log_storage"] == {"database": "a.db", "read_only": False, "patient": True}
     made = closed.made["TransparencyLog"]
     assert (made["storage"], made["signer"].key) == (closed.opened["open_log_storage"], SIGNER.key)
     assert (made["published"], made["witnesses"], made["clock"]) == (None, None, cli._now)

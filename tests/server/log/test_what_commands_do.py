@@ -216,7 +216,7 @@ def test_a_policy_is_read_with_its_witnesses_and_their_clock(folder, monkeypatch
         assert log is made["TransparencyLog"]
     assert stand["Witnesses"]["policy"] == LogPolicy.from_text(text)
     assert stand["Witnesses"]["clock"] is cli._now
-    assert stand["open_log_storage"] == {"database": "elsewhere.db", "read_only": False}
+    assert stand["open_log_storage"] == {"database": "elsewhere.db", "read_only": False, "patient": False}
 
 
 # ------------------------------------------------------------------------------------------------ a witness serves

@@ -18,8 +18,8 @@ class Noted:
     def __init__(self):
         self.told = []
 
-    def execute(self, statement, parameters):
-        self.told.append((str(statement), parameters))
+    def execute(self, statement, parameters=()):
+        self.told.append((str(statement), dict(parameters)))
 
 
 def storage(*, is_sqlite):
@@ -42,15 +42,23 @@ SIGNED = {name: number - (1 << 64) * (number >= 1 << 63) for name, number in NUM
 def test_names_are_held_once_each_in_the_order_of_their_numbers_whoever_names_them_how(names):
     run = Noted()
     storage(is_sqlite=False)._lock(run, *names)
-    assert [parameters["number"] for _, parameters in run.told] == sorted(SIGNED.values())
-    assert {statement for statement, _ in run.told} == {
+    assert run.told[0] == ("SELECT pg_advisory_xact_lock_shared(115923119860844) AS pg_advisory_xact_lock_shared_1", {})
+    assert [parameters["number"] for _, parameters in run.told[1:]] == sorted(SIGNED.values())
+    assert {statement for statement, _ in run.told[1:]} == {
         "SELECT pg_advisory_xact_lock(:number) AS pg_advisory_xact_lock_1"
     }
+
+
+def test_who_decides_about_everybody_waits_for_all_who_hold_a_name():
+    run = Noted()
+    storage(is_sqlite=False)._lock_everybody(run)
+    assert run.told == [("SELECT pg_advisory_xact_lock(115923119860844) AS pg_advisory_xact_lock_1", {})]
 
 
 def test_sqlite_s_only_writer_needs_no_names_and_works_alone():
     run, sqlite = Noted(), storage(is_sqlite=True)
     sqlite._lock(run, b"one")
+    sqlite._lock_everybody(run)
     assert (run.told, sqlite.parallel, storage(is_sqlite=False).parallel) == ([], 1, 4)
 
 

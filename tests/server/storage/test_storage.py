@@ -1622,7 +1622,7 @@ LOCKED = {
     "finish a revocation": {OTHER_KEY, account_of(OTHER_DEVICE)},
     "forget": set(),
     "withdraw": {account_of(THIRD_DEVICE)},
-    "catch up": {THIRD_KEY},
+    "catch up": {"everybody"},
     "ask for a certificate": {(7).to_bytes(20, "big")},
     "see who was revoked": {digest(1)},
 }
@@ -1637,6 +1637,7 @@ def test_each_step_holds_the_names_that_it_decides_about(tmp_path, monkeypatch):
         lock(storage, run, *names)
 
     monkeypatch.setattr(SqlStorage, "_lock", noted)
+    monkeypatch.setattr(SqlStorage, "_lock_everybody", lambda *_: held_names.append("everybody"))
     with open_storage(tmp_path / "db") as storage:
 
         def put_in_force(operation, held, *, admission=None):
