@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 from federation.onebit import parameters_for
@@ -25,7 +26,14 @@ from tests.postgres import a_cluster, a_database
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
 
-_LONGEST_FIRST = ("tests/web/test_web.py", "tests/web/", "tests/integration/", "tests/field/", "tests/test_")
+_LONGEST_FIRST = (
+    "tests/web/test_web.py",
+    "tests/web/",
+    "tests/integration/",
+    "tests/server/restoring/",
+    "tests/field/",
+    "tests/test_",
+)
 
 
 @pytest.hookimpl(trylast=True)
@@ -49,6 +57,12 @@ def pytest_collection() -> Generator[None, object, object]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown() -> None:
+    """What a command wrote its lines with: the next test has a server that would do so too."""
+    structlog.reset_defaults()
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -129,11 +129,15 @@ def test_without_a_fingerprint_somebody_is_asked_and_only_a_yes_joins(monkeypatc
 
 
 @pytest.mark.parametrize(
-    ("told", "code"), [("0001 0002", 0), (" 0001   0002 ", 0), ("0001", 3), ("0001 0003", 3), ("", 3), ("00010002", 3)]
-)
-def test_a_fingerprint_is_compared_word_by_word_before_anything_is_made(monkeypatch, tmp_path, told, code):
+    ("told", "code"),
+    [
+        ("000a 0002", 0), (" 000a   0002 ", 0), ("000a0002", 0), ("000A 0002", 0),
+        ("000a", 3), ("0002", 3), ("000a 0003", 3), ("", 3), ("000a 0002 0002", 3), ("0002 000a", 3), ("000a-0002", 3),
+    ],
+)  # fmt: skip
+def test_a_fingerprint_is_compared_whole_before_anything_is_made(monkeypatch, tmp_path, told, code):
     (tmp_path / "invitation").write_text("an invitation")
-    read = SimpleNamespace(coordinator_fingerprint="0001 0002")
+    read = SimpleNamespace(coordinator_fingerprint="000a 0002")
     signed = SimpleNamespace(request=SimpleNamespace(fingerprint="ours"))
     made = Stand(monkeypatch, "client.node.cli", {"invitation_from_text": read, "join": signed})
     words = ["join", str(tmp_path / "invitation"), str(tmp_path / "north"), "--fingerprint", told]

@@ -365,12 +365,13 @@ def test_a_database_that_is_not_opened_leaves_no_connection(tmp_path, monkeypatc
     assert left == [0]
 
 
+@pytest.mark.parametrize("patient", [True, False])
 @pytest.mark.parametrize("read_only", [True, False])
-def test_who_only_reads_makes_no_tables(tmp_path, monkeypatch, read_only):
+def test_who_only_reads_makes_no_tables(tmp_path, monkeypatch, read_only, patient):
     open_log_storage(tmp_path / "log.db").close()
     prepared, opened = [], []
     connect = storage_module.connect
     monkeypatch.setattr(storage_module.schema, "prepare", prepared.append)
     monkeypatch.setattr(storage_module, "connect", lambda url, **named: opened.append(named) or connect(url, **named))
-    open_log_storage(tmp_path / "log.db", read_only=read_only).close()
-    assert (len(prepared), opened) == (0 if read_only else 1, [{"read_only": read_only}])
+    open_log_storage(tmp_path / "log.db", read_only=read_only, patient=patient).close()
+    assert (len(prepared), opened) == (0 if read_only else 1, [{"read_only": read_only, "patient": patient}])
