@@ -9,6 +9,7 @@ import threading
 import pytest
 
 from federation.errors import UnavailableError
+from server import threads
 from server.threads import Aside, error_of, to_thread
 
 
@@ -111,6 +112,25 @@ async def test_those_who_ask_at_once_are_answered_one_after_the_other_and_who_le
     await asyncio.wait(asking)
     assert (asking[0].result(), asking[1].cancelled(), asking[2].result()) == ("a", True, "c")
     assert silent.began == ["a", "c"]
+
+
+async def test_of_all_who_wait_one_is_asked_for_at_a_time_in_the_order_in_which_they_came(monkeypatch):
+    """Those who wait for one call all hear of its end at once; a token takes one all the same."""
+    asked = []
+
+    def ask(call):
+        asked.append((call(), asyncio.get_running_loop().create_future()))
+        return asked[-1][1]
+
+    monkeypatch.setattr(threads, "_on_a_thread_of_its_own", ask)
+    aside = Aside("the one", seconds=30.0)
+    asking = [asyncio.create_task(aside(str.upper, word)) for word in "abcd"]
+    for number, word in enumerate("ABCD", 1):
+        for _ in range(9):  # more than anybody needs who may go on
+            await asyncio.sleep(0)
+        assert [one for one, _ in asked] == list("ABCD")[:number]
+        asked[-1][1].set_result(f"answer to {word}")
+    assert await asyncio.gather(*asking) == [f"answer to {word}" for word in "ABCD"]
 
 
 @pytest.mark.parametrize("error", [*ODD, ValueError("g"), TimeoutError("h")])

@@ -130,6 +130,19 @@ async def test_a_busy_log_loses_no_refusal_and_changes_no_answer(refusals, log):
     assert sorted(log.counts) == [("invalid", 2), ("not-covered", 1)]
 
 
+async def test_what_a_busy_log_did_not_take_is_counted_by_kind_and_names_no_key(refusals, log):
+    """Else who asks while it is busy has as many entries as keys that he names, and owners have openings of a count."""
+    log.error = UnavailableError("the log's database is busy")
+    for number, peer in enumerate((PEER, PEER, OTHER_PEER)):
+        await refusals.note(of(bytes([number]) * 32, has_owner=number != 1), peer)
+    await refusals.note(of(None, outcome=AttemptOutcome.REPLAYED), OTHER_PEER)
+    log.error = None
+    await refusals.write()
+    assert log.counts == [("not-covered", 3), ("replayed", 1)]
+    assert [(one.entry.requester, one.entry.purpose) for one in log.added] == [("example.org", "door-access")] * 2
+    assert [(one.subject, one.opening) for one in log.added] == [(None, None)] * 2
+
+
 async def test_what_is_not_due_yet_is_counted_on_while_another_kind_is_written(refusals, log, now):
     await refusals.note(MALFORMED)
     await refusals.write()

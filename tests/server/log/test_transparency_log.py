@@ -596,6 +596,23 @@ def test_what_came_to_the_log_and_could_not_be_shown_is_said_to_be_there(storage
     assert (folder / "checkpoint").read_bytes() == log.checkpoint().to_bytes()
 
 
+def test_what_a_busy_database_did_not_take_is_not_said_to_be_in_the_log(grown, storage, monkeypatch):
+    """Else whoever counts refusals takes them for written, and they are lost."""
+    log = a_log(storage, published=grown / "checkpoint")
+    before, shown = log.checkpoint(), (grown / "checkpoint").read_bytes()
+
+    def busy(*_):
+        raise UnavailableError("the database is busy", retry_after_seconds=7.0)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(storage, "append", busy)
+        with pytest.raises(UnavailableError, match=r"^the database is busy$") as told:
+            log.append(additions(71, 72))
+    assert (type(told.value), told.value.retry_after_seconds) == (UnavailableError, 7.0)
+    assert (log.checkpoint(), (grown / "checkpoint").read_bytes()) == (before, shown)
+    assert log.append(additions(73)) == range(before.head.size, before.head.size + 1)
+
+
 def test_a_published_file_that_is_no_checkpoint_is_not_overwritten(grown, storage):
     (grown / "checkpoint").write_text("something else")
     with pytest.raises(UsageError, match="not a checkpoint"):

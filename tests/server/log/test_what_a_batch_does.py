@@ -172,6 +172,18 @@ async def test_a_proof_that_fails_ends_the_log_and_a_busy_database_does_not():
     assert len(log.steps) == 4, "what came after it did not reach the log"
 
 
+@pytest.mark.parametrize("step", FAILS)
+async def test_wherever_a_batch_finds_the_log_damaged_nothing_more_is_added_to_it(step):
+    """What a damaged log signs is evidence against whoever runs it, in the hands of its witnesses."""
+    log = Log()
+    async with Sequencer(log) as sequencer:
+        log.fails[step] = ProofError("forked")
+        for group in ("ab", "c"):
+            with pytest.raises(ProofError, match=r"^forked$"):
+                await sequencer.add(*group)
+    assert [one for one in log.steps if one[0] in {"append", "keep"}] == [("append", "a", "b")]
+
+
 async def test_what_belongs_together_is_in_one_batch_and_a_batch_holds_as_many_as_it_may():
     log, half = Log(), "h" * (MAX_BATCH // 2)
     found = await added(log, half, half, "a", "x" * MAX_BATCH, "b")

@@ -213,6 +213,43 @@ async def test_a_disk_that_is_silent_for_half_a_minute_is_said_once_and_so_is_it
     await asyncio.wait([tending])
 
 
+async def test_each_silence_is_counted_from_its_own_beginning_and_every_one_that_is_long_enough_is_said(monkeypatch):
+    """A slow disk is none that is silent; and one that was silent yesterday may be so again."""
+    monkeypatch.setattr(serving, "_TENDING_SECONDS", 0)
+    calls, lengths = Calls(), [3, 3, 3, 9, 3, 9]
+    told, answers, over = Told(calls), asyncio.Event(), asyncio.Event()
+
+    async def tend():
+        calls.append("tend")
+        if calls.count("tend") > len(lengths):
+            over.set()
+        answers.clear()
+        await answers.wait()
+        return []
+
+    def read_rules():
+        calls.append("rules")
+        report = calls[len(calls) - calls[::-1].index("tend") :]
+        if report.count("rules") == ([*lengths, 0][calls.count("tend") - 1]):
+            answers.set()
+
+    told.service.tend, told.service.read_rules = tend, read_rules
+    tending = asyncio.create_task(serving._tend(told.service, told, None))
+    await over.wait()
+    tending.cancel()
+    await asyncio.wait([tending])
+    reports, said_of = [], []
+    for call in calls:
+        if call == "tend":
+            reports.append(0)
+        elif call == "rules":
+            reports[-1] += 1
+        elif call == ("serves", False):
+            said_of.append((len(reports), reports[-1]))
+    assert max(reports[at] for at in (0, 1, 2, 4)) < 6, "those were short"
+    assert said_of == [(4, 6), (6, 6)]
+
+
 async def test_an_end_waits_for_no_disk_that_is_silent_while_certificates_are_looked_at(monkeypatch):
     """Else whoever was told to end went on to let calls in, and said that it serves."""
     monkeypatch.setattr(serving, "_TENDING_SECONDS", 0)
