@@ -297,9 +297,13 @@ def keep_an_error_to_oneself(database, mode, raised):
 
 @pytest.mark.parametrize("mode", [Mode.SNAPSHOT, Mode.DURABLE])
 @pytest.mark.parametrize(
-    ("raised", "told"), [(None, UnavailableError), (KeyError(7), KeyError)], ids=["ends", "something else is raised"]
+    ("raised", "told", "said"),
+    [(None, UnavailableError, "taken back"), (KeyError(7), KeyError, "7")],
+    ids=["ends", "something else is raised"],
 )
-def test_a_connection_whose_error_somebody_kept_to_himself_answers_nobody_any_more(empty_postgres, mode, raised, told):
+def test_a_connection_whose_error_somebody_kept_to_himself_answers_nobody_any_more(
+    empty_postgres, mode, raised, told, said
+):
     database = Database(connect(database_url(empty_postgres)))
     for _ in range(7):  # until psycopg knows how a transaction ends, and does not look at it again
         for error in (KeyError, None):
@@ -310,7 +314,7 @@ def test_a_connection_whose_error_somebody_kept_to_himself_answers_nobody_any_mo
     for _ in range(5):
         with database.transaction(mode) as run:
             assert run.execute(NINE).scalar() == 9
-    with pytest.raises(told):
+    with pytest.raises(told, match=said):
         keep_an_error_to_oneself(database, mode, raised)
     with database.transaction(mode) as run:
         assert (run.execute(NINE).scalar(), run.execute(PID).scalar() != spoilt) == (9, True)
