@@ -9,8 +9,8 @@ server is gone is thrown away with all that idle, so that the next transaction b
 
 To PostgreSQL each statement is a round trip. So a step of one statement goes without BEGIN and COMMIT (`Mode.SINGLE`),
 and the statements of longer ones travel together until somebody looks at what one of them gave (ADR 0206). What goes
-wrong with a statement is therefore raised by a later one, or where its rows are looked at, or by the commit, which then
-does not happen.
+wrong with a statement is therefore raised by a later one, or where its rows or those of an earlier one are looked at,
+or by the commit, which then does not happen.
 
 What a crash leaves is the driver's promise: nothing of a transaction, or, once `commit` has returned in `Mode.DURABLE`,
 all of it.
