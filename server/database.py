@@ -25,6 +25,8 @@ _APPLICATION_ID = 0x696E7467  # "intg", in the header of our SQLite files
 _FIRST_CONSTRUCTION = frozenset({"0001", "0002", "0003", "0004"})
 _WAIT_SECONDS = 5
 POSTGRES_CONNECTIONS = 4
+_PASSWORDS = ("password", "sslpassword")
+"""What the driver also takes behind a question mark."""
 
 
 def database_url(database: str | Path) -> URL:
@@ -54,7 +56,10 @@ def database_url(database: str | Path) -> URL:
 
 def name_of(url: URL) -> str:
     """The address as messages show it, without a password."""
-    return str(url.database) if url.get_backend_name() == "sqlite" else url.render_as_string(hide_password=True)
+    if url.get_backend_name() == "sqlite":
+        return str(url.database)
+    hidden = url.update_query_dict({name: "***" for name in _PASSWORDS if name in url.query})
+    return hidden.render_as_string(hide_password=True)
 
 
 def connect(url: URL, *, read_only: bool = False, patient: bool = False) -> Engine:

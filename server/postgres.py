@@ -43,6 +43,9 @@ TCP by itself waits a quarter of an hour.
 _OF_THE_OTHER_SIDE: Final = {
     name.replace("keepalives", "tcp_keepalives"): str(value) for name, value in _NETWORK.items() if name != "keepalives"
 }
+_OF_SOME_VERSIONS: Final = ("idle_session_timeout", "transaction_timeout")
+"""What ends a connection by itself, from PostgreSQL 14 and 17 on: whoever comes first after a quiet hour would be told
+that the database is out of reach, and no long step of whoever is patient would ever come to its end."""
 _NOT_OURS_TO_SET: Final = {"session_replication_role": "origin"}
 """What only a superuser sets. With another one nothing that belongs to a template goes with it."""
 
@@ -114,8 +117,8 @@ def _require_settings(connection: psycopg.Connection[Any], settings: dict[str, s
     """Returns when they hold. Raises an error of the driver: a pooler may leave them out from one day to the next."""
     wanted = settings | _NOT_OURS_TO_SET
     connection.autocommit = True
-    # Whoever comes first after a quiet hour would be told that the database is out of reach. PostgreSQL 13 has none.
-    connection.execute("SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'idle_session_timeout'")
+    off = "SELECT set_config(name, '0', false) FROM pg_settings WHERE name = ANY(%s)"
+    connection.execute(off, [list(_OF_SOME_VERSIONS)])
     found = dict(connection.execute("SELECT name, setting FROM pg_settings WHERE name = ANY(%s)", [list(wanted)]))
     connection.autocommit = False
     if other := [name for name, value in wanted.items() if found.get(name) != value]:

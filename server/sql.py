@@ -9,8 +9,8 @@ server is gone is thrown away with all that idle, so that the next transaction b
 
 To PostgreSQL each statement is a round trip. So a step of one statement goes without BEGIN and COMMIT (`Mode.SINGLE`),
 and the statements of longer ones travel together until somebody looks at what one of them gave (ADR 0206). What goes
-wrong with a statement is therefore raised by a later one, or where its rows are looked at, or by the commit, which then
-does not happen.
+wrong with a statement is therefore raised by a later one, or where its rows or those of an earlier one are looked at,
+or by the commit, which then does not happen.
 
 What a crash leaves is the driver's promise: nothing of a transaction, or, once `commit` has returned in `Mode.DURABLE`,
 all of it.
@@ -172,6 +172,12 @@ class Transaction:
         self._late = late if mode in _TOGETHER else None
         self._together = ExitStack()
         self._ask: Callable[[], None] | None = None
+        self._is_taken_back = False
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether PostgreSQL takes it for failed, also where nobody raised the error of its statement further."""
+        return self._is_taken_back or (bool(self._options) and self.driver.info.transaction_status.name == "INERROR")
 
     def execute(
         self, statement: sa.Executable, parameters: Mapping[str, object] | Sequence[Mapping[str, object]] = ()
@@ -229,6 +235,7 @@ class Transaction:
             self.hear_the_rest()
             # PostgreSQL answers so when a statement failed whose error nobody raised further.
             if self._options and done.statusmessage != "COMMIT":
+                self._is_taken_back = True
                 raise UnavailableError("the transaction was taken back, since a statement in it failed")
         self.hear_the_rest()
 
@@ -291,11 +298,11 @@ class Database:
                     yield run
                     run.commit()
                 except BaseException as error:
-                    sound = not isinstance(error, self.error)
                     try:  # of the statements behind the one that failed
                         run.hear_the_rest()
                     except self.error:
                         sound = False
+                    sound = sound and not isinstance(error, self.error) and not run.has_failed
                     raise
                 if mode in _SYNCHRONOUS:
                     self._files.require_there()  # else what was written has gone with a file that was taken away

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from federation.errors import MalformedMessageError, UnavailableError, UsageError
+from federation.errors import MalformedMessageError, ProofError, UnavailableError, UsageError
 from federation.transparency import SignedCheckpoint
 from server.files import PUBLIC, locked, write_durably
 
@@ -13,10 +14,23 @@ from server.files import PUBLIC, locked, write_durably
 class LoggedError(UnavailableError):
     """What was added is in the log for ever; what comes after that failed. Whoever counts does not add it again."""
 
-    @classmethod
-    def of(cls, error: UnavailableError) -> LoggedError:
-        """An error of a step that comes after."""
-        return cls(str(error), retry_after_seconds=error.retry_after_seconds)
+
+@contextmanager
+def after_logging() -> Iterator[None]:
+    """What is done once the entries are in the log.
+
+    Raises:
+        LoggedError: whatever went wrong.
+        ProofError: the log is damaged; nothing is added again.
+    """
+    try:
+        yield
+    except (ProofError, KeyboardInterrupt, SystemExit):
+        raise
+    except UnavailableError as error:
+        raise LoggedError(str(error), retry_after_seconds=error.retry_after_seconds) from error
+    except BaseException as error:
+        raise LoggedError("the log could not be written") from error
 
 
 def publish(path: Path, stored: Callable[[], bytes]) -> None:

@@ -9,7 +9,8 @@ do, with an opening if the key that was named has an owner. All others are count
 a minute's refusals of one kind are one entry, which says how many there were.
 
 What is counted and not yet written lies in memory: a server that is killed loses the counts of a minute at most. A log
-that is busy loses none, and does not change what a device is told.
+that is busy loses none, and does not change what a device is told. Where the database took some and its answer was lost
+on the way, they are counted once more: rather too many than too few.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from typing import Any, Self, TypeVar
 
 from federation.errors import IntaglioError, ProofError, UnavailableError, UsageError
 from federation.transparency import SignedCheckpoint
-from server.log.publishing import LoggedError
+from server.log.publishing import after_logging
 from server.log.storage import Addition
 from server.log.transparency_log import TransparencyLog
 from server.threads import error_of, on_thread
@@ -159,15 +159,9 @@ class Sequencer:
     def _append(self, batch: list[_Waiting]) -> tuple[list[Any], SignedCheckpoint]:
         """Runs on the log's thread. Whose reading fails gets the error in the place of an answer."""
         appended, signed = self.log.append_and_sign([one for waiting in batch for one in waiting.additions])
-        try:
+        with after_logging():
             checkpoint = self.log.witnessed(signed)
             return self._read(batch, appended.start, checkpoint), checkpoint
-        except ProofError:
-            raise
-        except UnavailableError as error:
-            raise LoggedError.of(error) from error
-        except BaseException as error:
-            raise LoggedError("the log could not be written") from error
 
     def _read(self, batch: list[_Waiting], start: int, checkpoint: SignedCheckpoint) -> list[Any]:
         answers = list[Any]()

@@ -36,7 +36,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from federation.commandline.signing_keys import require_there
-from federation.errors import ProofError, UnavailableError, UsageError
+from federation.errors import ProofError, UsageError
 from federation.transparency import (
     Checkpoint,
     Frontier,
@@ -60,7 +60,7 @@ from federation.transparency.entries import SALT_BYTES
 from federation.transparency.tree import Node, consistency_nodes, inclusion_nodes
 from server.log.asking import Witnesses
 from server.log.fsck import require_whole
-from server.log.publishing import LoggedError, publish, read_published
+from server.log.publishing import after_logging, publish, read_published
 from server.log.storage import Addition, CheckpointExtender, CheckpointMaker, KeptOpening, LogStorage
 
 _PAGE = 4096
@@ -170,10 +170,8 @@ class TransparencyLog:
         """
         made = list[SignedCheckpoint]()
         positions = self._storage.append(additions, self._extender(made))  # step 1
-        try:
+        with after_logging():
             self._show(made[-1])  # step 2
-        except UnavailableError as error:
-            raise LoggedError.of(error) from error
         return positions, made[-1]
 
     def snapshot(self) -> AbstractContextManager[None]:

@@ -32,6 +32,11 @@ NAMED = {
         "name",
         "postgresql+psycopg://me:***@host:6543/name",
     ),
+    "postgresql://me@/name?host=/run/pg&password=secret&sslpassword=secret": (
+        "postgresql+psycopg",
+        "name",
+        "postgresql+psycopg://me@/name?host=%2Frun%2Fpg&password=%2A%2A%2A&sslpassword=%2A%2A%2A",
+    ),
 }
 
 

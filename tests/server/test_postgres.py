@@ -15,6 +15,7 @@ import pytest
 import sqlalchemy as sa
 
 from federation.errors import UnavailableError, UsageError
+from server import postgres
 from server.database import connect, database_url, upgrade
 from server.log.storage import open_log_storage
 from server.sql import Database, Mode
@@ -139,6 +140,21 @@ def test_where_something_in_between_leaves_our_settings_out_nobody_serves(prepar
             UsageError, match=r"usable database: a connection has not the .*lock_timeout.*; connect to "
         ):
             refused(prepared_postgres)
+
+
+def test_what_ends_a_connection_by_itself_is_switched_off_where_a_version_has_it(empty_postgres, monkeypatch):
+    assert postgres._OF_SOME_VERSIONS == ("idle_session_timeout", "transaction_timeout")
+    # In their place, as no one version lacks one of those and has the other.
+    two, absent = {"vacuum_cost_delay": 7, "vacuum_cost_page_miss": 9}, "of_no_version"
+    monkeypatch.setattr(postgres, "_OF_SOME_VERSIONS", (absent, *two))
+    with psycopg.connect(empty_postgres, autocommit=True) as operator:
+        for name, value in two.items():
+            operator.execute(f"ALTER DATABASE {operator.info.dbname} SET {name} = {value}")
+    for patient in (False, True):
+        engine = connect(database_url(empty_postgres), patient=patient)
+        with engine.connect() as connection:
+            assert [connection.exec_driver_sql(f"SHOW {name}").scalar() for name in two] == ["0", "0"]
+        engine.dispose()
 
 
 def test_a_role_whose_foreign_keys_hold_nothing_is_refused(empty_postgres):

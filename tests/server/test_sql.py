@@ -253,6 +253,7 @@ def test_a_statement_that_failed_spoils_no_other_one(empty_postgres, seed):
     database.close()
 
 
+NINE, PID = sa.text("SELECT 9 AS nine"), sa.text("SELECT pg_backend_pid() AS pid")
 GONE = sa.text("SELECT number FROM nothing_of_that_name")
 
 
@@ -280,6 +281,44 @@ def add_and_pass_over_a_failure(database):
         with suppress(psycopg.errors.UndefinedTable):
             _ = run.execute(GONE).all
         run.hear_the_rest()
+
+
+def keep_an_error_to_oneself(database, mode, raised):
+    """Behind the statement that failed is one that psycopg would take for prepared."""
+    with database.transaction(mode) as run:
+        for statement in (GONE, NINE):
+            with suppress(database.error):
+                run.execute(statement).scalar()
+        with suppress(database.error):
+            run.hear_the_rest()
+        if raised:
+            raise raised
+
+
+@pytest.mark.parametrize("mode", [Mode.SNAPSHOT, Mode.DURABLE])
+@pytest.mark.parametrize(
+    ("raised", "told", "said"),
+    [(None, UnavailableError, "taken back"), (KeyError(7), KeyError, "7")],
+    ids=["ends", "something else is raised"],
+)
+def test_a_connection_whose_error_somebody_kept_to_himself_answers_nobody_any_more(
+    empty_postgres, mode, raised, told, said
+):
+    database = Database(connect(database_url(empty_postgres)))
+    for _ in range(7):  # until psycopg knows how a transaction ends, and does not look at it again
+        for error in (KeyError, None):
+            with suppress(KeyError), database.transaction(mode) as run:
+                spoilt = run.execute(PID).scalar()
+                if error:
+                    raise error
+    for _ in range(5):
+        with database.transaction(mode) as run:
+            assert run.execute(NINE).scalar() == 9
+    with pytest.raises(told, match=said):
+        keep_an_error_to_oneself(database, mode, raised)
+    with database.transaction(mode) as run:
+        assert (run.execute(NINE).scalar(), run.execute(PID).scalar() != spoilt) == (9, True)
+    database.close()
 
 
 def test_a_transaction_that_was_taken_back_is_not_called_done(empty_postgres):

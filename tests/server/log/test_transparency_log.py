@@ -613,6 +613,20 @@ def test_what_a_busy_database_did_not_take_is_not_said_to_be_in_the_log(grown, s
     assert log.append(additions(73)) == range(before.head.size, before.head.size + 1)
 
 
+def test_whatever_keeps_a_checkpoint_from_being_shown_its_entries_are_said_to_be_there(storage, tmp_path, monkeypatch):
+    log = a_log(storage, published=tmp_path / "checkpoint")
+
+    def fail(*_, **__):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("server.log.publishing.write_durably", fail)
+        with pytest.raises(LoggedError, match=r"^the log could not be written$"):
+            log.append(additions(1, 2))
+    assert (len(log.entries(0, 9)), log.checkpoint().head.size) == (2, 2)
+    assert log.append(additions(3)) == range(2, 3)
+
+
 def test_a_published_file_that_is_no_checkpoint_is_not_overwritten(grown, storage):
     (grown / "checkpoint").write_text("something else")
     with pytest.raises(UsageError, match="not a checkpoint"):
