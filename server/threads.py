@@ -69,7 +69,7 @@ class Aside:
 
     def __init__(self, what: str, *, seconds: float = _ASIDE_SECONDS) -> None:
         self._what, self._seconds = what, seconds
-        self._last: asyncio.Future[Any] | None = None
+        self._turn = asyncio.Lock()  # handed on in the order of coming, as soon as a call ends: nobody else is woken
 
     async def __call__(self, call: Callable[_P, _T], *arguments: _P.args, **named: _P.kwargs) -> _T:
         """The result of `call`.
@@ -80,17 +80,25 @@ class Aside:
         """
         try:
             async with asyncio.timeout(self._seconds) as patience:
-                while self._last is not None and not self._last.done():
-                    await asyncio.wait({self._last})
-                self._last = _on_a_thread_of_its_own(partial(call, *arguments, **named))
-                answer: _T = await asyncio.shield(self._last)
-                return answer
+                await self._turn.acquire()
+                try:
+                    told = _on_a_thread_of_its_own(partial(call, *arguments, **named))
+                except BaseException:  # there is no thread for it
+                    self._turn.release()
+                    raise
+                told.add_done_callback(self._ended)
+                return await asyncio.shield(told)
         except TimeoutError as error:
             if not patience.expired():
                 raise
             raise UnavailableError(
                 f"{self._what} does not answer; try again later", retry_after_seconds=_OPERATOR_SECONDS
             ) from error
+
+    def _ended(self, told: asyncio.Future[Any]) -> None:
+        self._turn.release()
+        if not told.cancelled():
+            told.exception()  # is looked at, though whoever asked may have left: else asyncio writes of it
 
 
 def _on_a_thread_of_its_own(call: Callable[[], _T]) -> asyncio.Future[_T]:

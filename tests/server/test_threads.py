@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import gc
 import threading
 
 import pytest
@@ -95,7 +96,7 @@ async def test_whoever_asks_something_silent_is_told_so_in_time_and_nothing_gath
     assert [thread.daemon for thread in silent.threads] == [True], "the end of the process would wait for it"
     assert await other(str.upper, "d") == "D"
     silent.may_speak.set()
-    await asyncio.wait({aside._last})
+    aside._seconds = 30.0
     assert await aside(silent, "e", loud=True) == "E"
     assert silent.began == ["a", "e"]
 
@@ -111,6 +112,34 @@ async def test_those_who_ask_at_once_are_answered_one_after_the_other_and_who_le
     await asyncio.wait(asking)
     assert (asking[0].result(), asking[1].cancelled(), asking[2].result()) == ("a", True, "c")
     assert silent.began == ["a", "c"]
+
+
+async def test_however_many_wait_one_end_wakes_one_of_them_and_they_are_answered_in_their_order(monkeypatch):
+    loop, aside, began = asyncio.get_running_loop(), Aside("the one", seconds=30.0), []
+    steps, call_soon = [], loop.call_soon
+    monkeypatch.setattr(loop, "call_soon", lambda *what, **how: steps.append(what) or call_soon(*what, **how))
+    asking = [asyncio.create_task(aside(began.append, number)) for number in range(200)]
+    await asyncio.wait(asking)
+    assert began == list(range(200))
+    assert len(steps) < 20 * 200, "each that ends wakes all who wait"
+
+
+async def test_an_error_that_comes_when_whoever_asked_has_left_is_nobody_s(silent):
+    told = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, what: told.append(what["message"]))
+    aside = Aside("the one", seconds=0.02)
+
+    def fail():
+        silent("a")
+        raise ValueError("b")
+
+    with pytest.raises(UnavailableError, match=r"^the one does not answer; try again later$"):
+        await aside(fail)
+    silent.may_speak.set()
+    aside._seconds = 30.0
+    assert await aside(str.upper, "c") == "C"
+    gc.collect()
+    assert told == []
 
 
 @pytest.mark.parametrize("error", [*ODD, ValueError("g"), TimeoutError("h")])
