@@ -64,7 +64,7 @@ class Aside:
 
     Args:
         what: does not answer, such as "the token".
-        seconds: for one call, with the wait for those before it.
+        seconds: for one call, and as many before it for the wait for those of others.
     """
 
     def __init__(self, what: str, *, seconds: float = _ASIDE_SECONDS) -> None:
@@ -82,6 +82,8 @@ class Aside:
             async with asyncio.timeout(self._seconds) as patience:
                 await self._turn.acquire()
                 try:
+                    # Anew: else, when more come than it answers, each call would begin too late for whoever asked.
+                    patience.reschedule(asyncio.get_running_loop().time() + self._seconds)
                     told = _on_a_thread_of_its_own(partial(call, *arguments, **named))
                 except BaseException:  # there is no thread for it
                     self._turn.release()

@@ -86,6 +86,9 @@ def silent():
         thread.join(30)
 
 
+another = silent
+
+
 async def test_whoever_asks_something_silent_is_told_so_in_time_and_nothing_gathers_behind_it(silent):
     aside, other = Aside("the one", seconds=0.02), Aside("the other", seconds=30.0)
     for word in ("a", "b", "c"):
@@ -122,6 +125,27 @@ async def test_however_many_wait_one_end_wakes_one_of_them_and_they_are_answered
     await asyncio.wait(asking)
     assert began == list(range(200))
     assert len(steps) < 20 * 200, "each that ends wakes all who wait"
+
+
+async def test_whoever_waited_long_for_a_turn_has_all_the_time_of_a_call_then(silent, another, monkeypatch):
+    """Else, while more came than a token answers, each call was made and none of them heard."""
+    loop, aside, later = asyncio.get_running_loop(), Aside("the one", seconds=3000.0), [0.0]
+    time = loop.time
+    monkeypatch.setattr(loop, "time", lambda: time() + later[0])
+    first = asyncio.create_task(aside(silent, "a"))
+    assert await asyncio.to_thread(silent.is_asked.wait, 30)
+    later[0] = 1000.0
+    second = asyncio.create_task(aside(another, "b"))
+    await asyncio.sleep(0)
+    later[0] = 2900.0
+    silent.may_speak.set()
+    assert await first == "a"
+    assert await asyncio.to_thread(another.is_asked.wait, 30)
+    later[0] = 5000.0
+    await asyncio.to_thread(int)  # some steps of the loop
+    assert not second.done()
+    another.may_speak.set()
+    assert await second == "b"
 
 
 async def test_an_error_that_comes_when_whoever_asked_has_left_is_nobody_s(silent):
