@@ -76,14 +76,18 @@ def certify_client(
 
 
 def is_for(certificate: x509.Certificate, host: str) -> bool:
-    """Whether a server's certificate names `host`, as RFC 9525 compares: `*` stands for one label, and the first."""
+    """Whether a server's certificate names `host`, as gRPC compares.
+
+    `*` stands for one label, the first, and two follow. Of an address only the shortest spelling counts (RFC 5952).
+    """
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     try:
-        return ipaddress.ip_address(host) in names.get_values_for_type(x509.IPAddress)
+        address = ipaddress.ip_address(host)
     except ValueError:
         host = host.lower()
-        named = [name.lower() for name in names.get_values_for_type(x509.DNSName)]
-        return host in named or f"*.{host.partition('.')[2]}" in named
+        named, domain = [name.lower() for name in names.get_values_for_type(x509.DNSName)], host.partition(".")[2]
+        return host in named or ("." in domain and f"*.{domain}" in named)
+    return str(address) == host and address in names.get_values_for_type(x509.IPAddress)
 
 
 def issue_again(

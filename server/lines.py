@@ -5,7 +5,8 @@ What a line is about happens all the same: whoever asked is answered, and health
 
 from __future__ import annotations
 
-import contextlib
+import atexit
+import os
 import sys
 from typing import Literal, TextIO, cast
 
@@ -20,14 +21,32 @@ class _Lines:
 
     def write(self, text: str) -> int:
         """As a stream does."""
-        with contextlib.suppress(OSError):
-            getattr(sys, self._name).write(text)
+        self._try("write", text)
         return len(text)
 
     def flush(self) -> None:
         """As a stream does."""
-        with contextlib.suppress(OSError):
-            getattr(sys, self._name).flush()
+        self._try("flush")
+
+    def _try(self, what: str, *arguments: str) -> None:
+        stream = getattr(sys, self._name)
+        if stream is None:  # it was closed before this process began
+            return
+        try:
+            getattr(stream, what)(*arguments)
+        except OSError:
+            atexit.unregister(_let_go)
+            atexit.register(_let_go)
+
+
+def _let_go() -> None:
+    """Loses what nobody took. Python tries it once more at its end, and says 120 in the place of the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def lines_of(name: Literal["stdout", "stderr"]) -> structlog.PrintLoggerFactory:

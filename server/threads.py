@@ -64,12 +64,12 @@ class Aside:
 
     Args:
         what: does not answer, such as "the token".
-        seconds: for one call, with the wait for those before it.
+        seconds: for one call, and as many before it for the wait for those of others.
     """
 
     def __init__(self, what: str, *, seconds: float = _ASIDE_SECONDS) -> None:
         self._what, self._seconds = what, seconds
-        self._last: asyncio.Future[Any] | None = None
+        self._turn = asyncio.Lock()  # handed on in the order of coming, as soon as a call ends: nobody else is woken
 
     async def __call__(self, call: Callable[_P, _T], *arguments: _P.args, **named: _P.kwargs) -> _T:
         """The result of `call`.
@@ -80,17 +80,27 @@ class Aside:
         """
         try:
             async with asyncio.timeout(self._seconds) as patience:
-                while self._last is not None and not self._last.done():
-                    await asyncio.wait({self._last})
-                self._last = _on_a_thread_of_its_own(partial(call, *arguments, **named))
-                answer: _T = await asyncio.shield(self._last)
-                return answer
+                await self._turn.acquire()
+                try:
+                    # Anew: else, when more come than it answers, each call would begin too late for whoever asked.
+                    patience.reschedule(asyncio.get_running_loop().time() + self._seconds)
+                    told = _on_a_thread_of_its_own(partial(call, *arguments, **named))
+                except BaseException:  # there is no thread for it
+                    self._turn.release()
+                    raise
+                told.add_done_callback(self._ended)
+                return await asyncio.shield(told)
         except TimeoutError as error:
             if not patience.expired():
                 raise
             raise UnavailableError(
                 f"{self._what} does not answer; try again later", retry_after_seconds=_OPERATOR_SECONDS
             ) from error
+
+    def _ended(self, told: asyncio.Future[Any]) -> None:
+        self._turn.release()
+        if not told.cancelled():
+            told.exception()  # is looked at, though whoever asked may have left: else asyncio writes of it
 
 
 def _on_a_thread_of_its_own(call: Callable[[], _T]) -> asyncio.Future[_T]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import select
@@ -74,7 +75,8 @@ def run(app: typer.Typer) -> None:
             sys.exit(_UNREAD_EXIT)
         raise
     except Exception:  # noqa: BLE001 - see the docstring
-        traceback.print_exc()
+        with contextlib.suppress(OSError):  # there may be no room for it, and Python would say 1
+            traceback.print_exc()
         sys.exit(_BUG_EXIT)
 
 

@@ -143,7 +143,7 @@ def organisation_command(
     app = organisation_app(page, ["localhost", "127.0.0.1", *(name or ())])
     notices = DailyNotices(lambda: certificates_in(certificate or ()), say, lambda: dt.datetime.now(dt.UTC))
     with bound_socket(host, port) as listening:
-        typer.echo(f"serving http://localhost:{port}{PATH}", err=True)
+        say(f"serving http://localhost:{port}{PATH}")
         asyncio.run(_serve(app, listening, notices))
 
 

@@ -6,6 +6,7 @@ it is. Here it keeps strangers off the gateway's memory and disk, and names a cl
 
 from __future__ import annotations
 
+import errno
 from base64 import b64decode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -90,9 +91,7 @@ class Members:
 
         Call it often.
         """
-        if self._clock() - self._looked_at >= _AGAIN_SECONDS:
-            self._read_at = -1
-        self._current()
+        self._current(again=self._clock() - self._looked_at >= _AGAIN_SECONDS)
 
     def admit(self, headers: Mapping[str, str], now: float) -> Admitted | TurnedBack:
         """Whose call it is. Takes about a millisecond, for a member's key only.
@@ -117,10 +116,10 @@ class Members:
             return TurnedBack("clock", name, clock_words(ahead))
         return Admitted(name, node_fingerprint(headers[NODE_KEY_HEADER]))
 
-    def _current(self) -> Mapping[bytes, str]:
+    def _current(self, *, again: bool = False) -> Mapping[bytes, str]:
         """Names by the node's key, in PEM as Flower sends it."""
         changed_at = self._folder.stat().st_mtime_ns  # a member is one file, made by renaming it into this folder
-        if changed_at != self._read_at:
+        if again or changed_at != self._read_at:
             self._names = dict(_keys(self._folder))
             self._read_at, self._looked_at = changed_at, self._clock()
         return self._names
@@ -140,7 +139,9 @@ def _keys(folder: Path) -> list[tuple[bytes, str]]:
     for path in folder.glob("*.json"):
         try:
             member = Member.from_bytes(path.read_bytes())
-        except (OSError, IntaglioError):
+        except (OSError, IntaglioError) as error:
+            if isinstance(error, OSError) and error.errno in {errno.EMFILE, errno.ENFILE}:
+                raise  # nothing is wrong with the file: who is known stays so, and the next look tries again
             continue  # `federation members` says so; the others are served
         key = load_ssh_public_key(member.signed.request.node_key.encode())
         found.append((key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo), member.name))

@@ -61,11 +61,8 @@ class RunQueue:
         """
         if not self._folder.is_dir():
             return ()
-        try:
-            with self._locked():
-                return tuple(self._living())
-        except OSError as error:
-            raise UsageError(f"cannot look at the queue: {error.filename}: {error.strerror}") from error
+        with self._looking():
+            return tuple(self._living())
 
     @contextmanager
     def turn(self, what: str, under_way: Callable[[], bool], say: Callable[[str], None]) -> Iterator[Place]:
@@ -111,11 +108,11 @@ class RunQueue:
         """Takes a run out that waits.
 
         Raises:
-            UsageError: there is none of that number, or it is under way.
+            UsageError: there is none of that number, or it is under way, or one of all cannot be looked at.
         """
         if not self._folder.is_dir():
             raise UsageError(f"no run waits as {number}")
-        with self._locked():
+        with self._looking():
             found = {place.number: place for place in self._living()}
             if number not in found:
                 raise UsageError(f"no run waits as {number}")
@@ -152,6 +149,15 @@ class RunQueue:
                     yield Place(int(path.name), *_facts(file.read()))
                 else:
                     path.unlink()
+
+    @contextmanager
+    def _looking(self) -> Iterator[None]:
+        """Raises UsageError when the queue, or a place, cannot be looked at."""
+        try:
+            with self._locked():
+                yield
+        except OSError as error:
+            raise UsageError(f"cannot look at the queue: {error.filename}: {error.strerror}") from error
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

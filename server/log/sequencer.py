@@ -55,7 +55,7 @@ class Sequencer:
         self._work = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._closing = False
-        self._closed = asyncio.Event()
+        self._hurried = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "log")
 
     async def __aenter__(self) -> Self:
@@ -65,11 +65,15 @@ class Sequencer:
     async def __aexit__(self, *_: object) -> None:
         """Writes what waits, then ends."""
         self._closing = True
-        self._closed.set()
+        self.hurry()
         self._work.set()
         if self._task is not None:
             await self._task
         self._thread.shutdown()
+
+    def hurry(self) -> None:
+        """From now on nothing gathers: who ends waits for no timer."""
+        self._hurried.set()
 
     async def add(self, *additions: Addition) -> range:
         """Adds entries; see `add_and_read`.
@@ -121,10 +125,10 @@ class Sequencer:
                 await self._rest(begun + self._batch_seconds - asyncio.get_running_loop().time())
 
     async def _rest(self, seconds: float) -> None:
-        """Lets entries gather. Whoever closes the log waits for no timer."""
+        """Lets entries gather."""
         if seconds > 0:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._closed.wait(), seconds)
+                await asyncio.wait_for(self._hurried.wait(), seconds)
 
     def _take_batch(self) -> list[_Waiting]:
         batch, size = list[_Waiting](), 0

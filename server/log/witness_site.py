@@ -14,7 +14,6 @@ from typing import Final
 from weakref import WeakValueDictionary
 
 import structlog
-import typer
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -24,7 +23,7 @@ from federation.addresses import joined
 from federation.errors import IntaglioError
 from federation.transparency.proofs import MAX_GROWTH_BYTES
 from server.files import write_durably
-from server.lines import lines_of
+from server.lines import lines_of, say
 from server.listening import page_server, read_body, routed
 from server.log.witness import Answer, Witness
 from server.threads import to_thread
@@ -128,7 +127,7 @@ def serve_witness(
     with opened_door(host, port, in_all=IN_ALL) as door:
         app = witness_app(witness, welcome_at(door), clock=lambda: int(time.time()), rate=rate)
         told = {"port": door.getsockname()[1], "pid": os.getpid()}
-        typer.echo(f"a witness listens on {joined(host, told['port'])}; Ctrl-C ends it", err=True)
+        say(f"a witness listens on {joined(host, told['port'])}; Ctrl-C ends it")
         if ready_file:
             write_durably(ready_file, json.dumps(told).encode() + b"\n")
         try:

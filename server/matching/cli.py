@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 _GRACE_SECONDS = 10.0
 _END_SECONDS = 25.0
 """From the signal on, and less than supervisors give. A disk or a token that is silent would keep the process."""
-_LAST_LINE_SECONDS = 1.0
+_LAST_SECONDS = 1.0
 
 log = structlog.get_logger(__name__)
 
@@ -203,7 +203,7 @@ def matching_start(
         ready_file=ready_file,
         stats=stats,
     )
-    last = threading.Timer(_END_SECONDS, _end_at_once)
+    last = threading.Timer(_END_SECONDS, partial(_end_at_once, ready_file))
     last.daemon = True
     try:
         asyncio.run(_serve(settings, last.start))
@@ -242,8 +242,8 @@ async def _serve(settings: _Settings, told_to_end: Callable[[], None] = lambda: 
 
     def end() -> None:
         if not stop.is_set():
+            stop.set()  # first: there may be no thread for a timer
             told_to_end()
-        stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, end)
@@ -322,13 +322,18 @@ async def _begin(
     log.info("listening", host=settings.host, port=front_end.port, **stated)
 
 
-def _end_at_once() -> None:
+def _end_at_once(ready_file: Path | None) -> None:
     """A kill: the next start finds what is on disk, and nothing else was promised to anybody."""
     line = partial(log.error, "killed", reason="it did not end in time: a disk, a database or a token is silent")
-    saying = threading.Thread(target=line, daemon=True)
-    saying.start()
-    saying.join(_LAST_LINE_SECONDS)  # the line may go to the disk that is silent
-    os._exit(UnavailableError.exit_code)
+    lasts = [line, *([partial(ready_file.unlink, missing_ok=True)] if ready_file else [])]
+    try:
+        threads = [threading.Thread(target=last, daemon=True) for last in lasts]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(_LAST_SECONDS)  # it may come to the disk that is silent
+    finally:
+        os._exit(UnavailableError.exit_code)
 
 
 def _read_trust(path: Path) -> ReleaseTrust:

@@ -75,6 +75,7 @@ class Journal:
     async def __aexit__(self, *_: object) -> None:
         """Writes what waits, then ends."""
         if self._sequencer is not None:
+            self._sequencer.hurry()
             try:
                 with suppress(IntaglioError):  # what the log does not take now is lost, as when the server is killed
                     await self.refusals.write(everything=True)

@@ -160,7 +160,7 @@ def web_start(
     read_rules()
     limits = AddressLimits(PeerRate.resting(peer_rate, 12), sessions=peer_sessions, enrolments=peer_enrolments)
     size = sum(len(site.packed.get(path, data)) for path, (data, _) in site.files.items())
-    typer.echo(f"serving {origin}: {size / 1e6:.1f} MB compressed", err=True)
+    say(f"serving {origin}: {size / 1e6:.1f} MB compressed")
     split(server)
     structlog.configure(logger_factory=lines_of("stdout"))
     # uvicorn raises the signal that ended it once more, when it has ended: this lets what comes after it happen.

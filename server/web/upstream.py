@@ -151,12 +151,12 @@ class MatchingUpstream:
                 if time.monotonic() - looked >= _LOOK_SECONDS:
                     looked = time.monotonic()
                     self.look()
-                said = ""
+                    failed = ""  # only now: what fails is a look as often as an asking
             except Exception as error:  # noqa: BLE001 - whatever it is: nobody would ask any more
                 said = f"the bridge cannot look after its connection: {type(error).__name__}: {error}"
-            if said and said != failed:
-                self._say(said)
-            failed = said
+                if said != failed:
+                    self._say(said)
+                failed = said
             await asyncio.sleep(_ASK_SECONDS)
 
     async def close(self) -> None:

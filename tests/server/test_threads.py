@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import gc
 import threading
 
 import pytest
@@ -86,6 +87,9 @@ def silent():
         thread.join(30)
 
 
+another = silent
+
+
 async def test_whoever_asks_something_silent_is_told_so_in_time_and_nothing_gathers_behind_it(silent):
     aside, other = Aside("the one", seconds=0.02), Aside("the other", seconds=30.0)
     for word in ("a", "b", "c"):
@@ -96,7 +100,7 @@ async def test_whoever_asks_something_silent_is_told_so_in_time_and_nothing_gath
     assert [thread.daemon for thread in silent.threads] == [True], "the end of the process would wait for it"
     assert await other(str.upper, "d") == "D"
     silent.may_speak.set()
-    await asyncio.wait({aside._last})
+    aside._seconds = 30.0
     assert await aside(silent, "e", loud=True) == "E"
     assert silent.began == ["a", "e"]
 
@@ -131,6 +135,55 @@ async def test_of_all_who_wait_one_is_asked_for_at_a_time_in_the_order_in_which_
         assert [one for one, _ in asked] == list("ABCD")[:number]
         asked[-1][1].set_result(f"answer to {word}")
     assert await asyncio.gather(*asking) == [f"answer to {word}" for word in "ABCD"]
+
+
+async def test_however_many_wait_one_end_wakes_one_of_them_and_they_are_answered_in_their_order(monkeypatch):
+    loop, aside, began = asyncio.get_running_loop(), Aside("the one", seconds=30.0), []
+    steps, call_soon = [], loop.call_soon
+    monkeypatch.setattr(loop, "call_soon", lambda *what, **how: steps.append(what) or call_soon(*what, **how))
+    asking = [asyncio.create_task(aside(began.append, number)) for number in range(200)]
+    await asyncio.wait(asking)
+    assert began == list(range(200))
+    assert len(steps) < 20 * 200, "each that ends wakes all who wait"
+
+
+async def test_whoever_waited_long_for_a_turn_has_all_the_time_of_a_call_then(silent, another, monkeypatch):
+    """Else, while more came than a token answers, each call was made and none of them heard."""
+    loop, aside, later = asyncio.get_running_loop(), Aside("the one", seconds=3000.0), [0.0]
+    time = loop.time
+    monkeypatch.setattr(loop, "time", lambda: time() + later[0])
+    first = asyncio.create_task(aside(silent, "a"))
+    assert await asyncio.to_thread(silent.is_asked.wait, 30)
+    later[0] = 1000.0
+    second = asyncio.create_task(aside(another, "b"))
+    await asyncio.sleep(0)
+    later[0] = 2900.0
+    silent.may_speak.set()
+    assert await first == "a"
+    assert await asyncio.to_thread(another.is_asked.wait, 30)
+    later[0] = 5000.0
+    await asyncio.to_thread(int)  # some steps of the loop
+    assert not second.done()
+    another.may_speak.set()
+    assert await second == "b"
+
+
+async def test_an_error_that_comes_when_whoever_asked_has_left_is_nobody_s(silent):
+    told = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, what: told.append(what["message"]))
+    aside = Aside("the one", seconds=0.02)
+
+    def fail():
+        silent("a")
+        raise ValueError("b")
+
+    with pytest.raises(UnavailableError, match=r"^the one does not answer; try again later$"):
+        await aside(fail)
+    silent.may_speak.set()
+    aside._seconds = 30.0
+    assert await aside(str.upper, "c") == "C"
+    gc.collect()
+    assert told == []
 
 
 @pytest.mark.parametrize("error", [*ODD, ValueError("g"), TimeoutError("h")])

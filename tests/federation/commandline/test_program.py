@@ -10,6 +10,7 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 
 import click
 import click.testing
@@ -294,6 +295,20 @@ def test_a_pipe_that_breaks_and_is_not_the_output_is_a_bug_and_no_reader_who_lef
     )
     assert done.returncode == 70
     assert b"BrokenPipeError" in done.stderr
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), OSError(28, "No space left on device")])
+def test_an_error_that_there_is_no_room_to_tell_ends_a_command_as_a_bug_and_not_as_a_non_match(monkeypatch, error):
+    def app(**_):
+        raise error
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(program, "print_what_can_be", lambda: None)
+    monkeypatch.setattr(sys, "stderr", SimpleNamespace(write=full, flush=full))
+    with pytest.raises(SystemExit, match=r"^70$"):
+        program.run(app)
 
 
 # ---------------------------------------------------------------------- version

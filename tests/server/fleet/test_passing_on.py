@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import errno
 import os
 import shutil
 import sys
@@ -458,6 +459,27 @@ def test_a_member_whose_file_could_not_be_read_for_a_while_is_taken_again_within
     now[0] += 0.1
     members.look()
     assert taken() == [True, True]
+    assert members.count == 2
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE])
+def test_a_moment_without_room_for_a_file_makes_no_member_a_stranger(federation, monkeypatch, code):
+    folder, keys = federation
+    now, read = [1000.0], Path.read_bytes
+    members = Members(folder, clock=lambda: now[0])
+    assert members.count == 2
+    now[0] += 60
+
+    def none(_):
+        raise OSError(code, "Too many open files")
+
+    monkeypatch.setattr(Path, "read_bytes", none)
+    with pytest.raises(OSError, match="Too many open files"):
+        members.look()
+    for name in ("north", "south"):
+        assert members.admit(signed(keys[name]), SECONDS).name == name
+    monkeypatch.setattr(Path, "read_bytes", read)
+    members.look()
     assert members.count == 2
 
 

@@ -390,7 +390,7 @@ def test_a_queue_that_cannot_be_joined_says_why(tmp_path):
         pass
 
 
-def test_a_place_that_nobody_can_look_at_is_named_to_whoever_looks_waits_or_joins(tmp_path, monkeypatch):
+def test_a_place_that_nobody_can_look_at_is_named_to_whoever_looks_waits_joins_or_takes_one_out(tmp_path, monkeypatch):
     """It may be a run of another user's that is under way, so nobody passes it by."""
     queue, waited = RunQueue(tmp_path), []
 
@@ -405,6 +405,9 @@ def test_a_place_that_nobody_can_look_at_is_named_to_whoever_looks_waits_or_join
     assert (waited, [path.name for path in (tmp_path / "queue").iterdir() if path.is_file()]) == (["once"], [".lock"])
     with pytest.raises(UsageError, match=said):
         queue.places()
+    with pytest.raises(UsageError, match=said):
+        queue.leave(7)
+    assert (tmp_path / "queue/7").is_dir()
     with (
         pytest.raises(UsageError, match=rf"^cannot join the queue in {tmp_path}/queue: Is a directory$"),
         queue.turn("another", lambda: False, lambda _: None),

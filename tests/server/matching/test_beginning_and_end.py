@@ -299,6 +299,25 @@ def test_a_start_that_hangs_ends_with_the_first_signal_and_closes_what_it_had_op
     assert not (tmp_path / "ready.json").exists()
 
 
+def test_a_server_ends_though_there_is_no_thread_for_the_timer_of_its_end(monkeypatch, tmp_path):
+    scene, problems, told = Scene(monkeypatch, tmp_path), [], []
+
+    def none():
+        told.append("to end")
+        raise RuntimeError("can't start new thread")
+
+    async def hang(*_, **__):
+        asyncio.get_running_loop().set_exception_handler(lambda _, what: problems.append(str(what["exception"])))
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGINT)
+        await asyncio.wait_for(asyncio.Event().wait(), 10)
+
+    scene.parts["workers"].start = hang
+    scene.run(none)
+    assert (told, problems) == (["to end"], ["can't start new thread"])
+    assert [line["event"] for line in scene.lines] == ["draining", "stopped"]
+
+
 def test_a_server_that_is_itself_told_to_leave_off_in_a_start_leaves_nothing_open(monkeypatch, tmp_path):
     scene = Scene(monkeypatch, tmp_path)
 
@@ -542,13 +561,31 @@ def test_a_server_that_was_told_to_end_has_so_long_for_it_and_is_killed_then(mon
     assert [(line["event"], line["log_level"]) for line in lines] == [("killed", "error")]
 
 
-def test_a_line_that_is_taken_by_nobody_does_not_put_off_the_end(monkeypatch):
-    silent, ends = threading.Event(), []
-    monkeypatch.setattr(cli, "_LAST_LINE_SECONDS", 0.0)
+def test_a_line_that_is_taken_by_nobody_puts_off_neither_the_end_nor_the_word_that_nobody_listens(
+    monkeypatch, tmp_path
+):
+    silent, ends, ready = threading.Event(), [], tmp_path / "ready.json"
+    ready.write_text("{}")
+    monkeypatch.setattr(cli, "_LAST_SECONDS", 0.0)
     monkeypatch.setattr(cli, "log", SimpleNamespace(error=lambda *_, **__: silent.wait(30)))
-    monkeypatch.setattr(cli.os, "_exit", ends.append)
-    cli._end_at_once()
+    monkeypatch.setattr(cli.os, "_exit", lambda code: ends.append((code, gone.wait(30))))
+    gone, unlink = threading.Event(), Path.unlink
+    monkeypatch.setattr(Path, "unlink", lambda path, **how: unlink(path, **how) or gone.set())
+    cli._end_at_once(ready)
     silent.set()
+    assert ends == [(4, True)]
+    assert not ready.exists()
+
+
+def test_without_room_for_a_thread_a_server_ends_all_the_same(monkeypatch, tmp_path):
+    def none(*_):
+        raise RuntimeError("can't start new thread")
+
+    ends = []
+    monkeypatch.setattr(threading.Thread, "start", none)
+    monkeypatch.setattr(cli.os, "_exit", ends.append)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        cli._end_at_once(tmp_path / "ready.json")
     assert ends == [4]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from types import SimpleNamespace
 
@@ -20,9 +21,11 @@ from federation.transparency import (
 from federation.wire.convert import SessionRequest
 from federation.wire.logged import LogReceipt
 from server.log.refusals import Refusal
-from server.log.storage import Addition
+from server.log.storage import Addition, open_log_storage
+from server.log.transparency_log import TransparencyLog
 from server.matching import journal as module
 from server.matching.journal import Journal
+from tests.running import LOG_SIGNER
 from tests.server.matching.calls import Calls
 from tests.stored import KEY, NOW, OTHER_KEY, THIRD_KEY, digest
 
@@ -51,6 +54,9 @@ class Scene:
 
     async def __aenter__(self):
         return self
+
+    def hurry(self):
+        self.calls.note("hurried")
 
     async def __aexit__(self, *_):
         self.calls.note("ended")
@@ -92,6 +98,7 @@ async def test_a_comparison_is_logged_for_whom_it_was_made_and_its_opening_is_ke
         ("sequencer", True, 2.5),
         ("add",),
         ("proof", 70, 5, "a checkpoint"),
+        ("hurried",),
         ("written", True),
         ("ended",),
     ]
@@ -230,7 +237,7 @@ async def test_whatever_the_log_does_not_take_at_the_end_it_is_ended_all_the_sam
             await used()
     else:
         await used()
-    assert scene.calls == [("sequencer", True, 2.5), ("written", True), ("ended",)]
+    assert scene.calls == [("sequencer", True, 2.5), ("hurried",), ("written", True), ("ended",)]
 
 
 async def test_a_journal_that_is_not_open_takes_nothing_and_ends_nothing(monkeypatch):
@@ -248,3 +255,15 @@ async def test_what_is_refused_goes_through_the_same_writer_at_the_same_clock(mo
         await journal.refusals.note(Refusal(AttemptOutcome.REPLAYED, "a", "b", KEY, has_owner=True), b"a peer")
     (addition,) = scene.added
     assert (addition.subject, addition.entry.outcome, addition.entry.time) == (KEY, AttemptOutcome.REPLAYED, NOW)
+
+
+async def test_what_was_counted_is_written_at_the_end_without_the_wait_for_a_batch(tmp_path):
+    """A server that was told to end is killed after less time than it may wait for two."""
+    log = TransparencyLog(storage := open_log_storage(tmp_path / "log.db"), LOG_SIGNER, clock=lambda: NOW)
+    async with asyncio.timeout(10):
+        async with Journal(log, clock=lambda: NOW + 0.9, batch_seconds=1000.0) as journal:
+            await journal.declare([PublicEntry(PublicKind.POLICY, NOW, b"one")])
+            for _ in range(2):
+                await journal.refusals.note(Refusal(AttemptOutcome.REPLAYED, "a", "b"), None)
+    assert log.checkpoint().head.size == 2
+    storage.close()

@@ -336,6 +336,38 @@ async def test_whatever_looking_after_the_connection_ends_with_it_goes_on_and_sa
     await upstream.close()
 
 
+async def test_a_look_that_fails_is_said_once_however_often_the_service_is_asked_between_two(folder, monkeypatch):
+    said, looks, now = [], [], [100.0]
+    monkeypatch.setattr("server.web.upstream._connected", lambda *_: Channel([]))
+    upstream = MatchingUpstream("localhost:9", folder, "bridge", said.append)
+    outcomes = {3: None, 5: KeyError("other")}
+
+    async def ask():
+        now[0] += 2.0
+
+    def look():
+        looks.append(now[0])
+        if (outcome := outcomes.get(len(looks), ValueError("odd"))) is not None:
+            raise outcome
+
+    async def sleep(_):
+        if len(looks) == 6:
+            raise asyncio.CancelledError("the bridge ends")
+
+    monkeypatch.setattr(upstream, "ask", ask)
+    monkeypatch.setattr(upstream, "look", look)
+    monkeypatch.setattr("server.web.upstream.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("server.web.upstream.asyncio.sleep", sleep)
+    with pytest.raises(asyncio.CancelledError, match="the bridge ends"):
+        await upstream.tend()
+    assert looks == [106.0, 112.0, 118.0, 124.0, 130.0, 136.0]
+    odd, other = (
+        f"the bridge cannot look after its connection: {what}" for what in ("ValueError: odd", "KeyError: 'other'")
+    )
+    assert said == [odd, odd, other, odd]
+    await upstream.close()
+
+
 async def test_a_visitor_who_finds_no_room_all_the_time_hears_it(folder, monkeypatch):
     monkeypatch.setattr("server.web.upstream.CALL_SECONDS", 0.01)
     upstream = MatchingUpstream("localhost:1", folder, "bridge", print)
