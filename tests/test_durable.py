@@ -926,6 +926,7 @@ ELSEWHERE = {
     "server/fleet/members.py": ("rename", "rows above"),
     "server/fleet/run_queue.py": ("mkdir open truncate", "places of living processes: a power cut ends them"),
     "server/fleet/start.py": ("mkdir open", "the lock, and what programs print"),
+    "server/lines.py": ("open", "nothing, where nobody reads any more"),
     "server/log/cli.py": ("mkdir", "a new folder, once"),
     "server/login/keys.py": ("mkdir", "a new folder, once"),
     "server/log/tiles.py": ("mkdir", "rows above"),
