@@ -352,6 +352,7 @@ def test_questions_are_made_and_sent_in_slices(config, monkeypatch):
     assert pushed == [3, 1] * 8
 
 
+@pytest.mark.slow
 def test_a_spoiled_sum_is_noticed_when_honest_ones_could_not_make_it(config):
     """Nobody can see which organisation spoiled it."""
 

@@ -139,6 +139,7 @@ def test_people_who_withdrew_take_no_part_though_their_chips_are_there(config, t
     assert the_release(config).privacy.people_train == PEOPLE - 1
 
 
+@pytest.mark.slow
 def test_somebody_with_embeddings_and_no_chips_adds_nothing_to_a_step(config, tmp_path, chips):
     mine = parts(chips)[0]
     (tmp_path / "0.chips.npz").write_bytes(mine.of_people(mine.people[1:].tolist()).to_bytes())

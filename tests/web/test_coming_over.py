@@ -93,6 +93,7 @@ def come_over(page, *pictures):
     return outcome(page)
 
 
+@pytest.mark.slow
 def test_a_person_comes_over_on_the_page_with_the_account_and_somebody_else_does_not(chromium, site):
     with site.serving(OLD) as old:
         context = chromium.new_context(permissions=["camera"], base_url=old.url, service_workers="block")

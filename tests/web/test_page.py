@@ -597,6 +597,7 @@ def test_nobody_who_does_not_lock_them_makes_keys(page, site):
     assert loaded(page).locator("#device").count() == 0
 
 
+@pytest.mark.slow
 def test_a_lost_phone_costs_no_visit(page, chromium, site):
     enrol(page)
     phone = device_name(page)

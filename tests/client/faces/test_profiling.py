@@ -215,7 +215,7 @@ def wide():
     return {"COLUMNS": "200"}
 
 
-@pytest.mark.parametrize(("layout", "batch"), [("nchw", "n"), ("nhwc", 2)])
+@pytest.mark.parametrize(("layout", "batch"), [("nchw", "n"), pytest.param("nhwc", 2, marks=pytest.mark.slow)])
 def test_an_arcface_model_of_ones_own_embeds_as_the_one_that_comes_along(folder, tmp_path, wide, layout, batch):
     model = tmp_path / "Own.onnx"
     model.write_bytes(exported(layout=layout, batch=batch))

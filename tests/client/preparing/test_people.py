@@ -551,6 +551,7 @@ def die_after(last, crash):
 
 
 # ----------------------------------------------------------------------------------------------------------- the node
+@pytest.mark.slow
 def test_nodes_made_by_the_commands_take_part_in_a_run_that_tunes_the_scales(tmp_path, monkeypatch):
     """Noise is left out, and the plan says so: with it, so few people would tune nothing."""
     monkeypatch.setattr(client.node.app, "discrete_noise", lambda size, _std: np.zeros(size, dtype=np.int64))
