@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import io
 import shutil
 import time
 
 import grpc
 import pytest
+import structlog
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -70,6 +72,7 @@ def database(tmp_path):
 @pytest.fixture
 def server(tls, database, workers, tmp_path, monkeypatch):
     monkeypatch.setattr("server.matching.serving._TENDING_SECONDS", 0.01)
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(io.StringIO()))  # commands here print beside it
     with open_storage(database) as storage:
         service = a_service(a_release(), storage, workers, public_rules(), tmp_path)
         with RunningServer(service, tls) as running:
