@@ -35,6 +35,18 @@ class Log:
         return [(one.entry.outcome.value, one.entry.count) for one in self.added]
 
 
+def after(gate, log, *, is_taken=True):
+    """The log, once it may answer; or one that is busy then."""
+
+    async def add(*additions):
+        await gate.wait()
+        if not is_taken:
+            raise UnavailableError("the log is busy")
+        await log(*additions)
+
+    return add
+
+
 @pytest.fixture
 def log():
     return Log()
@@ -211,14 +223,7 @@ async def test_what_is_in_the_log_is_not_counted_again_whatever_failed_afterward
 @pytest.mark.parametrize("is_taken", [True, False])
 async def test_a_refusal_whose_caller_left_while_the_log_was_busy_is_there_once(log, is_taken):
     gate = asyncio.Event()
-
-    async def add(*additions):
-        await gate.wait()
-        if not is_taken:
-            raise UnavailableError("the log is busy")
-        await log(*additions)
-
-    refusals = Refusals(add, clock=lambda: NOW, monotonic=lambda: 0.0)
+    refusals = Refusals(after(gate, log, is_taken=is_taken), clock=lambda: NOW, monotonic=lambda: 0.0)
     noting = asyncio.create_task(refusals.note(of(), PEER))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
@@ -246,12 +251,7 @@ async def test_what_cannot_be_made_an_entry_stays_counted(log):
 async def test_what_is_counted_while_it_is_written_is_written_the_next_time_and_nothing_twice(now):
     """Two chores at once, and refusals that come meanwhile."""
     log, gate = Log(), asyncio.Event()
-
-    async def add(*additions):
-        await gate.wait()
-        await log(*additions)
-
-    refusals = Refusals(add, clock=lambda: NOW, monotonic=lambda: now[0])
+    refusals = Refusals(after(gate, log), clock=lambda: NOW, monotonic=lambda: now[0])
     for _ in range(3):
         await refusals.note(MALFORMED)
     first, second = (asyncio.create_task(refusals.write()) for _ in range(2))
@@ -269,14 +269,7 @@ async def test_what_is_counted_while_it_is_written_is_written_the_next_time_and_
 async def test_what_was_being_written_when_the_server_ended_its_chore_is_in_the_log_once(log, is_taken):
     """The log was handed it already. Counted again, seven refusals stood there as fourteen, for ever."""
     gate = asyncio.Event()
-
-    async def add(*additions):
-        await gate.wait()
-        if not is_taken:
-            raise UnavailableError("the log is busy")
-        await log(*additions)
-
-    refusals = Refusals(add, clock=lambda: NOW, monotonic=lambda: 0.0)
+    refusals = Refusals(after(gate, log, is_taken=is_taken), clock=lambda: NOW, monotonic=lambda: 0.0)
     for _ in range(7):
         await refusals.note(MALFORMED)
     writing = asyncio.create_task(refusals.write())
